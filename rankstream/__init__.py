@@ -1,0 +1,1 @@
+"""Real-time recommendation ranking with experiments that can be trusted."""

@@ -1,0 +1,54 @@
+"""The common `__main__`: settings, logs, loop, run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import structlog
+import uvloop
+
+from rankstream.adapters.logs import configure_logs
+from rankstream.adapters.settings import S, load_settings
+from rankstream.errors import InvalidSettings
+
+
+def run(
+    main: Callable[[S], Awaitable[None]],
+    settings_class: type[S],
+    prefix: str,
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+) -> int:
+    """Run a service until it stops; the process's exit code.
+
+    `--check-config` starts nothing: 0 if the settings are right, 1 and the problem if not.
+    """
+    service = prefix.rstrip("_").lower()
+    parser = argparse.ArgumentParser(prog=f"python -m services.{service}")
+    parser.add_argument("--check-config", action="store_true", help="check the settings and exit")
+    arguments = parser.parse_args(argv)
+    try:
+        settings = load_settings(settings_class, prefix, environ)
+    except InvalidSettings as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    if arguments.check_config:
+        sys.stdout.write(f"{service}: settings are valid\n")
+        return 0
+    configure_logs(service, settings.log_level)
+    log = structlog.get_logger()
+
+    async def until_stopped() -> None:
+        await main(settings)
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(until_stopped())
+    except Exception:
+        log.exception("service_failed")
+        raise
+    log.info("service_stopped")
+    return 0

@@ -1,0 +1,1 @@
+"""What the bytes of `rankstream.pb` mean: ranges, units, invariants."""

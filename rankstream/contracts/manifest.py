@@ -1,0 +1,42 @@
+"""What an artefact folder says of itself: manifest.json beside the files that it lists."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rankstream.contracts.base import Contract, Id
+
+
+class Histogram(Contract):
+    """Training distribution of a feature: counts[i] values in [edges[i-1], edges[i]), open ends."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]  # len(edges) + 1
+
+
+class Manifest(Contract):
+    """Identity, origin and evidence of a model or an index.
+
+    `files` maps each file of the folder to its sha256; a reader refuses a
+    folder whose files do not match (InvalidArtifact) or whose `spec_id` is not
+    its own (SpecMismatch).
+    """
+
+    model_id: Id
+    role: Literal["ranker", "retrieval"]
+    family: str  # logistic_regression | xgboost | pure_svd
+    created_ms: int = Field(gt=0)
+    data_version: str
+    train_from_ms: int
+    train_until_ms: int
+    spec_id: str = ""  # rankers: hash of the features that they take, in order
+    files: dict[str, str]
+    metrics: dict[str, float] = Field(default_factory=dict)
+    parity_max_abs: float = Field(ge=0)  # exported graph against the library, probability or score
+    parameters: dict[str, str | float | int] = Field(default_factory=dict)
+    feature_means: tuple[float, ...] = ()  # rankers: baseline of explanations
+    feature_histograms: dict[str, Histogram] = Field(default_factory=dict)
+    items: int = 0  # retrieval
+    dimensions: int = 0

@@ -1,0 +1,1 @@
+"""Assignment, metrics, inference and scorecards: values in, values out."""

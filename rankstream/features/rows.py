@@ -1,0 +1,185 @@
+"""The packed state of a user, an item and a category: what Redis holds and `snapshot` reads.
+
+Counters are rings of event-time buckets, so a windowed count decays by itself
+when it is read and is the same whenever, and in whatever order, its events
+arrived. Money and ratings are fixed-point micros, so that sums are exact.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from rankstream.contracts.base import CATEGORY_BYTES_MAX
+
+MICROS: Final = 1_000_000
+
+
+class Window(NamedTuple):
+    """The last `buckets` buckets of `bucket_ms`, the current one included."""
+
+    name: str
+    bucket_ms: int
+    buckets: int
+
+
+WINDOWS: Final = (
+    Window("5m", 60_000, 5),
+    Window("1h", 600_000, 6),
+    Window("24h", 10_800_000, 8),
+    Window("7d", 86_400_000, 7),
+)
+SLOTS: Final = sum(window.buckets for window in WINDOWS)
+FIRST_SLOT: Final = tuple(sum(w.buckets for w in WINDOWS[:i]) for i in range(len(WINDOWS)))
+
+COUNTERS: Final = ("impressions", "clicks", "views", "purchases")
+TOTALS: Final = (*COUNTERS, "value_micros", "ratings", "rating_micros")
+RECENT: Final = 50
+CATEGORIES: Final = 32
+USER_ATTRIBUTES: Final = ("age", "gender_male")
+ITEM_ATTRIBUTES: Final = ("year", "price")
+
+# Ring slot of bucket b in window w is FIRST_SLOT[w] + b % buckets; `head[w]` is
+# the newest bucket that has been written, and slots hold buckets (head - buckets, head].
+_COUNTERS_ROW: Final = [
+    ("partition", "<i4"),  # stamp: see Stamp in events.proto
+    ("offset", "<i8"),
+    ("items_offset", "<i8"),
+    ("head", "<i8", (len(WINDOWS),)),
+    ("counts", "<i4", (SLOTS, len(COUNTERS))),
+    ("value_micros", "<i8", (SLOTS,)),
+    ("totals", "<i8", (len(TOTALS),)),
+    ("first_ms", "<i8"),  # 0: never seen
+    ("last_ms", "<i8"),
+]
+
+CATEGORY_ROW: Final = np.dtype(_COUNTERS_ROW)
+
+ITEM_ROW: Final = np.dtype(
+    [
+        *_COUNTERS_ROW,
+        ("category", f"S{CATEGORY_BYTES_MAX}"),
+        ("withdrawn", "<u1"),
+        ("attributes", "<f4", (len(ITEM_ATTRIBUTES),)),  # nan: unknown
+    ]
+)
+
+# Recent actions, newest first by (event time, item), kinds CLICK, VIEW, RATE and PURCHASE.
+RECENT_ACTION: Final = np.dtype(
+    [("item", "<u8"), ("category", "<u8"), ("time_ms", "<i8"), ("value", "<f4"), ("kind", "<u1")]
+)
+# What the user did with a category, ever; the 32 categories used last.
+CATEGORY_TASTE: Final = np.dtype(
+    [
+        ("category", "<u8"),  # id64; 0: empty
+        ("last_ms", "<i8"),
+        ("impressions", "<i4"),
+        ("clicks", "<i4"),
+        ("ratings", "<i4"),
+        ("rating_micros", "<i8"),
+    ]
+)
+USER_ROW: Final = np.dtype(
+    [
+        *_COUNTERS_ROW,
+        ("recent", RECENT_ACTION, (RECENT,)),
+        ("tastes", CATEGORY_TASTE, (CATEGORIES,)),
+        ("session_start_ms", "<i8"),  # 0: none open; the last session of the user
+        ("session_last_ms", "<i8"),
+        ("session_impressions", "<i4"),
+        ("session_clicks", "<i4"),
+        ("attributes", "<f4", (len(USER_ATTRIBUTES),)),
+    ]
+)
+
+Rows = npt.NDArray[np.void]
+
+
+def empty_rows(n: int, dtype: np.dtype[np.void]) -> Rows:
+    """n rows of nothing known: zero counters, attributes nan, stamp offset -1."""
+    rows = np.zeros(n, dtype)
+    rows["offset"] = -1
+    rows["items_offset"] = -1
+    rows["head"] = 0
+    if dtype.names and "attributes" in dtype.names:
+        rows["attributes"] = np.nan
+    return rows
+
+
+def add(
+    rows: Rows,
+    index: npt.NDArray[np.intp],
+    time_ms: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int32],
+    value_micros: npt.NDArray[np.int64],
+) -> None:
+    """Add to the rings of `rows[index[i]]`, in place; an index may repeat.
+
+    Args:
+        rows: counters rows, shape (m,).
+        index: shape (n,), which row.
+        time_ms: shape (n,), event time.
+        counts: shape (n, 4), order of COUNTERS.
+        value_micros: shape (n,).
+
+    A bucket older than the ring is in no window any more and adds nothing. The
+    result depends on the set of additions only, not on their order or batching.
+    """
+    if not len(index):
+        return
+    for w, window in enumerate(WINDOWS):
+        bucket = time_ms // window.bucket_ms
+        head = rows["head"][:, w].copy()
+        newest = head.copy()
+        np.maximum.at(newest, index, bucket)
+        _advance(rows, w, np.unique(index), head, newest)
+        rows["head"][:, w] = newest
+        fits = bucket > newest[index] - window.buckets
+        slot = FIRST_SLOT[w] + bucket[fits] % window.buckets
+        np.add.at(rows["counts"], (index[fits], slot), counts[fits])
+        np.add.at(rows["value_micros"], (index[fits], slot), value_micros[fits])
+
+
+def _advance(
+    rows: Rows,
+    w: int,
+    touched: npt.NDArray[np.intp],
+    head: npt.NDArray[np.int64],
+    newest: npt.NDArray[np.int64],
+) -> None:
+    """Clear the slots of buckets in (head, newest]: they hold buckets that have left the ring."""
+    window, first = WINDOWS[w], FIRST_SLOT[w]
+    moved = touched[newest[touched] > head[touched]]
+    if not len(moved):
+        return
+    slots = np.arange(window.buckets)
+    # Bucket that slot s holds once the head is `newest`.
+    held = newest[moved, None] - (newest[moved, None] - slots) % window.buckets
+    stale = held > head[moved, None]
+    which, slot = np.nonzero(stale)
+    rows["counts"][moved[which], first + slot] = 0
+    rows["value_micros"][moved[which], first + slot] = 0
+
+
+def windowed(rows: Rows, as_of_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Counts in each window as of a time.
+
+    Args:
+        rows: counters rows, shape (n,).
+        as_of_ms: shape (n,) or (1,).
+
+    Returns: shape (n, 4 windows, 4 counters), order of WINDOWS and COUNTERS.
+    """
+    out = np.empty((len(rows), len(WINDOWS), len(COUNTERS)), np.int64)
+    for w, window in enumerate(WINDOWS):
+        slots = np.arange(window.buckets)
+        head = rows["head"][:, w, None]
+        held = head - (head - slots) % window.buckets
+        now = (as_of_ms // window.bucket_ms)[:, None]
+        live = (held > now - window.buckets) & (held <= now) & (held >= 0)
+        first = FIRST_SLOT[w]
+        counts = rows["counts"][:, first : first + window.buckets]
+        out[:, w] = np.einsum("ns,nsc->nc", live.astype(np.int64), counts)
+    return out

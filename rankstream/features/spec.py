@@ -1,0 +1,81 @@
+"""The ordered names of the features, their defaults, and the hash that travels with every vector."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from rankstream.features.rows import (
+    CATEGORIES,
+    ITEM_ATTRIBUTES,
+    RECENT,
+    USER_ATTRIBUTES,
+    WINDOWS,
+)
+
+# Beta prior of every smoothed rate: strength x mean is what an unseen thing has.
+CTR_PRIOR: Final = 0.3
+CVR_PRIOR: Final = 0.02
+PRIOR_STRENGTH: Final = 10.0
+RATING_PRIOR: Final = 3.5
+RATING_STRENGTH: Final = 5.0
+
+_ENTITIES: Final = ("user", "item", "category")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One float32 input of a ranker; `default` is its value when nothing is known."""
+
+    name: str
+    default: float
+
+
+def _entity(entity: str) -> list[Feature]:
+    windowed = [
+        feature
+        for window in WINDOWS
+        for feature in (
+            Feature(f"{entity}_log_impressions_{window.name}", 0.0),
+            Feature(f"{entity}_ctr_{window.name}", CTR_PRIOR),
+        )
+    ]
+    return [
+        *windowed,
+        Feature(f"{entity}_log_impressions", 0.0),
+        Feature(f"{entity}_ctr", CTR_PRIOR),
+        Feature(f"{entity}_cvr", CVR_PRIOR),
+        Feature(f"{entity}_log_ratings", 0.0),
+        Feature(f"{entity}_mean_rating", RATING_PRIOR),
+        Feature(f"{entity}_log_idle_s", 20.0),
+    ]
+
+
+FEATURES: Final[tuple[Feature, ...]] = (
+    *(feature for entity in _ENTITIES for feature in _entity(entity)),
+    Feature("user_session_log_s", 0.0),
+    Feature("user_session_impressions", 0.0),
+    Feature("user_session_clicks", 0.0),
+    *(Feature(f"user_{name}", -1.0) for name in USER_ATTRIBUTES),
+    *(Feature(f"item_{name}", -1.0) for name in ITEM_ATTRIBUTES),
+    Feature("user_category_log_impressions", 0.0),
+    Feature("user_category_ctr", CTR_PRIOR),
+    Feature("user_category_mean_rating", RATING_PRIOR),
+    Feature("user_category_recent_share", 0.0),
+    Feature("hour_sin", 0.0),
+    Feature("hour_cos", 1.0),
+)
+NAMES: Final = tuple(feature.name for feature in FEATURES)
+WIDTH: Final = len(FEATURES)
+
+# What changes a feature's value without changing its name belongs here.
+_DEFINITION: Final = {
+    "features": [[feature.name, feature.default] for feature in FEATURES],
+    "windows": [list(window) for window in WINDOWS],
+    "priors": [CTR_PRIOR, CVR_PRIOR, PRIOR_STRENGTH, RATING_PRIOR, RATING_STRENGTH],
+    "sizes": [RECENT, CATEGORIES],
+    "revision": 1,
+}
+SPEC_ID: Final = hashlib.sha256(json.dumps(_DEFINITION, sort_keys=True).encode()).hexdigest()[:16]

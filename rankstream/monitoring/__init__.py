@@ -1,0 +1,1 @@
+"""Is what we serve still what we trained? Arrays in, numbers out, summaries that merge."""

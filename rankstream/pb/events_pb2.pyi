@@ -1,0 +1,373 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    KIND_UNSPECIFIED: _ClassVar[Kind]
+    KIND_IMPRESSION: _ClassVar[Kind]
+    KIND_CLICK: _ClassVar[Kind]
+    KIND_VIEW: _ClassVar[Kind]
+    KIND_VISIT: _ClassVar[Kind]
+    KIND_RATE: _ClassVar[Kind]
+    KIND_PURCHASE: _ClassVar[Kind]
+    KIND_USER_UPDATE: _ClassVar[Kind]
+    KIND_CONTEXT: _ClassVar[Kind]
+    KIND_TICK: _ClassVar[Kind]
+
+class LabelStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LABEL_ABSENT: _ClassVar[LabelStatus]
+    LABEL_PROVISIONAL: _ClassVar[LabelStatus]
+    LABEL_FINAL: _ClassVar[LabelStatus]
+KIND_UNSPECIFIED: Kind
+KIND_IMPRESSION: Kind
+KIND_CLICK: Kind
+KIND_VIEW: Kind
+KIND_VISIT: Kind
+KIND_RATE: Kind
+KIND_PURCHASE: Kind
+KIND_USER_UPDATE: Kind
+KIND_CONTEXT: Kind
+KIND_TICK: Kind
+LABEL_ABSENT: LabelStatus
+LABEL_PROVISIONAL: LabelStatus
+LABEL_FINAL: LabelStatus
+
+class EventBatch(_message.Message):
+    __slots__ = ("strings", "kind", "event_id", "event_time_ms", "user_id", "item_id", "request_id", "position", "value", "category", "currency", "session_id", "device", "query", "location", "attribute_row", "attribute_name", "attribute_text", "attribute_number")
+    STRINGS_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    LOCATION_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTE_ROW_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTE_NAME_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTE_TEXT_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTE_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    strings: _containers.RepeatedScalarFieldContainer[str]
+    kind: _containers.RepeatedScalarFieldContainer[Kind]
+    event_id: bytes
+    event_time_ms: _containers.RepeatedScalarFieldContainer[int]
+    user_id: _containers.RepeatedScalarFieldContainer[int]
+    item_id: _containers.RepeatedScalarFieldContainer[int]
+    request_id: _containers.RepeatedScalarFieldContainer[int]
+    position: _containers.RepeatedScalarFieldContainer[int]
+    value: _containers.RepeatedScalarFieldContainer[float]
+    category: _containers.RepeatedScalarFieldContainer[int]
+    currency: _containers.RepeatedScalarFieldContainer[int]
+    session_id: _containers.RepeatedScalarFieldContainer[int]
+    device: _containers.RepeatedScalarFieldContainer[int]
+    query: _containers.RepeatedScalarFieldContainer[int]
+    location: _containers.RepeatedScalarFieldContainer[int]
+    attribute_row: _containers.RepeatedScalarFieldContainer[int]
+    attribute_name: _containers.RepeatedScalarFieldContainer[int]
+    attribute_text: _containers.RepeatedScalarFieldContainer[int]
+    attribute_number: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, strings: _Optional[_Iterable[str]] = ..., kind: _Optional[_Iterable[_Union[Kind, str]]] = ..., event_id: _Optional[bytes] = ..., event_time_ms: _Optional[_Iterable[int]] = ..., user_id: _Optional[_Iterable[int]] = ..., item_id: _Optional[_Iterable[int]] = ..., request_id: _Optional[_Iterable[int]] = ..., position: _Optional[_Iterable[int]] = ..., value: _Optional[_Iterable[float]] = ..., category: _Optional[_Iterable[int]] = ..., currency: _Optional[_Iterable[int]] = ..., session_id: _Optional[_Iterable[int]] = ..., device: _Optional[_Iterable[int]] = ..., query: _Optional[_Iterable[int]] = ..., location: _Optional[_Iterable[int]] = ..., attribute_row: _Optional[_Iterable[int]] = ..., attribute_name: _Optional[_Iterable[int]] = ..., attribute_text: _Optional[_Iterable[int]] = ..., attribute_number: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class EventBatchView(_message.Message):
+    __slots__ = ("strings", "kind", "event_id", "event_time_ms", "user_id", "item_id", "request_id", "position", "value", "category", "currency", "session_id", "device", "query", "location", "attribute_row", "attribute_name", "attribute_text", "attribute_number")
+    STRINGS_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    LOCATION_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTE_ROW_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTE_NAME_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTE_TEXT_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTE_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    strings: _containers.RepeatedScalarFieldContainer[str]
+    kind: bytes
+    event_id: bytes
+    event_time_ms: bytes
+    user_id: bytes
+    item_id: bytes
+    request_id: bytes
+    position: bytes
+    value: bytes
+    category: bytes
+    currency: bytes
+    session_id: bytes
+    device: bytes
+    query: bytes
+    location: bytes
+    attribute_row: bytes
+    attribute_name: bytes
+    attribute_text: bytes
+    attribute_number: bytes
+    def __init__(self, strings: _Optional[_Iterable[str]] = ..., kind: _Optional[bytes] = ..., event_id: _Optional[bytes] = ..., event_time_ms: _Optional[bytes] = ..., user_id: _Optional[bytes] = ..., item_id: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., position: _Optional[bytes] = ..., value: _Optional[bytes] = ..., category: _Optional[bytes] = ..., currency: _Optional[bytes] = ..., session_id: _Optional[bytes] = ..., device: _Optional[bytes] = ..., query: _Optional[bytes] = ..., location: _Optional[bytes] = ..., attribute_row: _Optional[bytes] = ..., attribute_name: _Optional[bytes] = ..., attribute_text: _Optional[bytes] = ..., attribute_number: _Optional[bytes] = ...) -> None: ...
+
+class Item(_message.Message):
+    __slots__ = ("item_id", "category", "withdrawn", "updated_ms", "attributes", "title")
+    class AttributesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_MS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    item_id: str
+    category: str
+    withdrawn: bool
+    updated_ms: int
+    attributes: _containers.ScalarMap[str, float]
+    title: str
+    def __init__(self, item_id: _Optional[str] = ..., category: _Optional[str] = ..., withdrawn: _Optional[bool] = ..., updated_ms: _Optional[int] = ..., attributes: _Optional[_Mapping[str, float]] = ..., title: _Optional[str] = ...) -> None: ...
+
+class FeatureUpdates(_message.Message):
+    __slots__ = ("source_partition", "source_offset", "strings", "entity", "key", "event_time_ms", "impressions", "clicks", "views", "purchases", "value_micros", "ratings", "rating_micros")
+    class Entity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ENTITY_UNSPECIFIED: _ClassVar[FeatureUpdates.Entity]
+        ENTITY_ITEM: _ClassVar[FeatureUpdates.Entity]
+        ENTITY_CATEGORY: _ClassVar[FeatureUpdates.Entity]
+    ENTITY_UNSPECIFIED: FeatureUpdates.Entity
+    ENTITY_ITEM: FeatureUpdates.Entity
+    ENTITY_CATEGORY: FeatureUpdates.Entity
+    SOURCE_PARTITION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    STRINGS_FIELD_NUMBER: _ClassVar[int]
+    ENTITY_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    IMPRESSIONS_FIELD_NUMBER: _ClassVar[int]
+    CLICKS_FIELD_NUMBER: _ClassVar[int]
+    VIEWS_FIELD_NUMBER: _ClassVar[int]
+    PURCHASES_FIELD_NUMBER: _ClassVar[int]
+    VALUE_MICROS_FIELD_NUMBER: _ClassVar[int]
+    RATINGS_FIELD_NUMBER: _ClassVar[int]
+    RATING_MICROS_FIELD_NUMBER: _ClassVar[int]
+    source_partition: int
+    source_offset: int
+    strings: _containers.RepeatedScalarFieldContainer[str]
+    entity: _containers.RepeatedScalarFieldContainer[FeatureUpdates.Entity]
+    key: _containers.RepeatedScalarFieldContainer[int]
+    event_time_ms: _containers.RepeatedScalarFieldContainer[int]
+    impressions: _containers.RepeatedScalarFieldContainer[int]
+    clicks: _containers.RepeatedScalarFieldContainer[int]
+    views: _containers.RepeatedScalarFieldContainer[int]
+    purchases: _containers.RepeatedScalarFieldContainer[int]
+    value_micros: _containers.RepeatedScalarFieldContainer[int]
+    ratings: _containers.RepeatedScalarFieldContainer[int]
+    rating_micros: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, source_partition: _Optional[int] = ..., source_offset: _Optional[int] = ..., strings: _Optional[_Iterable[str]] = ..., entity: _Optional[_Iterable[_Union[FeatureUpdates.Entity, str]]] = ..., key: _Optional[_Iterable[int]] = ..., event_time_ms: _Optional[_Iterable[int]] = ..., impressions: _Optional[_Iterable[int]] = ..., clicks: _Optional[_Iterable[int]] = ..., views: _Optional[_Iterable[int]] = ..., purchases: _Optional[_Iterable[int]] = ..., value_micros: _Optional[_Iterable[int]] = ..., ratings: _Optional[_Iterable[int]] = ..., rating_micros: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class LabelBatch(_message.Message):
+    __slots__ = ("source_partition", "source_offset", "strings", "user_id", "item_id", "request_id", "impression_time_ms", "position", "old_status", "new_status", "old_clicked", "new_clicked", "old_purchased", "new_purchased", "old_value_micros", "new_value_micros", "watermark_ms")
+    SOURCE_PARTITION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    STRINGS_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    IMPRESSION_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    OLD_STATUS_FIELD_NUMBER: _ClassVar[int]
+    NEW_STATUS_FIELD_NUMBER: _ClassVar[int]
+    OLD_CLICKED_FIELD_NUMBER: _ClassVar[int]
+    NEW_CLICKED_FIELD_NUMBER: _ClassVar[int]
+    OLD_PURCHASED_FIELD_NUMBER: _ClassVar[int]
+    NEW_PURCHASED_FIELD_NUMBER: _ClassVar[int]
+    OLD_VALUE_MICROS_FIELD_NUMBER: _ClassVar[int]
+    NEW_VALUE_MICROS_FIELD_NUMBER: _ClassVar[int]
+    WATERMARK_MS_FIELD_NUMBER: _ClassVar[int]
+    source_partition: int
+    source_offset: int
+    strings: _containers.RepeatedScalarFieldContainer[str]
+    user_id: _containers.RepeatedScalarFieldContainer[int]
+    item_id: _containers.RepeatedScalarFieldContainer[int]
+    request_id: _containers.RepeatedScalarFieldContainer[int]
+    impression_time_ms: _containers.RepeatedScalarFieldContainer[int]
+    position: _containers.RepeatedScalarFieldContainer[int]
+    old_status: _containers.RepeatedScalarFieldContainer[LabelStatus]
+    new_status: _containers.RepeatedScalarFieldContainer[LabelStatus]
+    old_clicked: _containers.RepeatedScalarFieldContainer[int]
+    new_clicked: _containers.RepeatedScalarFieldContainer[int]
+    old_purchased: _containers.RepeatedScalarFieldContainer[int]
+    new_purchased: _containers.RepeatedScalarFieldContainer[int]
+    old_value_micros: _containers.RepeatedScalarFieldContainer[int]
+    new_value_micros: _containers.RepeatedScalarFieldContainer[int]
+    watermark_ms: int
+    def __init__(self, source_partition: _Optional[int] = ..., source_offset: _Optional[int] = ..., strings: _Optional[_Iterable[str]] = ..., user_id: _Optional[_Iterable[int]] = ..., item_id: _Optional[_Iterable[int]] = ..., request_id: _Optional[_Iterable[int]] = ..., impression_time_ms: _Optional[_Iterable[int]] = ..., position: _Optional[_Iterable[int]] = ..., old_status: _Optional[_Iterable[_Union[LabelStatus, str]]] = ..., new_status: _Optional[_Iterable[_Union[LabelStatus, str]]] = ..., old_clicked: _Optional[_Iterable[int]] = ..., new_clicked: _Optional[_Iterable[int]] = ..., old_purchased: _Optional[_Iterable[int]] = ..., new_purchased: _Optional[_Iterable[int]] = ..., old_value_micros: _Optional[_Iterable[int]] = ..., new_value_micros: _Optional[_Iterable[int]] = ..., watermark_ms: _Optional[int] = ...) -> None: ...
+
+class Session(_message.Message):
+    __slots__ = ("source_partition", "source_offset", "user_id", "start_ms", "end_ms", "events", "impressions", "clicks", "purchases")
+    SOURCE_PARTITION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    START_MS_FIELD_NUMBER: _ClassVar[int]
+    END_MS_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    IMPRESSIONS_FIELD_NUMBER: _ClassVar[int]
+    CLICKS_FIELD_NUMBER: _ClassVar[int]
+    PURCHASES_FIELD_NUMBER: _ClassVar[int]
+    source_partition: int
+    source_offset: int
+    user_id: str
+    start_ms: int
+    end_ms: int
+    events: int
+    impressions: int
+    clicks: int
+    purchases: int
+    def __init__(self, source_partition: _Optional[int] = ..., source_offset: _Optional[int] = ..., user_id: _Optional[str] = ..., start_ms: _Optional[int] = ..., end_ms: _Optional[int] = ..., events: _Optional[int] = ..., impressions: _Optional[int] = ..., clicks: _Optional[int] = ..., purchases: _Optional[int] = ...) -> None: ...
+
+class Stamp(_message.Message):
+    __slots__ = ("partition", "offset", "items_offset")
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    partition: int
+    offset: int
+    items_offset: int
+    def __init__(self, partition: _Optional[int] = ..., offset: _Optional[int] = ..., items_offset: _Optional[int] = ...) -> None: ...
+
+class ServedSlate(_message.Message):
+    __slots__ = ("request_id", "user_id", "served_time_ms", "item_id", "category", "logit", "pctr", "propensity", "features", "spec_id", "model_id", "index_id", "policy", "experiment_id", "experiment_version", "variant", "user_stamp", "item_stamp", "category_stamp", "degraded", "candidates", "device", "query", "location")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    SERVED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    LOGIT_FIELD_NUMBER: _ClassVar[int]
+    PCTR_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    SPEC_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    INDEX_ID_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
+    USER_STAMP_FIELD_NUMBER: _ClassVar[int]
+    ITEM_STAMP_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_STAMP_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    LOCATION_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    user_id: str
+    served_time_ms: int
+    item_id: _containers.RepeatedScalarFieldContainer[str]
+    category: _containers.RepeatedScalarFieldContainer[str]
+    logit: _containers.RepeatedScalarFieldContainer[float]
+    pctr: _containers.RepeatedScalarFieldContainer[float]
+    propensity: _containers.RepeatedScalarFieldContainer[float]
+    features: bytes
+    spec_id: str
+    model_id: str
+    index_id: str
+    policy: str
+    experiment_id: str
+    experiment_version: int
+    variant: str
+    user_stamp: Stamp
+    item_stamp: _containers.RepeatedCompositeFieldContainer[Stamp]
+    category_stamp: _containers.RepeatedCompositeFieldContainer[Stamp]
+    degraded: _containers.RepeatedScalarFieldContainer[str]
+    candidates: int
+    device: str
+    query: str
+    location: str
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_id: _Optional[_Iterable[str]] = ..., category: _Optional[_Iterable[str]] = ..., logit: _Optional[_Iterable[float]] = ..., pctr: _Optional[_Iterable[float]] = ..., propensity: _Optional[_Iterable[float]] = ..., features: _Optional[bytes] = ..., spec_id: _Optional[str] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., policy: _Optional[str] = ..., experiment_id: _Optional[str] = ..., experiment_version: _Optional[int] = ..., variant: _Optional[str] = ..., user_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., item_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., category_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., candidates: _Optional[int] = ..., device: _Optional[str] = ..., query: _Optional[str] = ..., location: _Optional[str] = ...) -> None: ...
+
+class Exposure(_message.Message):
+    __slots__ = ("experiment_id", "experiment_version", "variant", "unit", "bucket", "exposure_time_ms", "request_id", "overridden")
+    EXPERIMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    EXPOSURE_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDDEN_FIELD_NUMBER: _ClassVar[int]
+    experiment_id: str
+    experiment_version: int
+    variant: str
+    unit: str
+    bucket: int
+    exposure_time_ms: int
+    request_id: str
+    overridden: bool
+    def __init__(self, experiment_id: _Optional[str] = ..., experiment_version: _Optional[int] = ..., variant: _Optional[str] = ..., unit: _Optional[str] = ..., bucket: _Optional[int] = ..., exposure_time_ms: _Optional[int] = ..., request_id: _Optional[str] = ..., overridden: _Optional[bool] = ...) -> None: ...
+
+class DeadLetter(_message.Message):
+    __slots__ = ("dead_letter_id", "code", "reason", "original", "original_key", "source", "topic", "partition", "offset", "rows", "refused_ms", "content_type", "events")
+    DEAD_LETTER_ID_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ORIGINAL_FIELD_NUMBER: _ClassVar[int]
+    ORIGINAL_KEY_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_MS_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    dead_letter_id: str
+    code: str
+    reason: str
+    original: bytes
+    original_key: bytes
+    source: str
+    topic: str
+    partition: int
+    offset: int
+    rows: _containers.RepeatedScalarFieldContainer[int]
+    refused_ms: int
+    content_type: str
+    events: int
+    def __init__(self, dead_letter_id: _Optional[str] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., original: _Optional[bytes] = ..., original_key: _Optional[bytes] = ..., source: _Optional[str] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., rows: _Optional[_Iterable[int]] = ..., refused_ms: _Optional[int] = ..., content_type: _Optional[str] = ..., events: _Optional[int] = ...) -> None: ...
+
+class ModelPointer(_message.Message):
+    __slots__ = ("role", "alias", "model_id", "uri", "sha256", "updated_ms")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    URI_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_MS_FIELD_NUMBER: _ClassVar[int]
+    role: str
+    alias: str
+    model_id: str
+    uri: str
+    sha256: str
+    updated_ms: int
+    def __init__(self, role: _Optional[str] = ..., alias: _Optional[str] = ..., model_id: _Optional[str] = ..., uri: _Optional[str] = ..., sha256: _Optional[str] = ..., updated_ms: _Optional[int] = ...) -> None: ...

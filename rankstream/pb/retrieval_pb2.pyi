@@ -1,0 +1,35 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable
+from typing import ClassVar as _ClassVar, Optional as _Optional
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class RetrieveRequest(_message.Message):
+    __slots__ = ("request_id", "recent_items", "k", "exclude_item_ids", "exclude_items")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RECENT_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    recent_items: _containers.RepeatedScalarFieldContainer[int]
+    k: int
+    exclude_item_ids: _containers.RepeatedScalarFieldContainer[str]
+    exclude_items: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, request_id: _Optional[str] = ..., recent_items: _Optional[_Iterable[int]] = ..., k: _Optional[int] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., exclude_items: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class RetrieveReply(_message.Message):
+    __slots__ = ("item_id", "similarity", "index_id", "degraded", "source")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_FIELD_NUMBER: _ClassVar[int]
+    INDEX_ID_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    item_id: _containers.RepeatedScalarFieldContainer[str]
+    similarity: _containers.RepeatedScalarFieldContainer[float]
+    index_id: str
+    degraded: _containers.RepeatedScalarFieldContainer[str]
+    source: str
+    def __init__(self, item_id: _Optional[_Iterable[str]] = ..., similarity: _Optional[_Iterable[float]] = ..., index_id: _Optional[str] = ..., degraded: _Optional[_Iterable[str]] = ..., source: _Optional[str] = ...) -> None: ...

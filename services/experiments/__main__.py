@@ -1,0 +1,44 @@
+"""`python -m services.experiments`: settings, clients, app, run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from rankstream.adapters.health import Health, health_routes
+from rankstream.adapters.http import install_errors, serve
+from rankstream.adapters.kafka import EventProducer, LogReader
+from rankstream.adapters.metrics import Metrics
+from rankstream.adapters.run import run
+from services.experiments.app import LOG, Experiments, add_routes
+from services.experiments.settings import PREFIX, ExperimentsSettings
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def main(settings: ExperimentsSettings) -> None:
+    registry = CollectorRegistry()
+    health = Health(LOG)
+    producer = EventProducer(settings.kafka_url, client_id="experiments")
+    experiments = Experiments(
+        settings,
+        producer=producer,
+        reader=lambda topic: LogReader(settings.kafka_url, [topic], client_id="experiments"),
+        health=health,
+        metrics_of=Metrics(registry),
+        now_ms=now_ms,
+    )
+    app = FastAPI(title="rankstream experiments", routes=[*health_routes(health, registry)])
+    install_errors(app)
+    add_routes(app, experiments)
+    await serve(app, settings, on_stop=producer.flush_and_close, background=[experiments.follow()])
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, ExperimentsSettings, PREFIX, sys.argv[1:], os.environ))
