@@ -40,7 +40,9 @@ def _histogram(name: str, help_: str, buckets: tuple[float, ...], *labels: str) 
 
 # Ingest
 INGEST_ACCEPTED: Final = _counter("ingest_accepted", "Events acked by the log.", "source", "kind")
-INGEST_REJECTED: Final = _counter("ingest_rejected", "Events refused, by error code.", "source", "code")
+INGEST_REJECTED: Final = _counter(
+    "ingest_rejected", "Events refused, by error code.", "source", "code"
+)
 INGEST_DEAD_LETTERS: Final = _counter("ingest_dead_letters", "Dead letters acked.", "code")
 INGEST_REQUEST_SECONDS: Final = _histogram(
     "ingest_request_seconds", "From body read to answer.", LATENCY_S, "route"
@@ -68,4 +70,85 @@ EXPERIMENT_METRIC: Final = _gauge(
 )
 EXPERIMENT_SRM_P_VALUE: Final = _gauge(
     "experiment_srm_p_value", "Anytime p-value that unit counts fit the weights.", "experiment"
+)
+
+# Monitor
+MONITOR_SLATES: Final = _counter("monitor_slates", "Slates read.", "model", "variant")
+MONITOR_LABELS: Final = _gauge(
+    "monitor_labels", "Label changes since start: joined, early, unmatched.", "outcome"
+)
+MONITOR_SKIPPED_RECORDS: Final = _counter(
+    "monitor_skipped_records", "Records not folded.", "reason"
+)
+MONITOR_EVICTED_SLATES: Final = _gauge(
+    "monitor_evicted_slates", "Slates dropped for space before their window ended, since start."
+)
+MONITOR_IMPRESSIONS: Final = _gauge(
+    "monitor_impressions", "Labelled impressions in the window.", "model", "variant"
+)
+MONITOR_OBSERVED_CTR_RATIO: Final = _gauge(
+    "monitor_observed_ctr_ratio", "Clicks seen per impression in the window.", "model", "variant"
+)
+MONITOR_PREDICTED_CTR_RATIO: Final = _gauge(
+    "monitor_predicted_ctr_ratio", "Mean pctr of the same impressions.", "model", "variant"
+)
+MONITOR_OBSERVED_EXPECTED_RATIO: Final = _gauge(
+    "monitor_observed_expected_ratio",
+    "Clicks seen over clicks expected by now (delay-weighted).",
+    "model",
+    "variant",
+)
+MONITOR_ECE_RATIO: Final = _gauge(
+    "monitor_ece_ratio", "Expected calibration error.", "model", "variant"
+)
+MONITOR_PSI: Final = _gauge(
+    "monitor_psi", "PSI of a feature less its mean under no drift.", "model", "feature"
+)
+MONITOR_KS: Final = _gauge(
+    "monitor_ks", "Kolmogorov-Smirnov distance of a feature.", "model", "feature"
+)
+MONITOR_DELAY_MS: Final = _gauge(
+    "monitor_delay_ms", "Delay by stage: served to log, impression to label.", "stage", "quantile"
+)
+MONITOR_DEGRADED_RATIO: Final = _gauge(
+    "monitor_degraded_ratio", "Share of slates in the window that lacked something."
+)
+MONITOR_DEGRADED_SLATES: Final = _counter(
+    "monitor_degraded_slates", "Slates that lacked something, by what.", "reason"
+)
+MONITOR_GROUP_LAG_RECORDS: Final = _gauge(
+    "monitor_group_lag_records", "Records a group is behind.", "group", "topic", "partition"
+)
+MONITOR_CHECKS: Final = _gauge(
+    "monitor_checks", "Subjects of a check, by verdict.", "check", "verdict"
+)
+
+# Following compacted topics, and gRPC (retrieval, ranker)
+FOLLOW_REFUSED: Final = _counter(
+    "follow_refused", "Records of a followed topic that were refused.", "topic", "code"
+)
+FOLLOW_RESTARTS: Final = _counter("follow_restarts", "Times that the log could not be read.")
+MODEL_INFO: Final = _gauge("model_info", "1 for what an alias serves.", "role", "alias", "model_id")
+
+# Retrieval
+RETRIEVAL_REQUESTS: Final = _counter("retrieval_requests", "Answers, by status.", "status")
+RETRIEVAL_SECONDS: Final = _histogram(
+    "retrieval_seconds", "From request to answer.", LATENCY_S, "source"
+)
+RETRIEVAL_DEGRADED: Final = _counter("retrieval_degraded", "Fallbacks taken.", "reason")
+RETRIEVAL_ITEMS: Final = _gauge("retrieval_items", "Items of the index.", "state")
+
+# Ranker
+RANKER_REQUESTS: Final = _counter(
+    "ranker_requests", "Answers, by error code or ok.", "method", "transport", "status"
+)
+RANKER_STAGE_SECONDS: Final = _histogram(
+    "ranker_stage_seconds", "Time of one step of an answer.", LATENCY_S, "stage"
+)
+RANKER_DEGRADED: Final = _counter("ranker_degraded", "Fallbacks taken.", "reason")
+RANKER_CANDIDATES: Final = _histogram("ranker_candidates", "Candidates scored.", COUNT)
+RANKER_IN_FLIGHT: Final = _gauge("ranker_in_flight", "Requests being answered.")
+RANKER_LOG_QUEUE: Final = _gauge("ranker_log_queue", "Records of answers not yet acked.")
+RANKER_LOG_RECORDS: Final = _counter(
+    "ranker_log_records", "Records of answers, by fate.", "topic", "fate"
 )

@@ -178,7 +178,10 @@ def subclasses(cls: type[errors.RankstreamError]) -> Iterator[type[errors.Rankst
 
 
 def test_every_error_has_a_code_of_its_own_and_stands_in_the_drawing() -> None:
-    classes = [errors.RankstreamError, *subclasses(errors.RankstreamError)]
+    classes: list[type[errors.RankstreamError]] = [
+        errors.RankstreamError,
+        *subclasses(errors.RankstreamError),
+    ]
     codes = [cls.__dict__.get("code") for cls in classes]
 
     assert None not in codes

@@ -55,15 +55,15 @@ def uv_environ(settings: Mapping[str, str], environ: Mapping[str, str]) -> dict[
 
     What the user has set for uv itself is left alone.
     """
-    wanted = {UV_NAMES[key]: value for key, value in settings.items() if key in UV_NAMES}
-    # pip separates several values by white space, uv find-links by commas.
-    for name in ("UV_FIND_LINKS",):
-        if name in wanted:
-            wanted[name] = ",".join(wanted[name].replace("\\n", " ").split())
-    # Without it uv trusts only the certificates that it carries, and fails behind a company's proxy.
+    wanted = {UV_NAMES[key]: value for key, value in settings.items() if key in UV_NAMES and value}
+    if "UV_FIND_LINKS" in wanted:
+        # pip separates values by white space and passes over folders that are not there.
+        places = wanted.pop("UV_FIND_LINKS").replace("\\n", " ").split()
+        usable = [place for place in places if "://" in place or Path(place).is_dir()]
+        if usable:
+            wanted["UV_FIND_LINKS"] = ",".join(usable)
+    # Without it uv trusts only the certificates it carries, and fails behind a company's proxy.
     wanted["UV_SYSTEM_CERTS"] = "true"
-    # The copy between two file systems is no news to the reader.
-    wanted["UV_LINK_MODE"] = "hardlink" if environ.get("UV_CACHE_DIR") else "copy"
     return {name: value for name, value in wanted.items() if name not in environ}
 
 
@@ -98,14 +98,15 @@ def build(folder: Path) -> None:
     environ.pop("PYTHONPATH", None)
     environ["VIRTUAL_ENV"] = str(folder)
     environ["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
-    pip = [python, "-m", "pip", "install", "--quiet", "--require-hashes"]
-    uv = [folder / "bin" / "uv", "pip"]
-    lock = LOCKS / "requirements.txt"
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--require-hashes"]
+    uv = [str(folder / "bin" / "uv"), "pip"]
+    lock = str(LOCKS / "requirements.txt")
     # uv is in the large lock too, so that sync does not remove it.
-    subprocess.run([*pip, "--requirement", LOCKS / "uv.txt"], env=environ, check=True)
-    subprocess.run([*uv, "sync", "--quiet", "--require-hashes", lock], env=environ, check=True)
+    subprocess.run([*pip, "--requirement", str(LOCKS / "uv.txt")], env=environ, check=True)
+    # Not quiet: the download takes a minute, and uv shows how far it is.
+    subprocess.run([*uv, "sync", "--require-hashes", lock], env=environ, check=True)
     subprocess.run(
-        [*uv, "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", ROOT],
+        [*uv, "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)],
         env=environ,
         check=True,
     )

@@ -13,8 +13,8 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rankstream.adapters.settings import ServiceSettings
@@ -45,6 +45,7 @@ def install_errors(app: FastAPI, *, body_bytes_max: int = BODY_BYTES_MAX) -> Non
     app.add_exception_handler(RankstreamError, _named)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
     app.add_middleware(BodyLimit, bytes_max=body_bytes_max)
     app.add_middleware(RequestId)
@@ -70,6 +71,11 @@ async def _http_error(_request: Request, error: Exception) -> JSONResponse:
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
     body = error_body(code, f"{code}: {error.detail}", retryable=False)
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    # The client hung up while it sent its body: nobody reads this, and it is no bug of ours.
+    return Response(status_code=400)
 
 
 async def _bug(_request: Request, _error: Exception) -> JSONResponse:

@@ -17,7 +17,8 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from rankstream import topics
 from rankstream.errors import Conflict, DependencyUnavailable, QueueFull, TooLarge
@@ -26,6 +27,8 @@ METADATA_TIMEOUT_S = 10.0
 QUEUE_RECORDS_MAX = 100_000
 DELIVERY_TIMEOUT_S = 10.0
 FETCH_BYTES_MAX = 16 * 1024 * 1024
+# Critical only: librdkafka prints each failed connection, which our errors already say.
+LIBRARY_LOG_LEVEL = 2
 
 
 def create_topics(bootstrap: str) -> None:
@@ -35,7 +38,7 @@ def create_topics(bootstrap: str) -> None:
         Conflict: a topic exists with another number of partitions; nothing is changed.
         DependencyUnavailable: the cluster does not answer, or refuses.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": LIBRARY_LOG_LEVEL})
     try:
         existing = admin.list_topics(timeout=METADATA_TIMEOUT_S).topics
     except KafkaException as error:
@@ -109,7 +112,7 @@ class EventProducer:
                 "message.max.bytes": topics.MAX_RECORD_BYTES,
                 "queue.buffering.max.messages": queue_records_max,
                 "message.timeout.ms": round(delivery_timeout_s * 1000),
-                "log_level": 3,
+                "log_level": LIBRARY_LOG_LEVEL,
             }
         )
         self._in_flight: set[asyncio.Future[tuple[int, int]]] = set()
@@ -193,7 +196,12 @@ class EventProducer:
             if delivery.error is None:
                 delivery.future.set_result((delivery.partition, delivery.offset))
             else:
-                delivery.future.set_exception(_unavailable(self._bootstrap, delivery.error))
+                delivery.future.set_exception(
+                    DependencyUnavailable(
+                        f"dependency_unavailable: no ack from Kafka at {self._bootstrap}:"
+                        f" {delivery.error.str()}. May have been appended. Send it again."
+                    )
+                )
                 delivery.future.exception()  # seen, even if the caller has gone away
 
     def _full(self) -> QueueFull:
@@ -202,7 +210,9 @@ class EventProducer:
             f" {self._queue_records_max}). Nothing was appended. Try again."
         )
 
-    def _refused(self, topic: str, size: int, error: KafkaError) -> TooLarge | DependencyUnavailable:
+    def _refused(
+        self, topic: str, size: int, error: KafkaError
+    ) -> TooLarge | DependencyUnavailable:
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             return TooLarge(
                 f"too_large: a record of {size} bytes for {topic} (limit"
@@ -215,30 +225,20 @@ class EventProducer:
 
         Raises: DependencyUnavailable: the cluster does not answer or has no such topic.
         """
-        return await asyncio.to_thread(self._partitions, topic)
+        return await asyncio.to_thread(self._partitions, topic, METADATA_TIMEOUT_S)
 
-    def _partitions(self, topic: str) -> int:
+    async def ping(self, timeout_s: float) -> None:
+        """Return if the cluster answers in time. Raises: DependencyUnavailable."""
+        await asyncio.to_thread(self._partitions, topics.EVENTS.name, timeout_s)
+
+    def _partitions(self, topic: str, timeout_s: float) -> int:
         try:
-            found = self._producer.list_topics(topic, timeout=METADATA_TIMEOUT_S).topics[topic]
+            found = self._producer.list_topics(topic, timeout=timeout_s).topics[topic]
         except KafkaException as error:
             raise _unavailable(self._bootstrap, error.args[0]) from None
         if found.error is not None:
             raise _unavailable(self._bootstrap, found.error)
         return len(found.partitions)
-
-    async def ping(self, timeout_s: float) -> None:
-        """Return if the cluster answers in time.
-
-        Raises: DependencyUnavailable.
-        """
-
-        def ask() -> None:
-            try:
-                self._producer.list_topics(topics.EVENTS.name, timeout=timeout_s)
-            except KafkaException as error:
-                raise _unavailable(self._bootstrap, error.args[0]) from None
-
-        await asyncio.to_thread(ask)
 
     async def flush_and_close(self) -> None:
         """Wait until every record sent is acked or has failed, then stop. Safe to call again."""
@@ -289,7 +289,7 @@ class LogReader:
                 "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 50,
                 "queued.max.messages.kbytes": FETCH_BYTES_MAX // 1024,
-                "log_level": 3,
+                "log_level": LIBRARY_LOG_LEVEL,
             }
         )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kafka-reader")
@@ -386,7 +386,9 @@ class LogReader:
             elif not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN:
                 raise _unavailable(self._bootstrap, error)
             return None
-        assert topic is not None and partition is not None and offset is not None
+        assert topic is not None
+        assert partition is not None
+        assert offset is not None
         self._positions[topic, partition] = offset + 1
         return Record(
             topic, partition, offset, message.timestamp()[1], message.key() or b"", message.value()

@@ -47,7 +47,7 @@ class Metrics:
 
     def histogram(self, metric: Metric) -> Histogram:
         """The histogram of a catalogue line."""
-        assert metric.kind == "histogram" and metric.buckets, metric
+        assert metric.kind == "histogram", metric
         if metric.name not in self._histograms:
             self._histograms[metric.name] = Histogram(
                 metric.name,

@@ -36,9 +36,7 @@ def load_settings(cls: type[S], prefix: str, environ: Mapping[str, str]) -> S:
     """
     names = {prefix + field.upper(): field for field in cls.model_fields}
     unknown = sorted(name for name in environ if name.startswith(prefix) and name not in names)
-    problems = [
-        f"{name} is not a setting (known: {', '.join(sorted(names))})" for name in unknown
-    ]
+    problems = [f"{name} is not a setting (known: {', '.join(sorted(names))})" for name in unknown]
     values = {field: environ[name] for name, field in names.items() if name in environ}
     try:
         settings = cls.model_validate(values)

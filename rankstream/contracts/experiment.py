@@ -65,7 +65,6 @@ class Experiment(Contract):
     guardrails: tuple[str, ...] = ()
     planned_lift: float = Field(default=0.1, gt=0, le=10)
     """Relative lift the experiment is sized for; the anytime interval is tightest around it."""
-    description: str = Field(default="", max_length=2_000)
 
     @model_validator(mode="after")
     def _check_variants(self) -> Self:

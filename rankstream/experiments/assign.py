@@ -49,8 +49,8 @@ class Assignment:
 def bucket(salt: str, unit: str, seed: int = VARIANT_SEED) -> int:
     """Return the bucket of a unit, in [0, 10 000).
 
-    >>> bucket("blue", "user-1"), bucket("blue", "user-1") == bucket("bl", "ueuser-1")
-    (4116, False)
+    >>> bucket("blue", "user-1"), bucket("bl", "ueuser-1") == bucket("blue", "user-1")
+    (7827, False)
     """
     return mmh3.hash(salt + SEPARATOR + unit, seed, signed=False) % BUCKETS
 

@@ -75,15 +75,11 @@ class UnitTable:
             raise InvalidExperiment(
                 f"experiment {experiment.id} has no start_ms: it has no scorecard. Start it first."
             )
-        for name in (experiment.primary_metric, *experiment.guardrails):
-            metric(name)
-        self.experiment = experiment
+        self._define(experiment)
         self.labels_unexposed = 0
         self.labels_outside = 0
         self.labels_dropped = 0
         self._pending_limit = pending_limit
-        self._bits = {v.name: 1 << i for i, v in enumerate(experiment.variants)}
-        self._override_bit = 1 << len(experiment.variants)
         self._rows: dict[str, int] = {}
         self._seen = array("q")
         self._first_ms = array("q")
@@ -102,13 +98,12 @@ class UnitTable:
         return self._pending_count
 
     def amend(self, experiment: Experiment) -> None:
-        """Take a later definition of the same experiment. Raises: InvalidExperiment, see
-        `check_amendment`.
+        """Take a later definition of the same experiment.
+
+        Raises: Conflict, see `check_amendment`; InvalidExperiment for an unknown metric.
         """
         check_amendment(self.experiment, experiment)
-        for name in experiment.guardrails:
-            metric(name)
-        self.experiment = experiment
+        self._define(experiment)
 
     def expose(self, unit: str, variant: str, exposed_ms: int, *, overridden: bool = False) -> None:
         """Fold one exposure; repeats and any order are fine. Exposures outside [start_ms, stop_ms)
@@ -203,7 +198,17 @@ class UnitTable:
             labels_dropped=self.labels_dropped,
         )
 
+    def _define(self, experiment: Experiment) -> None:
+        for name in (experiment.primary_metric, *experiment.guardrails):
+            metric(name)
+        self.experiment = experiment
+        # Only a draft may change its variants, and a draft has folded nothing.
+        self._bits = {v.name: 1 << i for i, v in enumerate(experiment.variants)}
+        self._override_bit = 1 << len(experiment.variants)
+
     def _inside(self, at_ms: int) -> bool:
+        if self.experiment.status == "draft":
+            return False
         start, stop = self.experiment.start_ms, self.experiment.stop_ms
         return start is not None and at_ms >= start and (stop is None or at_ms < stop)
 

@@ -15,22 +15,23 @@ the same numbers when SE = sigma / sqrt(n) and tau = rho sigma, for any split be
 the set of lifts that a normal mixture N(lift, tau^2) never rejects: E(lift) = exp(z^2 eta / (2 (1 +
 eta))) / sqrt(1 + eta) < 1 / alpha.
 
-Choice of tau: the experiment's `planned_lift`, fixed in its definition before data. The width is
-least at eta = -2 log(alpha) + log(1 - 2 log(alpha)), the paper's rho at its planned n; with tau =
-planned_lift that is SE = planned_lift / 2.8 at alpha .05 and / 3.4 at .01, to within 1 % the SE at
-which a fixed test has 80 % power for `planned_lift`. An SE three times smaller costs 7 % of width;
-one three times larger costs 60 %, so when in doubt plan a larger lift.
+Choice of tau: the experiment's `planned_lift`, fixed in its definition before data. The width in
+standard errors is least near eta = -2 log(alpha) + log(1 - 2 log(alpha)), the paper's rho at its
+planned n. With tau = planned_lift that is SE = planned_lift / 2.8 at alpha .05 and / 3.4 at .01:
+to within 1 % the SE at which a fixed test has 80 % power for `planned_lift`. At alpha .05 an SE
+three times smaller costs 7 % of width, three times larger 24 %, ten times larger 200 %: when in
+doubt, plan a larger lift.
 
 What is valid when users come back:
 
 - The look is at per-user totals so far, so the SE holds the differences between users, which more
   requests by the same users never average away. Using the number of users as n would be wrong here:
   it stands still while estimates keep moving. Information does not.
-- Validity needs Cov(estimate_s, estimate_t) >= Var(estimate_t) for looks s < t (equality is
-  Brownian motion in information time; more correlation only makes crossings rarer, Slepian). It
-  holds for users who arrive over time, each at a steady pace, light and heavy mixed. It is strained
-  when late arrivals are much heavier than early ones, or the clicks of a user drift together over
-  time; the simulations include both.
+- Validity needs Cov(estimate_s, estimate_t) >= Var(estimate_t) for looks s < t. Equality is
+  Brownian motion in information time; more correlation only makes crossings rarer (Slepian). It
+  holds for users who arrive over time, each at a steady pace, light and heavy mixed. Late arrivals
+  much heavier than early ones, or users whose taste drifts, break it; in simulation that cost part
+  of the slack and not the promise (tests/rankstream/experiments/test_sequential.py).
 - It is asymptotic: below MIN_UNITS per arm nothing is said, and few events go through Fieller's
   set.
 - The estimand is the lift of the ratio over users *as active as they were up to the look*. If the

@@ -51,8 +51,7 @@ _COUNTERS_ROW: Final = [
     ("counts", "<i4", (SLOTS, len(COUNTERS))),
     ("value_micros", "<i8", (SLOTS,)),
     ("totals", "<i8", (len(TOTALS),)),
-    ("first_ms", "<i8"),  # 0: never seen
-    ("last_ms", "<i8"),
+    ("last_ms", "<i8"),  # newest event; 0: never seen
 ]
 
 CATEGORY_ROW: Final = np.dtype(_COUNTERS_ROW)
@@ -129,14 +128,15 @@ def add(
     """
     if not len(index):
         return
+    touched, which = np.unique(index, return_inverse=True)
     for w, window in enumerate(WINDOWS):
         bucket = time_ms // window.bucket_ms
-        head = rows["head"][:, w].copy()
+        head = rows["head"][touched, w]
         newest = head.copy()
-        np.maximum.at(newest, index, bucket)
-        _advance(rows, w, np.unique(index), head, newest)
-        rows["head"][:, w] = newest
-        fits = bucket > newest[index] - window.buckets
+        np.maximum.at(newest, which, bucket)
+        _advance(rows, w, touched, head, newest)
+        rows["head"][touched, w] = newest
+        fits = bucket > newest[which] - window.buckets
         slot = FIRST_SLOT[w] + bucket[fits] % window.buckets
         np.add.at(rows["counts"], (index[fits], slot), counts[fits])
         np.add.at(rows["value_micros"], (index[fits], slot), value_micros[fits])
@@ -151,16 +151,16 @@ def _advance(
 ) -> None:
     """Clear the slots of buckets in (head, newest]: they hold buckets that have left the ring."""
     window, first = WINDOWS[w], FIRST_SLOT[w]
-    moved = touched[newest[touched] > head[touched]]
-    if not len(moved):
+    moved = newest > head
+    if not moved.any():
         return
     slots = np.arange(window.buckets)
     # Bucket that slot s holds once the head is `newest`.
     held = newest[moved, None] - (newest[moved, None] - slots) % window.buckets
-    stale = held > head[moved, None]
-    which, slot = np.nonzero(stale)
-    rows["counts"][moved[which], first + slot] = 0
-    rows["value_micros"][moved[which], first + slot] = 0
+    which, slot = np.nonzero(held > head[moved, None])
+    stale = touched[moved][which]
+    rows["counts"][stale, first + slot] = 0
+    rows["value_micros"][stale, first + slot] = 0
 
 
 def windowed(rows: Rows, as_of_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -85,9 +85,7 @@ def drift(reference: Histogram, current: Histogram) -> Drift:
     )
 
 
-def psi(
-    reference: npt.NDArray[np.int64], current: npt.NDArray[np.int64]
-) -> tuple[float, int]:
+def psi(reference: npt.NDArray[np.int64], current: npt.NDArray[np.int64]) -> tuple[float, int]:
     """Population stability index sum (q - p) ln(q / p), and the number of bins it rests on.
 
     Bins empty on both sides say nothing and are left out; half a count is added to the others, so

@@ -18,11 +18,15 @@ class Group(NamedTuple):
 
 
 class LabelChange(NamedTuple):
-    """What one row of a LabelBatch adds: new minus old, each 1, 0 or -1."""
+    """What one row of a LabelBatch adds: new minus old, each 1, 0 or -1.
+
+    `seen_ms` is when the log took the record: what is known of a click by then.
+    """
 
     request_id: str
     item_id: str
     impression_time_ms: int
+    seen_ms: int
     impressions: int
     clicks: int
 
@@ -97,9 +101,7 @@ class SlateJoin:
         """
         if request_id in self._slates:
             return []
-        slate = _Slate(
-            served_time_ms, group, array("Q", map(id64, item_ids)), array("f", pctr)
-        )
+        slate = _Slate(served_time_ms, group, array("Q", map(id64, item_ids)), array("f", pctr))
         self._slates[request_id] = slate
         waited = self._early.pop(request_id, [])
         self._early_total -= len(waited)

@@ -35,20 +35,23 @@ class Board:
         """Fold a record of topic `experiments`; a version that is not newer changes nothing."""
         try:
             self.put(decode_experiment(record))
-        except InvalidExperiment:
+        except (InvalidExperiment, Conflict):
             self.skipped["invalid_experiment"] += 1
 
     def put(self, experiment: Experiment) -> None:
-        """Take a definition that is in the log."""
+        """Take a definition that is in the log.
+
+        Raises: InvalidExperiment or Conflict if it contradicts the one in force, which stays.
+        """
         known = self._experiments.get(experiment.id)
         if known is not None and experiment.version <= known.version:
             return
-        self._experiments[experiment.id] = experiment
         table = self._tables.get(experiment.id)
         if table is not None:
             table.amend(experiment)
         elif experiment.start_ms is not None:
             self._tables[experiment.id] = UnitTable(experiment)
+        self._experiments[experiment.id] = experiment
 
     def expose(self, record: bytes) -> None:
         """Fold a record of topic `exposures`."""

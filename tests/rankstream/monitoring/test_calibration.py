@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -18,9 +19,7 @@ from rankstream.monitoring.calibration import (
 )
 from rankstream.monitoring.freshness import Delays
 
-ROWS = st.lists(
-    st.tuples(st.floats(0, 1), st.integers(-1, 1), st.integers(-1, 1)), max_size=40
-)
+ROWS = st.lists(st.tuples(st.floats(0, 1), st.integers(-1, 1), st.integers(-1, 1)), max_size=40)
 
 
 def summary_of(pctr: np.ndarray, clicked: np.ndarray) -> Calibration:
@@ -43,7 +42,7 @@ def as_lists(summary: Calibration) -> list[list[int]]:
 def naive_ece(pctr: np.ndarray, clicked: np.ndarray) -> tuple[float, float]:
     ece, worst = 0.0, 0.0
     bounds = [-1.0, *PCTR_EDGES.tolist(), 2.0]
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in pairwise(bounds):
         inside = (pctr >= low) & (pctr < high)
         if inside.sum() == 0:
             continue
@@ -63,7 +62,7 @@ def test_merging_in_any_grouping_is_bit_equal(
     left = one.merge(two).merge(three)
     right = three.merge(two.merge(one))
 
-    assert as_lists(left) == as_lists(right) == as_lists(rows_summary(sum(parts, [])))
+    assert as_lists(left) == as_lists(right) == as_lists(rows_summary([*chain(*parts)]))
 
 
 @given(rows=ROWS)
@@ -151,9 +150,7 @@ def test_z_without_drift_is_a_standard_normal() -> None:
     scores = []
     for _ in range(400):
         pctr = rng.beta(2, 20, size=1000)
-        scores.append(
-            observed_over_expected([(summary_of(pctr, rng.random(1000) < pctr), 1.0)]).z
-        )
+        scores.append(observed_over_expected([(summary_of(pctr, rng.random(1000) < pctr), 1.0)]).z)
 
     assert np.mean(scores) == pytest.approx(0, abs=0.2)
     assert np.std(scores) == pytest.approx(1, abs=0.12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_merging_in_any_grouping_equals_counting_at_once(parts: list[list[float]
     left = one.merge(two).merge(three)
     right = one.merge(two.merge(three))
 
-    whole = Delays.of(sum(parts, []))
+    whole = Delays.of([*chain(*parts)])
     assert left.counts.tolist() == right.counts.tolist() == whole.counts.tolist()
 
 

@@ -1,0 +1,274 @@
+"""What a demo run measured: the checks that it must pass, the figures it keeps, the page it prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+
+from deploy.local.traffic import Tally
+from rankstream.contracts.experiment import Estimate, Scorecard
+from rankstream.simulation.lift import TrueLift
+
+GB: Final = 1e9
+REQUESTS_PER_S_MIN: Final = 50.0
+LATENCY_MS_P99_MAX: Final = 100.0
+RSS_GB_MAX: Final = 4.0
+RECALL_AT: Final = 500
+
+
+@dataclass(frozen=True)
+class Conservation:
+    """Where every event went. All from durable counts, history included."""
+
+    produced: int  # history and traffic, repeats and broken ones included
+    folded: int
+    duplicates: int
+    dead: int  # refused at the edge or in the stream
+    late: int  # in the lake, too late for features
+
+    @property
+    def lost(self) -> int:
+        return self.produced - self.folded - self.duplicates - self.dead - self.late
+
+
+@dataclass(frozen=True)
+class Skew:
+    """Served features against their recomputation from the log."""
+
+    slates: int
+    items: int
+    skewed_features: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything that one run found out."""
+
+    unhealthy: tuple[str, ...]
+    scorecard: Scorecard  # at the usual level
+    strict: Scorecard  # at 99 %, for the check
+    truth: TrueLift
+    tally: Tally
+    events: Conservation
+    skew: Skew
+    freshness_ms: Mapping[str, float]  # p50, p99
+    models: Mapping[str, Mapping[str, float]]  # name -> metric -> value
+    rss_gb: float
+    cpu_cores: float
+    started_s: float  # command to first live request
+    total_s: float  # command to result
+    first: bool  # something had to be downloaded
+
+    def latency_ms(self, quantile: float) -> float:
+        return float(np.quantile(self.tally.latency_s, quantile)) * 1000.0
+
+    @property
+    def requests_per_s(self) -> float:
+        return len(self.tally.latency_s) / self.tally.seconds
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition of a good run."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def primary(scorecard: Scorecard) -> Estimate:
+    """The one comparison that the experiment is about."""
+    (estimate,) = (e for e in scorecard.estimates if e.metric == scorecard.primary_metric)
+    return estimate
+
+
+def checks(run: Measured) -> list[Check]:
+    """What must hold for the demo to end with 0."""
+    estimate, lift = primary(run.strict), run.truth.lift
+    low, high = estimate.low, estimate.high
+    covered = low is not None and high is not None and low <= lift <= high
+    events, skew, srm = run.events, run.skew, run.scorecard.srm
+    failed = sum(run.tally.failed.values())
+    return [
+        Check("every service was healthy", not run.unhealthy, ", ".join(run.unhealthy) or "all 8"),
+        Check(
+            "no event was lost",
+            events.lost == 0,
+            f"{events.produced:,} = {events.folded:,} folded + {events.dead:,} dead"
+            f" + {events.duplicates:,} duplicates + {events.late:,} late",
+        ),
+        Check(
+            "the 99 % interval contains the true lift",
+            covered,
+            f"{percent(lift)} in {interval(estimate)}",
+        ),
+        Check("sample ratio fits the weights", srm.verdict == "pass", f"p = {srm.p_value:.3f}"),
+        Check(
+            "served features equal their recomputation",
+            skew.skewed_features == 0 and skew.slates > 0,
+            f"{skew.skewed_features} of {skew.items:,} vectors of {skew.slates:,} slates differ",
+        ),
+        Check("no request failed", failed == 0, f"{failed} of {len(run.tally.latency_s) + failed:,}"),
+        Check(
+            f"at least {REQUESTS_PER_S_MIN:g} recommendations/s",
+            run.requests_per_s >= REQUESTS_PER_S_MIN,
+            f"{run.requests_per_s:.1f}",
+        ),
+        Check(
+            f"p99 of at most {LATENCY_MS_P99_MAX:g} ms",
+            run.latency_ms(0.99) <= LATENCY_MS_P99_MAX,
+            f"{run.latency_ms(0.99):.1f} ms",
+        ),
+        Check(
+            f"at most {RSS_GB_MAX:g} GB resident", run.rss_gb <= RSS_GB_MAX, f"{run.rss_gb:.2f} GB"
+        ),
+    ]
+
+
+def figures(run: Measured, *, command: str, commit: str) -> list[dict[str, Any]]:
+    """The rows of bench/out/demo.json."""
+    estimate = primary(run.strict)
+    name = "demo.first_s" if run.first else "demo.second_s"
+    values: list[tuple[str, float | None, str]] = [
+        (name, run.total_s if run.first else run.started_s, "s"),
+        ("demo.result_s", run.total_s, "s"),
+        ("demo.freshness_ms_p50", run.freshness_ms["p50"], "ms"),
+        ("demo.freshness_ms_p99", run.freshness_ms["p99"], "ms"),
+        ("demo.recommend_per_s", run.requests_per_s, "1/s"),
+        ("demo.recommend_ms_p50", run.latency_ms(0.5), "ms"),
+        ("demo.recommend_ms_p99", run.latency_ms(0.99), "ms"),
+        ("demo.rss_gb", run.rss_gb, "GB"),
+        ("demo.cpu_cores", run.cpu_cores, "cores"),
+        ("demo.true_lift", run.truth.lift, "ratio"),
+        ("demo.estimate", estimate.lift, "ratio"),
+        ("demo.low", estimate.low, "ratio"),
+        ("demo.high", estimate.high, "ratio"),
+        ("demo.lost_events", run.events.lost, "events"),
+        ("demo.skewed_features", run.skew.skewed_features, "vectors"),
+    ]
+    spread = {"demo.true_lift": run.truth.standard_error, "demo.estimate": estimate.se}
+    return [
+        {
+            "id": key,
+            "value": value,
+            "unit": unit,
+            "spread": spread.get(key),
+            "against": None,
+            "ratio": None,
+            "command": command,
+            "commit": commit,
+        }
+        for key, value, unit in values
+    ]
+
+
+def percent(share: float | None) -> str:
+    """A relative lift as people read it."""
+    return "–" if share is None else f"{100 * share:+.1f} %"
+
+
+def interval(estimate: Estimate) -> str:
+    """An interval as people read it."""
+    return f"[{percent(estimate.low)}, {percent(estimate.high)}]"
+
+
+_VERDICTS: Final = {
+    "better": "[bold green]better: ship it",
+    "worse": "[bold red]worse: keep the champion",
+    "no_difference_yet": "[bold yellow]no difference shown yet",
+    "no_data": "[bold yellow]not enough data",
+    "srm_mismatch": "[bold red]sample ratio mismatch: do not read the numbers",
+}
+
+
+def _experiment(run: Measured) -> Table:
+    table = Table(title="Experiment: champion (logistic regression) against challenger (XGBoost)")
+    for column in ("variant", "users", "impressions", "clicks", "CTR", "purchases", "CVR"):
+        table.add_column(column, justify="left" if column == "variant" else "right")
+    for variant in run.scorecard.variants:
+        values = {metric.metric: metric.value for metric in variant.metrics}
+        table.add_row(
+            variant.variant,
+            f"{variant.units:,}",
+            f"{variant.impressions:,}",
+            f"{variant.clicks:,}",
+            f"{100 * (values['ctr'] or 0):.2f} %",
+            f"{variant.purchases:,}",
+            f"{100 * (values['cvr'] or 0):.2f} %",
+        )
+    return table
+
+
+def _lift(run: Measured) -> Table:
+    found, strict = primary(run.scorecard), primary(run.strict)
+    table = Table(title="Lift in CTR, and what the simulator knows", show_header=False)
+    table.add_row("estimate", f"[bold]{percent(found.lift)}")
+    table.add_row("95 %, valid at any look", interval(found))
+    table.add_row("99 %, valid at any look", interval(strict))
+    table.add_row(
+        "true lift",
+        f"[bold]{percent(run.truth.lift)}[/] ± {100 * run.truth.standard_error:.1f} %"
+        f"  (CTR {100 * run.truth.control:.2f} % → {100 * run.truth.treatment:.2f} %)",
+    )
+    srm = run.scorecard.srm
+    table.add_row("sample ratio", f"{srm.verdict} (p = {srm.p_value:.3f} at any look)")
+    table.add_row("verdict", _VERDICTS[found.verdict])
+    return table
+
+
+def _system(run: Measured) -> Table:
+    table = Table(title="The system meanwhile", show_header=False)
+    table.add_row(
+        "recommendations",
+        f"{run.requests_per_s:.1f}/s, p50 {run.latency_ms(0.5):.1f} ms,"
+        f" p95 {run.latency_ms(0.95):.1f} ms, p99 {run.latency_ms(0.99):.1f} ms",
+    )
+    table.add_row(
+        "event → feature",
+        f"p50 {run.freshness_ms['p50']:.0f} ms, p99 {run.freshness_ms['p99']:.0f} ms",
+    )
+    events = run.events
+    table.add_row(
+        "events",
+        f"{events.folded:,} folded, {events.duplicates:,} duplicates dropped,"
+        f" {events.dead:,} dead letters, {events.late:,} late, {events.lost:,} lost",
+    )
+    for name, metrics in run.models.items():
+        shown = ", ".join(f"{metric} {value:.3f}" for metric, value in metrics.items())
+        table.add_row(name, shown)
+    degraded = ", ".join(f"{n} {reason}" for reason, n in sorted(run.tally.degraded.items()))
+    table.add_row("degraded answers", degraded or "none")
+    table.add_row("used", f"{run.rss_gb:.2f} GB resident, {run.cpu_cores:.2f} cores")
+    table.add_row("time", f"live after {run.started_s:.0f} s, result after {run.total_s:.0f} s")
+    return table
+
+
+def _checks(run: Measured) -> Table:
+    table = Table(title="Checks", show_header=False)
+    for check in checks(run):
+        mark = "[green]✓[/]" if check.passed else "[bold red]✗[/]"
+        table.add_row(mark, check.name, check.detail)
+    return table
+
+
+def render(console: Console, run: Measured, *, where: Mapping[str, str]) -> None:
+    """Print the result; `where` names pages to look at next."""
+
+    def parts() -> Iterator[RenderableType]:
+        yield _experiment(run)
+        yield _lift(run)
+        yield _system(run)
+        yield _checks(run)
+        yield Panel(
+            "\n".join(f"{what:<22} {address}" for what, address in where.items()),
+            title="Where to look next",
+            expand=False,
+        )
+
+    console.print(Group(*parts()))

@@ -1,0 +1,113 @@
+"""gRPC of a service: methods with named errors, health and reflection."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NoReturn, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from rankstream.adapters.health import Health
+from rankstream.errors import InvalidRequest, RankstreamError
+
+MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+CONCURRENT_RPCS_MAX: Final = 10_000
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Request = TypeVar("Request", bound=Message)
+Reply = TypeVar("Reply", bound=Message)
+
+
+async def refuse(context: Context, error: RankstreamError) -> NoReturn:
+    """End a call with the error's status; trailing metadata has `error-code` and `retryable`."""
+    await context.abort(
+        grpc.StatusCode[error.grpc_status],
+        str(error),
+        (("error-code", error.code), ("retryable", str(error.retryable).lower())),
+    )
+    raise AssertionError("abort raises")
+
+
+def unary(
+    request_type: type[Request],
+    answer: Callable[[Request], Awaitable[Reply]],
+    *,
+    on_malformed: Callable[[InvalidRequest], None],
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """The handler of a unary method; `answer` refuses by raising a RankstreamError.
+
+    Bytes that are not a `request_type` are refused as invalid_request, which grpc by itself would
+    call an internal error; `on_malformed` counts them.
+    """
+
+    async def handle(body: bytes, context: Context) -> bytes:
+        try:
+            try:
+                request = request_type.FromString(body)
+            except DecodeError as problem:
+                error = InvalidRequest(
+                    f"invalid_request: {len(body)} bytes are not a"
+                    f" {request_type.DESCRIPTOR.full_name}: {problem}. Not answered."
+                    " Encode it with the service's .proto file."
+                )
+                on_malformed(error)
+                raise error from None
+            return (await answer(request)).SerializeToString()
+        except RankstreamError as error:
+            await refuse(context, error)
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+class _HealthCheck(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc_health has no types
+    """grpc.health.v1: SERVING while nothing is in the way. Check only; Watch is unimplemented."""
+
+    def __init__(self, health: Health, services: frozenset[str]) -> None:
+        self._health = health
+        self._services = services
+
+    async def Check(self, request: Any, context: Context) -> Any:
+        if request.service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service!r}")
+        statuses = health_pb2.HealthCheckResponse
+        ready = not self._health.reasons()
+        return statuses(status=statuses.SERVING if ready else statuses.NOT_SERVING)
+
+
+async def start_server(
+    address: str,
+    service: str,
+    methods: Mapping[str, grpc.RpcMethodHandler[Any, Any]],
+    health: Health,
+) -> tuple[grpc.aio.Server, int]:
+    """A server that is listening, and its port.
+
+    Args:
+        address: host:port; port 0 takes a free one.
+        service: full name, as in the .proto file.
+        methods: name -> handler.
+    """
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+            ("grpc.so_reuseport", 0),
+        ],
+        maximum_concurrent_rpcs=CONCURRENT_RPCS_MAX,
+    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(methods)),))
+    names = frozenset({"", service})
+    health_pb2_grpc.add_HealthServicer_to_server(_HealthCheck(health, names), server)
+    reflection.enable_server_reflection(
+        (
+            service,
+            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+            reflection.SERVICE_NAME,
+        ),
+        server,
+    )
+    port = server.add_insecure_port(address)
+    await server.start()
+    return server, port

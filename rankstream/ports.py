@@ -1,0 +1,118 @@
+"""What the shells need from outside: each port has a real adapter and a fake in `testing`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.void]
+
+
+class FeatureStore(Protocol):
+    """Packed feature rows by id. An unknown id has the empty row (`features.rows.empty_rows`).
+
+    Every method raises DependencyUnavailable if the store cannot answer in time.
+    """
+
+    async def user(self, user_id: str) -> Rows:
+        """USER_ROW, shape (1,)."""
+        ...
+
+    async def items(self, item_ids: Sequence[str]) -> Rows:
+        """ITEM_ROW, shape (n,), in order of the ids; an id may repeat."""
+        ...
+
+    async def categories(self, names: Sequence[str]) -> Rows:
+        """CATEGORY_ROW, shape (n,), in order of the names; a name may repeat."""
+        ...
+
+    async def user_and_items(self, user_id: str, item_ids: Sequence[str]) -> tuple[Rows, Rows]:
+        """USER_ROW, shape (1,), and ITEM_ROW, shape (n,), in one round trip."""
+        ...
+
+
+class Index(Protocol):
+    """Nearest items of one item table, whose rows are its ids."""
+
+    @property
+    def size(self) -> int:
+        """Rows of the table."""
+        ...
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a query."""
+        ...
+
+    def search(
+        self, query: npt.NDArray[np.float32], k: int, excluded: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Rows of largest inner product, best first, and their similarity, both shape (<= k,).
+
+        Args:
+            query: shape (dimensions,).
+            k: 1 or more; fewer come back only if fewer rows are left.
+            excluded: rows in [0, size) that must not come back, any order, repeats allowed.
+        """
+        ...
+
+
+class Model(Protocol):
+    """A ranker: features in, logits and click probabilities out."""
+
+    @property
+    def model_id(self) -> str:
+        """Identity of the artefact."""
+        ...
+
+    @property
+    def feature_means(self) -> npt.NDArray[np.float32]:
+        """Baseline of explanations, shape (d,)."""
+        ...
+
+    def score(
+        self, features: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Logit and pctr of each row, both shape (n,); a row's scores depend on that row only.
+
+        Args:
+            features: shape (n, d), finite, order of features.spec.FEATURES.
+        """
+        ...
+
+
+class EventLog(Protocol):
+    """Appends records; an append ends when the log holds the record for good."""
+
+    async def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes = b"",
+        partition: int | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> tuple[int, int]:
+        """Append a record, by default to the partition of its key; its partition and offset.
+
+        Raises:
+            QueueFull: too many records wait; nothing was appended.
+            TooLarge: the record is over the log's limit; nothing was appended.
+            DependencyUnavailable: no ack in time; the record may have been appended.
+        """
+        ...
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions the topic has. Raises: DependencyUnavailable."""
+        ...
+
+    async def ping(self, timeout_s: float) -> None:
+        """Return if the log answers in time. Raises: DependencyUnavailable."""
+        ...
+
+    async def flush_and_close(self) -> None:
+        """Wait until every record sent is acked or has failed, then stop."""
+        ...

@@ -1,0 +1,1 @@
+"""From scores to a slate: order, exploration with exact propensities, explanations."""

@@ -1,0 +1,165 @@
+"""Fakes and builders for tests, ours and those of people who build on rankstream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rankstream.contracts.ids import partition_of
+from rankstream.errors import RankstreamError
+from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows, empty_rows
+from rankstream.ranking.scoring import logistic
+from rankstream.retrieval import exact
+
+
+class FakeFeatureStore:
+    """The FeatureStore port on three dicts: id -> row of shape (1,)."""
+
+    def __init__(
+        self,
+        *,
+        users: Mapping[str, Rows] | None = None,
+        items: Mapping[str, Rows] | None = None,
+        categories: Mapping[str, Rows] | None = None,
+    ) -> None:
+        self.stored_users = dict(users or {})
+        self.stored_items = dict(items or {})
+        self.stored_categories = dict(categories or {})
+
+    async def user(self, user_id: str) -> Rows:
+        """The user's row, shape (1,)."""
+        return _stacked(self.stored_users, (user_id,), USER_ROW)
+
+    async def items(self, item_ids: Sequence[str]) -> Rows:
+        """Item rows in order of the ids, shape (n,)."""
+        return _stacked(self.stored_items, item_ids, ITEM_ROW)
+
+    async def categories(self, names: Sequence[str]) -> Rows:
+        """Category rows in order of the names, shape (n,)."""
+        return _stacked(self.stored_categories, names, CATEGORY_ROW)
+
+    async def user_and_items(self, user_id: str, item_ids: Sequence[str]) -> tuple[Rows, Rows]:
+        """Both at once."""
+        return await self.user(user_id), await self.items(item_ids)
+
+
+def _stacked(stored: Mapping[str, Rows], ids: Sequence[str], dtype: np.dtype[np.void]) -> Rows:
+    rows = empty_rows(len(ids), dtype)
+    for position, entity_id in enumerate(ids):
+        if entity_id in stored:
+            rows[position] = stored[entity_id][0]
+    rows.flags.writeable = False
+    return rows
+
+
+class FakeIndex:
+    """The Index port on the vectors themselves, shape (m, dim)."""
+
+    def __init__(self, vectors: npt.NDArray[np.float32]) -> None:
+        self.vectors = vectors
+
+    @property
+    def size(self) -> int:
+        """Rows of the table."""
+        return len(self.vectors)
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a query."""
+        return int(self.vectors.shape[1])
+
+    def search(
+        self, query: npt.NDArray[np.float32], k: int, excluded: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """The nearest rows that are not excluded, best first."""
+        return exact(self.vectors, query, k, excluded)
+
+
+class FakeModel:
+    """The Model port as a linear function of the features."""
+
+    def __init__(
+        self,
+        weights: npt.NDArray[np.float32],
+        *,
+        model_id: str = "fake-model",
+        means: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        self.weights = weights
+        self.model_id = model_id
+        self.feature_means = np.zeros_like(weights) if means is None else means
+
+    def score(
+        self, features: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Logit and pctr of each row."""
+        logit = (features.astype(np.float64) @ self.weights).astype(np.float32)
+        return logit, logistic(logit)
+
+
+@dataclass(frozen=True)
+class FakeRecord:
+    """One record of a FakeEventLog."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes | None
+
+
+class FakeEventLog:
+    """The EventLog port in memory: every topic has `partition_count` partitions.
+
+    Set `failure` to have each send fail with it; clear `answering` to have each send wait.
+    """
+
+    def __init__(self, *, partition_count: int = 4) -> None:
+        self.partition_count = partition_count
+        self.records: list[FakeRecord] = []
+        self.failure: RankstreamError | None = None
+        self.answering = asyncio.Event()
+        self.answering.set()
+        self.closed = False
+
+    def values(self, topic: str) -> list[bytes]:
+        """Values of a topic's records in order of their appends, tombstones left out."""
+        return [r.value for r in self.records if r.topic == topic and r.value is not None]
+
+    async def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes = b"",
+        partition: int | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> tuple[int, int]:
+        """Append a record in memory."""
+        await self.answering.wait()
+        if self.failure is not None:
+            raise self.failure
+        if partition is None:
+            partition = partition_of(key.decode(), self.partition_count)
+        offset = sum(r.topic == topic and r.partition == partition for r in self.records)
+        self.records.append(FakeRecord(topic, partition, offset, key, value))
+        return partition, offset
+
+    async def partitions(self, topic: str) -> int:
+        """The same for every topic."""
+        if self.failure is not None:
+            raise self.failure
+        return self.partition_count
+
+    async def ping(self, timeout_s: float) -> None:
+        """Answers unless `failure` is set."""
+        if self.failure is not None:
+            raise self.failure
+
+    async def flush_and_close(self) -> None:
+        """Nothing is in flight here."""
+        self.closed = True

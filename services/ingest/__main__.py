@@ -1,0 +1,54 @@
+"""`python -m services.ingest`: settings, clients, app, run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from rankstream.adapters.health import Health, health_routes
+from rankstream.adapters.http import install_errors, serve
+from rankstream.adapters.kafka import EventProducer
+from rankstream.adapters.metrics import Metrics
+from rankstream.adapters.run import run
+from services.ingest.app import LOG, Intake, add_routes, time_limits, watch_log
+from services.ingest.json_topic import JsonTopic
+from services.ingest.publisher import Publisher
+from services.ingest.settings import PREFIX, IngestSettings
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def main(settings: IngestSettings) -> None:
+    registry = CollectorRegistry()
+    metrics_of = Metrics(registry)
+    health = Health(LOG)
+    log = EventProducer(
+        settings.kafka_url, client_id="ingest", delivery_timeout_s=settings.delivery_timeout_s
+    )
+    publisher = Publisher(log, settings, metrics_of)
+    json_topic = JsonTopic(
+        settings.kafka_url,
+        publisher=publisher,
+        limits=time_limits(settings),
+        metrics_of=metrics_of,
+    )
+    app = FastAPI(title="rankstream ingest", routes=[*health_routes(health, registry)])
+    install_errors(app, body_bytes_max=settings.body_bytes_max)
+    add_routes(app, Intake(settings, publisher=publisher, metrics_of=metrics_of, now_ms=now_ms))
+
+    async def stop() -> None:
+        await publisher.drain()
+        await log.flush_and_close()
+
+    background = [watch_log(log, publisher, health), json_topic.follow()]
+    await serve(app, settings, on_stop=stop, background=background)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, IngestSettings, PREFIX, sys.argv[1:], os.environ))

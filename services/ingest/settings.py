@@ -1,0 +1,24 @@
+"""Settings of the ingest service."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rankstream.adapters.settings import ServiceSettings
+from rankstream.contracts.codec import EVENTS_PER_BATCH_MAX
+
+PREFIX = "INGEST_"
+
+
+class IngestSettings(ServiceSettings):
+    """Variables INGEST_*."""
+
+    port: int = Field(default=8001, ge=0, le=65_535)
+    clock_skew_ms_max: int = Field(default=60_000, ge=0)
+    event_age_ms_max: int = Field(default=400 * 86_400_000, gt=0)
+    body_bytes_max: int = Field(default=5_000_000, gt=0)
+    # At least one full request, or that request could never be taken.
+    queue_events_max: int = Field(default=50_000, ge=EVENTS_PER_BATCH_MAX)
+    batch_events_max: int = Field(default=500, gt=0, le=EVENTS_PER_BATCH_MAX)
+    batch_wait_ms: int = Field(default=20, ge=0, le=10_000)
+    delivery_timeout_s: float = Field(default=5.0, gt=0, le=300)

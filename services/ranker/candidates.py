@@ -1,0 +1,76 @@
+"""The ranker's client of retrieval."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from rankstream.pb import retrieval_pb2 as pb
+
+METHOD: Final = "/rankstream.v1.Retrieval/Retrieve"
+_REASONS: Final = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: "retrieval_timeout",
+    grpc.StatusCode.UNAVAILABLE: "retrieval_unavailable",
+}
+
+
+class RetrievalFailed(Exception):
+    """No candidates; `reason` is what the reply's `degraded` will say."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class RetrievalClient:
+    """One channel to the retrieval service, each call with a deadline."""
+
+    def __init__(self, address: str, *, timeout_s: float) -> None:
+        self._channel = grpc.aio.insecure_channel(
+            address,
+            options=[
+                # gRPC's own back-off grows to two minutes: a restarted service would stay unused.
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.min_reconnect_backoff_ms", 100),
+                ("grpc.max_reconnect_backoff_ms", 1_000),
+            ],
+        )
+        self._retrieve = self._channel.unary_unary(
+            METHOD,
+            request_serializer=pb.RetrieveRequest.SerializeToString,
+            response_deserializer=pb.RetrieveReply.FromString,
+        )
+        self._timeout_s = timeout_s
+
+    async def retrieve(
+        self,
+        request_id: str,
+        recent: npt.NDArray[np.uint64],
+        k: int,
+        exclude_item_ids: list[str],
+    ) -> pb.RetrieveReply:
+        """k candidates for a history (id64, newest first), without that history itself.
+
+        Raises: RetrievalFailed: late, unreachable, or refused.
+        """
+        hashes = recent.tolist()
+        request = pb.RetrieveRequest(
+            request_id=request_id,
+            recent_items=hashes,
+            k=k,
+            exclude_item_ids=exclude_item_ids,
+            exclude_items=hashes,
+        )
+        try:
+            reply: pb.RetrieveReply = await self._retrieve(request, timeout=self._timeout_s)
+        except grpc.aio.AioRpcError as error:
+            reason = _REASONS.get(error.code(), "retrieval_refused")
+            raise RetrievalFailed(reason, f"{error.code().name}: {error.details()}") from None
+        return reply
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()

@@ -1,0 +1,224 @@
+"""Recommend, rank, explain: what both transports call.
+
+Steps of an answer: limits, variant, user row, candidates, item rows, features, model, policy,
+record. Each step that can fail for reasons that are not the caller's has a fallback, which the
+reply names in `degraded` and a counter counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from rankstream import metrics
+from rankstream.adapters.health import Health
+from rankstream.adapters.metrics import Metrics
+from rankstream.contracts.ids import new_id
+from rankstream.errors import (
+    Conflict,
+    DependencyUnavailable,
+    InvalidRequest,
+    NotReady,
+    QueueFull,
+    RankstreamError,
+    UnknownAnswer,
+)
+from rankstream.experiments.assign import Assignment
+from rankstream.features import spec
+from rankstream.features.rows import Rows
+from rankstream.pb import ranker_pb2, retrieval_pb2
+from rankstream.pb.events_pb2 import Exposure, ServedSlate
+from rankstream.ports import Model
+from rankstream.ranking.policy import epsilon_greedy, generator
+from rankstream.ranking.scoring import check_finite, order
+from services.ranker.answers import Answers
+from services.ranker.candidates import RetrievalFailed
+from services.ranker.enrichment import Degraded, Enriched, Enrichment, is_known, stamps
+from services.ranker.explanation import explain
+from services.ranker.models import Models
+from services.ranker.requests import RankRequest, RecommendRequest
+from services.ranker.settings import RankerSettings
+from services.ranker.variants import Variants
+
+T = TypeVar("T")
+
+
+class Candidates(Protocol):
+    """What is used of a RetrievalClient."""
+
+    async def retrieve(
+        self,
+        request_id: str,
+        recent: npt.NDArray[np.uint64],
+        k: int,
+        exclude_item_ids: list[str],
+    ) -> retrieval_pb2.RetrieveReply: ...
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which model answers, and the assignment that says so; `exposes` if it is to be logged."""
+
+    model: Model
+    assignment: Assignment | None
+    exposes: bool
+
+
+class Ranker:
+    """One core behind gRPC and HTTP."""
+
+    def __init__(
+        self,
+        settings: RankerSettings,
+        *,
+        models: Models,
+        variants: Variants,
+        enrichment: Enrichment,
+        retrieval: Candidates,
+        answers: Answers,
+        health: Health,
+        metrics_of: Metrics,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._settings = settings
+        self._models = models
+        self._variants = variants
+        self._enrichment = enrichment
+        self._retrieval = retrieval
+        self._answers = answers
+        self._health = health
+        self._now_ms = now_ms
+        self._running: set[str] = set()  # request ids given by callers, being answered
+        self._in_flight = 0
+        self._policy = f"epsilon_greedy:{settings.explore_epsilon:g}:{settings.policy_salt}"
+        self._requests = metrics_of.counter(metrics.RANKER_REQUESTS)
+        self._degraded = metrics_of.counter(metrics.RANKER_DEGRADED)
+        self._candidates = metrics_of.histogram(metrics.RANKER_CANDIDATES)
+        self._in_flight_gauge = metrics_of.gauge(metrics.RANKER_IN_FLIGHT)
+        stages = metrics_of.histogram(metrics.RANKER_STAGE_SECONDS)
+        self._stages = {
+            name: stages.labels(name)
+            for name in ("user", "retrieve", "items", "snapshot", "score", "policy", "total")
+        }
+
+    async def recommend(
+        self, request: RecommendRequest, *, transport: str
+    ) -> ranker_pb2.RankReply:
+        """A slate of n retrieved items.
+
+        Raises: InvalidRequest, UnknownExperiment, Conflict (request_id of another user's answer,
+            or of one that is being made), NotReady, QueueFull, DependencyUnavailable (retrieval
+            is down and no popular items are known).
+        """
+        return await self._counted("recommend", transport, self._recommend(request))
+
+    async def rank(self, request: RankRequest, *, transport: str) -> ranker_pb2.RankReply:
+        """The given items, best first; unknown ones are ranked on defaults and listed.
+
+        Raises: as `recommend`.
+        """
+        return await self._counted("rank", transport, self._rank(request))
+
+    async def explain(self, request_id: str, *, transport: str) -> ranker_pb2.ExplainReply:
+        """Per-feature contributions of a past answer.
+
+        Raises: InvalidRequest, UnknownAnswer (never made, expired, or its model is not loaded),
+            DependencyUnavailable.
+        """
+        return await self._counted("explain", transport, self._explain(request_id))
+
+    def refused(self, method: str, transport: str, error: RankstreamError) -> None:
+        """Count a request that a transport refused before it could be read."""
+        self._requests.labels(method, transport, error.code).inc()
+
+    async def _counted(self, method: str, transport: str, work: Coroutine[Any, Any, T]) -> T:
+        status = "cancelled"
+        start = time.perf_counter()
+        self._in_flight += 1
+        self._in_flight_gauge.set(self._in_flight)
+        try:
+            answer = await work
+            status = "ok"
+            return answer
+        except RankstreamError as error:
+            status = error.code
+            raise
+        finally:
+            self._in_flight -= 1
+            self._in_flight_gauge.set(self._in_flight)
+            self._requests.labels(method, transport, status).inc()
+            if status == "ok":
+                self._stages["total"].observe(time.perf_counter() - start)
+
+    def _admit(self, preview: bool) -> None:
+        if reasons := self._health.reasons():
+            raise NotReady(
+                f"not_ready: {'; '.join(f'{name}: {why}' for name, why in reasons.items())}."
+                " Not answered. Try again soon."
+            )
+        if self._in_flight > self._settings.inflight_max:
+            raise QueueFull(
+                f"queue_full: {self._in_flight - 1} requests are being answered (limit"
+                f" {self._settings.inflight_max}). Not answered. Try again."
+            )
+        if not preview:
+            self._answers.check_room()
+
+    async def _recommend(self, request: RecommendRequest) -> ranker_pb2.RankReply:
+        n = _within("n", request.n, 0, self._settings.n_max) or self._settings.n_default
+        self._admit(request.preview)
+        async with self._once(request) as (request_id, earlier):
+            if earlier is not None:
+                return reply_of(earlier, ())
+            now = self._now_ms()
+            degraded = Degraded()
+            decision = self._decide(request.user_id, request.variant_overrides, now, degraded)
+            with self._timed("user"):
+                user = await self._enrichment.user(request.user_id, degraded)
+            with self._timed("retrieve"):
+                item_ids, index_id = await self._retrieve(request, request_id, user, degraded)
+            with self._timed("items"):
+                rows = await self._enrichment.items(item_ids, degraded)
+            available = np.flatnonzero(rows["withdrawn"] == 0)
+            if len(available) < len(rows):
+                item_ids, rows = [item_ids[i] for i in available.tolist()], rows[available]
+            if not item_ids:
+                degraded.add("no_candidates")
+            with self._timed("snapshot"):
+                enriched = await self._enrichment.enrich(user, item_ids, rows, now, degraded)
+            slate = self._slate(request, request_id, n, now, decision, user, enriched)
+            slate.index_id = index_id
+            return self._answer(request.preview, slate, decision, degraded, ())
+
+    async def _rank(self, request: RankRequest) -> ranker_pb2.RankReply:
+        item_ids = request.item_ids
+        _within("the number of item_ids", len(item_ids), 1, self._settings.items_max)
+        if len(set(item_ids)) < len(item_ids):
+            raise InvalidRequest(
+                "invalid_request: item_ids names an item twice. Not ranked. Name each once."
+            )
+        n = _within("n", request.n, 0, self._settings.items_max) or len(item_ids)
+        self._admit(request.preview)
+        async with self._once(request) as (request_id, earlier):
+            if earlier is not None:
+                return reply_of(earlier, ())
+            now = self._now_ms()
+            degraded = Degraded()
+            decision = self._decide(request.user_id, request.variant_overrides, now, degraded)
+            with self._timed("items"):
+                user, rows = await self._enrichment.user_and_items(
+                    request.user_id, item_ids, degraded
+                )
+            unknown: list[str] = []
+            if "features_timeout" not in degraded.reasons:
+                unknown = [item_ids[i] for i in np.flatnonzero(~is_known(rows)).tolist()]
+            with self._timed("snapshot"):
+                enriched = await self._enrichment.enrich(user, item_ids, rows, now, degraded)
+            slate = self._slate(request, request_id, n, now, decision, user, enriched)
+            return self._answer(request.preview, slate, decision, degraded, unknown)

@@ -1,0 +1,153 @@
+"""The rankers behind the aliases of topic `models`, and the popular items of the champion index."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+from google.protobuf.message import DecodeError
+
+from rankstream import metrics
+from rankstream.adapters.artifacts import folder_of, read_manifest
+from rankstream.adapters.follow import locate
+from rankstream.adapters.item_table import read_item_table
+from rankstream.adapters.kafka import Record
+from rankstream.adapters.metrics import Metrics
+from rankstream.contracts.ids import id64
+from rankstream.errors import InvalidArtifact, NotReady, UnknownAnswer
+from rankstream.pb.events_pb2 import ModelPointer
+from rankstream.ports import Model
+from rankstream.retrieval import popular
+
+CHAMPION: Final = "champion"
+POPULAR_MAX: Final = 2_000
+
+
+@dataclass(frozen=True)
+class PopularItems:
+    """Most popular first: what to rank when retrieval does not answer."""
+
+    index_id: str
+    item_ids: tuple[str, ...]
+    hashes: npt.NDArray[np.uint64]
+
+    @classmethod
+    def load(cls, uri: str, sha256: str) -> PopularItems:
+        """Raises: InvalidArtifact."""
+        manifest = read_manifest(uri, sha256)
+        table = read_item_table(folder_of(uri))
+        rows = popular(table.popularity, POPULAR_MAX, np.empty(0, np.int64)).rows
+        return cls(
+            manifest.model_id, tuple(table.item_id[row] for row in rows.tolist()), table.id64[rows]
+        )
+
+    def without(self, hashes: npt.NDArray[np.uint64], item_ids: list[str], k: int) -> list[str]:
+        """The first k that are in neither list."""
+        named = np.fromiter(map(id64, item_ids), np.uint64, len(item_ids))
+        keep = ~np.isin(self.hashes, np.concatenate([hashes, named]))
+        return [self.item_ids[row] for row in np.flatnonzero(keep)[:k].tolist()]
+
+
+class Models:
+    """Every alias of role ranker, loaded; replaced whole when its pointer moves."""
+
+    def __init__(
+        self,
+        *,
+        load: Callable[[str, str], Model],
+        load_popular: Callable[[str, str], PopularItems],
+        artifacts: str,
+        kept: int,
+        metrics_of: Metrics,
+        on_champion: Callable[[], None],
+    ) -> None:
+        self._load = load
+        self._load_popular = load_popular
+        self._artifacts = artifacts
+        self._kept = kept
+        self._on_champion = on_champion
+        self._aliases: dict[str, Model] = {}
+        self._by_id: dict[str, Model] = {}  # oldest first; explains answers of earlier models
+        self._sha256: dict[bytes, str] = {}
+        self._info = metrics_of.gauge(metrics.MODEL_INFO)
+        self.popular: PopularItems | None = None
+
+    async def follow(self, record: Record) -> None:
+        """Load what a pointer names; what the alias served before stays if it is refused.
+
+        Raises: InvalidArtifact, SpecMismatch.
+        """
+        role, _, alias = record.key.decode(errors="replace").partition("/")
+        if record.value is None:
+            # An alias that is gone serves no variant any more, but never leaves us without a model.
+            if role == "ranker" and alias != CHAMPION and alias in self._aliases:
+                del self._aliases[alias]
+                self._sha256.pop(record.key, None)
+                self._export()
+            return
+        try:
+            pointer = ModelPointer.FromString(record.value)
+        except DecodeError as error:
+            raise InvalidArtifact(
+                f"invalid_artifact: {len(record.value)} bytes at {record.topic} {record.offset}"
+                f" are not a ModelPointer: {error}. Skipped. Publish it again."
+            ) from None
+        if self._sha256.get(record.key) == pointer.sha256:
+            return
+        uri = locate(pointer.uri, self._artifacts)
+        if role == "ranker":
+            self._swap(alias, await asyncio.to_thread(self._load, uri, pointer.sha256))
+        elif role == "retrieval" and alias == CHAMPION:
+            self.popular = await asyncio.to_thread(self._load_popular, uri, pointer.sha256)
+        self._sha256[record.key] = pointer.sha256
+
+    def _swap(self, alias: str, model: Model) -> None:
+        self._aliases[alias] = model
+        self._by_id.pop(model.model_id, None)
+        self._by_id[model.model_id] = model
+        in_use = {served.model_id for served in self._aliases.values()}
+        spare = [model_id for model_id in self._by_id if model_id not in in_use]
+        for model_id in spare[: max(0, len(self._by_id) - self._kept)]:
+            del self._by_id[model_id]
+        self._export()
+        structlog.get_logger().info("model_loaded", alias=alias, model_id=model.model_id)
+        if alias == CHAMPION:
+            self._on_champion()
+
+    def _export(self) -> None:
+        self._info.clear()
+        for alias, model in self._aliases.items():
+            self._info.labels("ranker", alias, model.model_id).set(1)
+
+    def champion(self) -> Model:
+        """Raises: NotReady before the first one is loaded."""
+        model = self._aliases.get(CHAMPION)
+        if model is None:
+            raise NotReady(
+                "not_ready: no model behind ranker/champion yet. Nothing was ranked."
+                " Publish one, or try again soon."
+            )
+        return model
+
+    def of_alias(self, alias: str) -> Model | None:
+        """The model of a variant's alias, None if none is loaded."""
+        return self._aliases.get(alias)
+
+    def of_id(self, model_id: str) -> Model:
+        """A model that answered before.
+
+        Raises: UnknownAnswer if it is not loaded any more.
+        """
+        model = self._by_id.get(model_id)
+        if model is None:
+            raise UnknownAnswer(
+                f"unknown_answer: its model {model_id} is not loaded any more"
+                f" (loaded: {', '.join(self._by_id) or 'none'}). Not explained."
+                " Raise RANKER_MODELS_KEPT, or read the slate in topic served."
+            )
+        return model

@@ -1,0 +1,35 @@
+"""Settings of the ranker."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rankstream.adapters.settings import ServiceSettings
+
+PREFIX = "RANKER_"
+
+
+class RankerSettings(ServiceSettings):
+    """Variables RANKER_*. Times are milliseconds or seconds, as their names say."""
+
+    port: int = Field(default=8004, ge=0, le=65_535)
+    grpc_port: int = Field(default=9004, ge=0, le=65_535)
+    retrieval_url: str = Field(default="127.0.0.1:9003", min_length=1)
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^redis://[^/]+(/\d*)?$")
+    # Pointers with a relative uri are folders below this one.
+    artifacts: str = Field(default=".run/state/artifacts", min_length=1)
+    n_default: int = Field(default=10, ge=1)
+    n_max: int = Field(default=100, ge=1, le=1_000)
+    items_max: int = Field(default=1_000, ge=1, le=10_000)
+    candidates: int = Field(default=500, ge=1, le=10_000)
+    features_timeout_ms: float = Field(default=50.0, gt=0, le=60_000)
+    retrieval_timeout_ms: float = Field(default=80.0, gt=0, le=60_000)
+    inflight_max: int = Field(default=64, ge=1, le=100_000)
+    # Records of answers that wait for Kafka's ack; above it requests are refused, because an
+    # answer without its record would bias every experiment.
+    log_queue_max: int = Field(default=2_000, ge=2, le=1_000_000)
+    log_delivery_timeout_s: float = Field(default=120.0, gt=0, le=3_600)
+    answer_ttl_s: int = Field(default=900, ge=1, le=604_800)
+    explore_epsilon: float = Field(default=0.05, ge=0, le=1)
+    policy_salt: str = Field(default="policy-1", min_length=1, pattern=r"^[^\x1f]*$")
+    models_kept: int = Field(default=8, ge=1, le=100)

@@ -1,0 +1,119 @@
+"""One loaded retrieval artefact, and the candidates that it gives.
+
+An artefact is whole: query tower, index and item table were built together and are swapped
+together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from rankstream.adapters.artifacts import folder_of, read_manifest
+from rankstream.adapters.faiss_index import NAME as INDEX_FILE
+from rankstream.adapters.faiss_index import FaissIndex
+from rankstream.adapters.item_table import NAME as ITEMS_FILE
+from rankstream.adapters.item_table import read_item_table
+from rankstream.adapters.onnx_model import TOWER_FILE, QueryTower
+from rankstream.contracts.ids import id64
+from rankstream.errors import InvalidArtifact
+from rankstream.ports import Index
+from rankstream.retrieval import Found, merge, popular, rows_of
+
+TOWERS: Final = "towers"
+POPULAR: Final = "popular"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Best first: item ids and similarity, both n; what was missing; which source led."""
+
+    item_ids: list[str]
+    similarity: npt.NDArray[np.float32]
+    degraded: tuple[str, ...]
+    source: str
+
+
+class Catalog:
+    """An artefact in memory; nothing in it changes after it was loaded."""
+
+    def __init__(
+        self,
+        index_id: str,
+        tower: QueryTower,
+        index: Index,
+        item_id: tuple[str, ...],
+        hashes: npt.NDArray[np.uint64],
+        popularity: npt.NDArray[np.float32],
+    ) -> None:
+        self.index_id = index_id
+        self._tower = tower
+        self._index = index
+        self._item_id = item_id
+        self._popularity = popularity
+        self._order = np.argsort(hashes).astype(np.int64)
+        self._sorted = hashes[self._order]
+
+    @classmethod
+    def load(cls, uri: str, sha256: str) -> Catalog:
+        """The artefact in a folder, its digests checked.
+
+        Raises: InvalidArtifact: half-written, altered, or its parts do not belong together.
+        """
+        manifest = read_manifest(uri, sha256)
+        missing = {TOWER_FILE, INDEX_FILE, ITEMS_FILE} - manifest.files.keys()
+        if manifest.role != "retrieval" or missing:
+            raise InvalidArtifact(
+                f"invalid_artifact: {uri} is a {manifest.role} that lacks {sorted(missing)}."
+                " Not used. Publish a retrieval artefact."
+            )
+        folder = folder_of(uri)
+        table = read_item_table(folder)
+        index = FaissIndex.load(folder, size=len(table.item_id))
+        tower = QueryTower.load(folder, dimensions=index.dimensions)
+        return cls(manifest.model_id, tower, index, table.item_id, table.id64, table.popularity)
+
+    @property
+    def size(self) -> int:
+        """Items of the index."""
+        return len(self._item_id)
+
+    def rows(self, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        """Row of each id64, -1 for an unknown one."""
+        return rows_of(self._sorted, self._order, hashes)
+
+    def rows_of_ids(self, item_ids: list[str]) -> npt.NDArray[np.int64]:
+        """Rows of the ids that are in the table."""
+        rows = self.rows(np.fromiter(map(id64, item_ids), np.uint64, len(item_ids)))
+        return rows[rows >= 0]
+
+    def retrieve(
+        self, recent: npt.NDArray[np.uint64], k: int, excluded: npt.NDArray[np.int64]
+    ) -> Candidates:
+        """The k items nearest to a history, or the most popular ones if none of it is known.
+
+        Args:
+            recent: id64 of the last items, newest first, shape (h,), h may be 0.
+            excluded: rows that must not come back, -1 is ignored.
+        """
+        excluded = excluded[excluded >= 0]
+        history = self.rows(recent)
+        if not (history >= 0).any():
+            reason = "no_history" if not len(recent) else "unknown_history"
+            found = popular(self._popularity, k, excluded)
+            return self._candidates(found, (reason,), POPULAR)
+        near = Found(*self._index.search(self._tower.embed(history), k, excluded))
+        if len(near.rows) == min(k, self.size - len(np.unique(excluded))):
+            return self._candidates(near, (), TOWERS)
+        # An approximate index can come back with fewer than there are.
+        filled, _ = merge([near, popular(self._popularity, k, excluded)], k)
+        return self._candidates(filled, ("towers_short",), TOWERS)
+
+    def _candidates(self, found: Found, degraded: tuple[str, ...], source: str) -> Candidates:
+        names = self._item_id
+        return Candidates(
+            [names[row] for row in found.rows.tolist()], found.similarity, degraded, source
+        )

@@ -1,0 +1,22 @@
+"""Settings of the retrieval service."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rankstream.adapters.settings import ServiceSettings
+
+PREFIX = "RETRIEVAL_"
+
+
+class RetrievalSettings(ServiceSettings):
+    """Variables RETRIEVAL_*. `port` is for health and metrics, `grpc_port` for requests."""
+
+    port: int = Field(default=8003, ge=0, le=65_535)
+    grpc_port: int = Field(default=9003, ge=0, le=65_535)
+    # Pointers with a relative uri are folders below this one.
+    artifacts: str = Field(default=".run/state/artifacts", min_length=1)
+    alias: str = Field(default="champion", min_length=1)
+    k_max: int = Field(default=2_000, ge=1, le=100_000)
+    history_max: int = Field(default=1_000, ge=1, le=100_000)
+    exclude_max: int = Field(default=10_000, ge=0, le=1_000_000)
