@@ -85,7 +85,7 @@ FeedbackRow: TypeAlias = tuple[str, str, str, int, int, int, str, int, bytes, in
 
 @dataclass(slots=True)
 class Closed:
-    """Changes since the last call, and the feedback given up, in an order fixed by their content."""
+    """Label changes since the last call, and the feedback given up."""
 
     changes: list[LabelChange]
     unmatched: list[Unmatched]
@@ -255,7 +255,10 @@ class Attribution:
             state = self._open[tuple(key)] = _Open(anchor_ms)
             state.impression = tuple(impression) if impression else None
             state.click = tuple(click) if click else None
-            state.feedback = [Feedback(*f[:3], bytes.fromhex(f[3]), *f[4:]) for f in feedback]
+            state.feedback = [
+                Feedback(time_ms, kind, micros, bytes.fromhex(event_id), offset, row)
+                for time_ms, kind, micros, event_id, offset, row in feedback
+            ]
             state.emitted = LabelState(*emitted)
         self._due = [(state.anchor_ms, key) for key, state in self._open.items()]
         heapq.heapify(self._due)

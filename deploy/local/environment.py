@@ -8,6 +8,7 @@ the one that the user's pip is set up for.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
@@ -91,7 +92,8 @@ def build(folder: Path) -> None:
     Raises: subprocess.CalledProcessError if pip or uv fails; it has then said why.
     """
     python = folder / "bin" / "python"
-    if not python.exists():
+    # pip comes last, so its absence shows an interrupted start; a link may point nowhere.
+    if not (python.exists() and (folder / "bin" / "pip").exists()):
         venv.EnvBuilder(with_pip=True, symlinks=True, clear=folder.exists()).create(folder)
     environ = registry_environ(python, os.environ)
     # A folder of the user's must not leak in, nor an environment that is active elsewhere.
@@ -121,6 +123,13 @@ def main() -> int:
         sys.stderr.write(
             f"unsupported_python: {sys.executable} is {sys.version.split()[0]}, needed 3.11 to"
             " 3.13. Nothing was installed. Install Python 3.11, or name one:"
+            " make PYTHON=/path/to/python3.11\n"
+        )
+        return 1
+    if importlib.util.find_spec("ensurepip") is None:
+        sys.stderr.write(
+            f"no_venv: {sys.executable} comes without venv and ensurepip. Nothing was installed."
+            " On Debian and Ubuntu: apt install python3-venv. Or name another Python:"
             " make PYTHON=/path/to/python3.11\n"
         )
         return 1

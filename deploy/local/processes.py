@@ -24,6 +24,8 @@ from deploy.local.errors import PortTaken, StartFailed, StopFailed
 
 MARK: Final = "RANKSTREAM_STATE"
 POLL_S: Final = 0.05
+PORT_RELEASE_S: Final = 3.0
+NO_OWNER: Final = "another user's process"
 KILL_TIMEOUT_S: Final = 10.0
 LOG_BYTES_MAX: Final = 32 * 1024 * 1024
 LOG_TAIL_LINES: Final = 20
@@ -147,6 +149,8 @@ class Processes:
                 leader.terminate()
             self._await_end([leader], record.stop_timeout_s)
         self._kill(record.name, {*members, *self._members(record)})
+        if (child := self._started.pop(record.pid, None)) is not None:
+            child.wait(KILL_TIMEOUT_S)
         self.record_path(record.name).unlink(missing_ok=True)
 
     def stop_leftovers(self) -> None:
@@ -246,7 +250,9 @@ class Processes:
         alive = []
         for process in processes:
             with suppress(psutil.NoSuchProcess):
-                if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                # A JVM's first thread may be gone while others still hold its ports and files.
+                ended = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+                if process.is_running() and not ended:
                     alive.append(process)
         return alive
 
@@ -282,7 +288,11 @@ def start_mark(pid: int) -> float:
 
 def require_free(name: str, port: int) -> None:
     """Raises: PortTaken, saying by whom, if something listens on 127.0.0.1:port."""
-    listener = _listener(port)
+    deadline = time.monotonic() + PORT_RELEASE_S
+    # Nobody's, or another user's: it may be a process that was killed and whose threads, a
+    # JVM's above all, have not all ended yet.
+    while (listener := _listener(port)) == NO_OWNER and time.monotonic() < deadline:
+        time.sleep(POLL_S)
     if listener is not None:
         raise PortTaken(
             f"{name} needs port {port}, where {listener} listens. {name} was not started."
@@ -295,7 +305,7 @@ def _listener(port: int) -> str | None:
     for connection in psutil.net_connections(kind="tcp"):
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
             if connection.pid is None:
-                return "another user's process"
+                return NO_OWNER
             with suppress(psutil.Error):
                 command = " ".join(psutil.Process(connection.pid).cmdline())
                 return f"pid {connection.pid} ({command[:80]})"

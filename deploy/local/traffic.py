@@ -53,7 +53,7 @@ class Tally:
     sent: Counter[str] = field(default_factory=Counter)  # events by kind, repeats included
     accepted: int = 0
     rejected: int = 0
-    repeated: int = 0
+    repeated_impressions: int = 0
     latency_s: list[float] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)
     degraded: Counter[str] = field(default_factory=Counter)
@@ -178,15 +178,16 @@ class Traffic:
     async def _send(self, events: Sequence[dict[str, Any]], rng: np.random.Generator) -> None:
         """Post a batch, now and then twice, now and then with a broken event in it."""
         body = list(events)
+        is_slate = body[0]["kind"] == "impression"
         if rng.random() < self._plan.broken_share:
-            body.append({**body[0], "event_id": new_id(), "user_id": ""})
+            body.append({**body[0], "event_id": new_id(), "kind": "tap"})
         times = 2 if rng.random() < self._plan.repeat_share else 1
         for nth in range(times):
             answer = await self._post(body)
             self.tally.sent.update(event["kind"] for event in body)
             self.tally.accepted += answer["accepted"]
             self.tally.rejected += len(answer["rejected"])
-            self.tally.repeated += answer["accepted"] if nth else 0
+            self.tally.repeated_impressions += len(events) if nth and is_slate else 0
 
     async def _post(self, body: list[dict[str, Any]]) -> dict[str, Any]:
         """Send until ingest has answered for every event; its 503 says when to come back."""

@@ -271,9 +271,7 @@ def _film(path: Path, number: int, fields: list[str]) -> Film:
     if not genres.strip():
         raise _refuse(path, number, "there is no genre")
     known = year[:1].isdigit()  # one film has "unkonwn"
-    released = (
-        _number(path, number, "year", year, *_YEARS) if known else math.nan
-    )
+    released = _number(path, number, "year", year, *_YEARS) if known else math.nan
     return Film(item_id, title, released, tuple(genres.split()))
 
 
@@ -298,5 +296,5 @@ def _number(path: Path, line: int, name: str, text: str, low: float, high: float
 
 def _refuse(path: Path, line: int, reason: str) -> InvalidInput:
     return InvalidInput(
-        f"invalid_input: {path}:{line}: {reason}. Nothing was read. Mend the file or fetch it again."
+        f"invalid_input: {path}:{line}: {reason}. Nothing was read. Mend the file."
     )

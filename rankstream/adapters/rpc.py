@@ -44,6 +44,10 @@ def unary(
     """
 
     async def handle(body: bytes, context: Context) -> bytes:
+        remaining_s = context.time_remaining()
+        if remaining_s is not None and remaining_s <= 0:
+            # Nobody waits for the answer: making it would only record something never seen.
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "expired before it was read")
         try:
             try:
                 request = request_type.FromString(body)

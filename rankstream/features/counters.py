@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from rankstream.features.rows import (
     CATEGORY_ROW,
@@ -21,7 +20,7 @@ from rankstream.features.rows import (
 # event time, impressions, clicks, views, purchases, value_micros, ratings, rating_micros
 Amounts: TypeAlias = tuple[int, int, int, int, int, int, int, int]
 # row, then Amounts
-_Pending: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
+_Pending: TypeAlias = tuple[int, *Amounts]
 
 COUNTER_FIELDS: Final = tuple(CATEGORY_ROW.names or ())
 # Additions held back before they are folded: numpy pays off from some hundreds on.
@@ -53,6 +52,10 @@ class CounterTable:
             if row == len(self._rows):
                 self._rows = np.concatenate([self._rows, empty_rows(row, self._dtype)])
         return row
+
+    def put(self, row: int, field: str, value: bytes | int | Sequence[float]) -> None:
+        """Set a field of a row that is no counter."""
+        self._rows[field][row] = value
 
     def add(self, additions: Iterable[_Pending]) -> None:
         """Add amounts to rows; an impression count of 2**32 - 1 takes one back."""
@@ -90,14 +93,6 @@ class CounterTable:
         self._index = {key: row for row, key in enumerate(keys)}
         self._rows = empty_rows(max(_FIRST_ROWS, len(keys)), self._dtype)
         self._rows[: len(keys)] = np.frombuffer(parts["rows"], self._dtype)
-
-
-def stamp(
-    rows: Rows, *, partition: int, offset: Sequence[int] | npt.NDArray[np.int64]
-) -> None:
-    """Set where the log stood when each of the rows changed last."""
-    rows["partition"] = partition
-    rows["offset"] = offset
 
 
 def packed(rows: Rows) -> list[bytes]:

@@ -16,7 +16,7 @@ Addition: TypeAlias = tuple[str, str, str, int, int, int, int, int, int, int, in
 Delta: TypeAlias = tuple[int, str, int, int, int, int, int, int, int, int]
 
 _MINUTE_MS: Final = 60_000
-_VALUE_MICROS_MAX: Final = (1 << 63) - 1
+_MICROS_MAX: Final = (1 << 63) - 1
 
 
 def deltas_by_partition(
@@ -25,8 +25,7 @@ def deltas_by_partition(
     """Additions summed by (entity, key, minute), by the partition that owns the key.
 
     Every window's bucket is whole minutes, so the sums lose nothing; the event
-    time of a delta is the newest of its group. One delta adds at most 2**63 - 1
-    micros of value, which only an absurd record can reach.
+    time of a delta is the newest of its group.
     """
     groups: dict[tuple[int, str, int], list[int]] = {}
     for addition in additions:
@@ -38,7 +37,7 @@ def deltas_by_partition(
     found: dict[int, list[Delta]] = {}
     for (entity, key, _), (time_ms, i, c, v, p, value, n, rating) in groups.items():
         found.setdefault(partition_of(key), []).append(
-            (entity, key, time_ms, i, c, v, p, _fit(value), n, _fit(rating))
+            (entity, key, time_ms, i, c, v, p, fit(value), n, fit(rating))
         )
     return found
 
@@ -65,5 +64,6 @@ def _sum(
         sums[7] += rating
 
 
-def _fit(micros: int) -> int:
-    return max(-_VALUE_MICROS_MAX, min(_VALUE_MICROS_MAX, micros))
+def fit(micros: int) -> int:
+    """The nearest that 64 bits hold: only absurd values are so large."""
+    return max(-_MICROS_MAX, min(_MICROS_MAX, micros))

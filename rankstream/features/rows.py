@@ -65,7 +65,8 @@ ITEM_ROW: Final = np.dtype(
     ]
 )
 
-# Recent actions, newest first by (event time, item), kinds CLICK, VIEW, RATE and PURCHASE.
+# Recent actions of kinds CLICK, VIEW, RATE and PURCHASE, repeats included, newest first by
+# (event time, item, kind, value, category).
 RECENT_ACTION: Final = np.dtype(
     [("item", "<u8"), ("category", "<u8"), ("time_ms", "<i8"), ("value", "<f4"), ("kind", "<u1")]
 )

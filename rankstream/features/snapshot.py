@@ -14,7 +14,9 @@ from rankstream.features.rows import MICROS, TOTALS, Rows, windowed
 Floats = npt.NDArray[np.float64]
 
 _HOUR_MS: Final = 3_600_000
-_IMPRESSIONS, _CLICKS, _PURCHASES = (TOTALS.index(n) for n in ("impressions", "clicks", "purchases"))
+_IMPRESSIONS, _CLICKS, _PURCHASES = (
+    TOTALS.index(n) for n in ("impressions", "clicks", "purchases")
+)
 _RATINGS, _RATING_MICROS = TOTALS.index("ratings"), TOTALS.index("rating_micros")
 _RECENT_FOR_SHARE: Final = 10
 _IDLE_LOG_S_MAX: Final = 20.0
@@ -92,7 +94,8 @@ def _session(user: Rows, as_of_ms: npt.NDArray[np.int64]) -> Floats:
 
 def _known(rows: Rows) -> Floats:
     attributes = rows["attributes"].astype(np.float64)
-    return np.where(np.isnan(attributes), -1.0, attributes)
+    known: Floats = np.where(np.isnan(attributes), -1.0, attributes)
+    return known
 
 
 def _affinity(user: Rows, items: Rows) -> Floats:

@@ -1,4 +1,4 @@
-"""The ordered names of the features, their defaults, and the hash that travels with every vector."""
+"""The ordered names of the features, their defaults, and the hash that goes with every vector."""
 
 from __future__ import annotations
 

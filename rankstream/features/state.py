@@ -16,14 +16,15 @@ import math
 import struct
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final, TypeAlias
 
 import numpy as np
 
 from rankstream.contracts.columns import Kind
 from rankstream.contracts.ids import id64
-from rankstream.features.counters import COUNTER_FIELDS, CounterTable, packed, stamp
-from rankstream.features.deltas import Addition
+from rankstream.features.counters import COUNTER_FIELDS, CounterTable, packed
+from rankstream.features.deltas import Addition, fit
 from rankstream.features.rows import (
     CATEGORIES,
     CATEGORY_ROW,
@@ -157,7 +158,8 @@ class UserStates:
         counters = self._counters.rows()[index]
         for name in COUNTER_FIELDS:
             rows[name] = counters[name]
-        stamp(rows, partition=self._partition, offset=[self._changed_at[row] for row in index])
+        rows["partition"] = self._partition
+        rows["offset"] = [self._changed_at[row] for row in index]
         recent = b"".join([self._recent[row].ljust(_RECENT_BYTES, b"\0") for row in index])
         rows["recent"] = np.frombuffer(recent, RECENT_ACTION).reshape(len(index), RECENT)
         tastes = b"".join([_packed_tastes(self._tastes[row]) for row in index])
@@ -195,9 +197,7 @@ class UserStates:
         self._counters.load(parts)
         rest = json.loads(parts["rest"])
         ends = np.cumsum([0, *rest["recent"]]).tolist()
-        self._recent = [
-            parts["recent"][a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)
-        ]
+        self._recent = [parts["recent"][a:b] for a, b in pairwise(ends)]
         self._tastes = [{} for _ in self._recent]
         for row, category, *taste in rest["tastes"]:
             self._tastes[row][category] = taste
@@ -229,7 +229,7 @@ def _packed_tastes(tastes: dict[int, list[int]]) -> bytes:
         entries = sorted(last[:CATEGORIES])
     return b"".join(
         [
-            _TASTE.pack(category, last_ms, impressions & _MASK, clicks & _MASK, ratings, rating)
-            for category, (last_ms, impressions, clicks, ratings, rating) in entries
+            _TASTE.pack(category, last_ms, shown & _MASK, clicks & _MASK, rated, fit(rating))
+            for category, (last_ms, shown, clicks, rated, rating) in entries
         ]
     ).ljust(_TASTE_ROW, b"\0")

@@ -66,7 +66,6 @@ class Delays:
         """
         if self.n == 0:
             return np.ones_like(np.asarray(age_ms, dtype=np.float64))
-        cumulative = np.concatenate(([0], np.cumsum(self.counts))) / self.n
-        ends = np.concatenate(([0.0], EDGES_MS, [np.inf]))
+        cumulative = np.cumsum(self.counts) / self.n
         # Linear inside a bucket; the open last bucket counts only as a whole.
-        return np.interp(np.asarray(age_ms, dtype=np.float64), ends[:-1], cumulative[:-1])
+        return np.interp(np.asarray(age_ms, dtype=np.float64), EDGES_MS, cumulative[:-1])

@@ -32,10 +32,16 @@ class LabelChange(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """A label change beside the prediction that it judges."""
+    """A label change beside the prediction that it judges.
+
+    `shown_ms` is when the log took the first label of this impression: the same for all changes
+    of it, so they fall into one pane, and `seen_ms - shown_ms` is how long a click took, free of
+    what holds up all labels alike.
+    """
 
     group: Group
     pctr: float
+    shown_ms: int
     change: LabelChange
 
 
@@ -56,13 +62,14 @@ class _Slate:
     group: Group
     items: array[int]  # id64 of each item, 8 bytes
     pctr: array[float]  # float32
+    shown_ms: array[int]  # of each item; 0 before its first label
 
 
 class SlateJoin:
     """Slates of the last `window_ms`, at most `slates_max`, and at most `early_max` label changes
     that came before their slate.
 
-    A slate of 20 items takes about 700 bytes. Slates and labels come from two topics, so either
+    A slate of 20 items takes about 900 bytes. Slates and labels come from two topics, so either
     may be first; what is dropped for time or for space is counted, never silent.
     """
 
@@ -101,7 +108,13 @@ class SlateJoin:
         """
         if request_id in self._slates:
             return []
-        slate = _Slate(served_time_ms, group, array("Q", map(id64, item_ids)), array("f", pctr))
+        slate = _Slate(
+            served_time_ms,
+            group,
+            array("Q", map(id64, item_ids)),
+            array("f", pctr),
+            array("q", bytes(8 * len(item_ids))),
+        )
         self._slates[request_id] = slate
         waited = self._early.pop(request_id, [])
         self._early_total -= len(waited)
@@ -145,7 +158,8 @@ class SlateJoin:
             self.counts.unmatched += 1
             return None
         self.counts.joined += 1
-        return Joined(slate.group, slate.pctr[slot], change)
+        slate.shown_ms[slot] = slate.shown_ms[slot] or change.seen_ms
+        return Joined(slate.group, slate.pctr[slot], slate.shown_ms[slot], change)
 
     def _drop_oldest_early(self) -> None:
         dropped = self._early.pop(next(iter(self._early)))

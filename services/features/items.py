@@ -1,46 +1,158 @@
 """Stage 2: fold `feature-updates` and `items` into item and category rows.
 
-SIGNATURES PUBLISHED FIRST; the bodies follow within minutes.
+No I/O and no clock. The rows are a function of the prefixes of the two topics
+that were folded, and not of how they interleave.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from rankstream.contracts.base import CATEGORY_BYTES_MAX, ID_BYTES_MAX
+from rankstream.contracts.high_water import HighWater
+from rankstream.errors import InvalidEvent
+from rankstream.features.items import ItemStates
+from rankstream.features.state import ATTRIBUTE_MAX
+from rankstream.pb import events_pb2 as pb
+from services.features import dump as dumps
+from services.features import records
+
+DUMP_VERSION: Final = 1
+_NOTHING: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True)
 class Changed:
-    """Keys whose rows one record changed."""
+    """Keys whose rows one record changed; `duplicate` if it was folded before, or was outdated."""
 
-    items: set[str] = field(default_factory=set)
-    categories: set[str] = field(default_factory=set)
-    duplicate: bool = False  # the record was folded before
+    items: frozenset[str] | set[str] = _NOTHING
+    categories: frozenset[str] | set[str] = _NOTHING
+    duplicate: bool = False
 
 
 class ItemPartition:
-    def __init__(self, partition: int) -> None: ...
+    """State of one partition of `feature-updates` and `items`."""
+
+    def __init__(self, partition: int) -> None:
+        self._partition = partition
+        self._offset = -1
+        self._items_offset = -1
+        self._folded = HighWater()
+        self._states = ItemStates(partition)
 
     @property
     def offset(self) -> int:
-        """Offset of the last record of `feature-updates` folded; -1: none."""
+        """Offset of the last record of `feature-updates` taken; -1: none."""
+        return self._offset
 
     @property
     def items_offset(self) -> int:
-        """Offset of the last record of `items` folded; -1: none."""
+        """Offset of the last record of `items` taken; -1: none."""
+        return self._items_offset
 
     def fold_updates(self, record: bytes, *, offset: int) -> Changed:
-        """Raises: InvalidBatch if it is not a FeatureUpdates record (nothing folded, offset noted)."""
+        """Fold one record of `feature-updates`. Offsets must grow.
+
+        Raises: InvalidBatch if it is no such record; it is passed over then.
+        """
+        assert offset > self._offset, (self._partition, offset, self._offset)
+        self._offset = offset
+        updates = records.decode_updates(record)
+        if not self._folded.advance(updates.source_partition, updates.source_offset):
+            return Changed(duplicate=True)
+        items, categories = self._states.count(records.deltas_of(updates), offset=offset)
+        return Changed(items, categories)
 
     def fold_item(self, record: bytes, *, offset: int) -> Changed:
-        """Raises: InvalidEvent if the item breaks the contract (nothing folded, offset noted)."""
+        """Fold one record of `items`. Offsets must grow.
 
-    def item_rows(self, item_ids: Iterable[str]) -> list[tuple[str, bytes]]: ...
+        Raises: InvalidEvent if it breaks the contract; it is passed over then.
+        """
+        assert offset > self._items_offset, (self._partition, offset, self._items_offset)
+        self._items_offset = offset
+        item = _decode_item(record)
+        taken = self._states.describe(
+            item.item_id,
+            category=item.category,
+            withdrawn=item.withdrawn,
+            attributes=item.attributes,
+            updated_ms=item.updated_ms,
+            items_offset=offset,
+        )
+        return Changed(items={item.item_id}) if taken else Changed(duplicate=True)
 
-    def category_rows(self, categories: Iterable[str]) -> list[tuple[str, bytes]]: ...
+    def item_rows(self, item_ids: Iterable[str]) -> list[tuple[str, bytes]]:
+        """ITEM_ROW bytes of those items that are known, stamped."""
+        return self._states.packed_items(item_ids)
 
-    def dump(self) -> bytes: ...
+    def category_rows(self, categories: Iterable[str]) -> list[tuple[str, bytes]]:
+        """CATEGORY_ROW bytes of those categories that are known, stamped."""
+        return self._states.packed_categories(categories)
 
-    def load(self, dump: bytes) -> None: ...
+    def dump(self) -> bytes:
+        """The whole state, to go on from with `load`."""
+        state = {
+            "offset": self._offset,
+            "items_offset": self._items_offset,
+            "folded": sorted(self._folded.offsets().items()),
+        }
+        parts = {"state": json.dumps(state).encode(), **self._states.dump()}
+        return dumps.pack(self._meta(), parts)
 
-    def sizes(self) -> dict[str, int]: ...
+    def load(self, dump: bytes) -> None:
+        """Replace the state by a dumped one.
+
+        Raises: InvalidArtifact if it is damaged, or of another version or
+            partition; nothing is replaced then.
+        """
+        parts = dumps.unpack(dump, self._meta())
+        state = json.loads(parts["state"])
+        self._offset, self._items_offset = state["offset"], state["items_offset"]
+        self._folded = HighWater(dict(state["folded"]))
+        self._states.load(parts)
+
+    def _meta(self) -> dict[str, int | str]:
+        return {"state": "items", "version": DUMP_VERSION, "partition": self._partition}
+
+    def sizes(self) -> dict[str, int]:
+        """State by part, for gauges."""
+        return {"items": self._states.items, "categories": self._states.categories}
+
+
+def _decode_item(record: bytes) -> pb.Item:
+    try:
+        item = pb.Item.FromString(record)
+    except DecodeError as error:
+        raise InvalidEvent(
+            f"invalid_event: record of {len(record)} bytes is not an Item: {error}."
+            " Not folded. Send it through ingest, or encode it with events.proto."
+        ) from None
+    checks = (
+        (0 < len(item.item_id) <= ID_BYTES_MAX, f"item_id has {len(item.item_id)} characters"),
+        (
+            len(item.category.encode()) <= CATEGORY_BYTES_MAX,
+            f"category has {len(item.category.encode())} bytes (limit {CATEGORY_BYTES_MAX})",
+        ),
+        ("\0" not in item.category, "category holds a zero byte"),
+        (item.updated_ms > 0, f"updated_ms={item.updated_ms} is not a time"),
+        (
+            all(
+                math.isfinite(number) and abs(number) <= ATTRIBUTE_MAX
+                for number in item.attributes.values()
+            ),
+            f"an attribute is not a number within ±{ATTRIBUTE_MAX:g}",
+        ),
+    )
+    for holds, problem in checks:
+        if not holds:
+            raise InvalidEvent(
+                f"invalid_event: item {item.item_id[:80]!r}: {problem}. Not folded."
+                " Send the item again with the field mended."
+            )
+    return item

@@ -21,7 +21,7 @@ from rankstream.adapters.health import Health
 from rankstream.adapters.http import RETRY_AFTER_S, error_body
 from rankstream.adapters.metrics import Metrics
 from rankstream.contracts.columns import TimeLimits
-from rankstream.errors import DependencyUnavailable
+from rankstream.errors import DependencyUnavailable, InvalidInput
 from rankstream.ports import EventLog
 from services.ingest.intake import (
     Accepted,
@@ -111,18 +111,23 @@ class Intake:
 
     async def take(self, request: Request, split: Split, route: str) -> JSONResponse:
         """Split, validate, append, answer."""
-        parts = split(await request.body())
+        body = await request.body()
         started = time.perf_counter()
+        try:
+            parts = split(body)
+        except InvalidInput as error:
+            self._rejected.labels("http", error.code).inc()
+            raise
         clock_ms = self._now_ms()
         accepted, rejected = await self._classify(parts, clock_ms)
         letters = [dead_letter(refused, clock_ms=clock_ms) for refused in rejected]
         outcome = await self._publisher.take(accepted, letters, source="http")
         for refused in rejected:
             self._rejected.labels("http", refused.error.code).inc()
-        status, body = answer(accepted, rejected, outcome)
+        status, content = answer(accepted, rejected, outcome)
         self._seconds.labels(route).observe(time.perf_counter() - started)
         headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
-        return JSONResponse(body, status_code=status, headers=headers)
+        return JSONResponse(content, status_code=status, headers=headers)
 
     async def _classify(
         self, parts: list[bytes], clock_ms: int

@@ -163,7 +163,7 @@ class Fold:
     def _calibrate(self, joined: Sequence[Joined]) -> None:
         by_pane: defaultdict[tuple[Group, int], list[Joined]] = defaultdict(list)
         for pair in joined:
-            pane = pair.change.impression_time_ms // self.pane_ms
+            pane = pair.shown_ms // self.pane_ms
             by_pane[pair.group, pane].append(pair)
         for (group, pane), pairs in by_pane.items():
             summary = Calibration.of(
@@ -184,13 +184,15 @@ class Fold:
         return panes
 
     def _time(self, pane_start_ms: int, pairs: Sequence[Joined]) -> None:
-        for panes, kept in (
-            (self.label_delay, [p.change for p in pairs if p.change.impressions > 0]),
-            (self.click_delay, [p.change for p in pairs if p.change.clicks > 0]),
-        ):
-            if kept:
-                delay = [change.seen_ms - change.impression_time_ms for change in kept]
-                panes.add(pane_start_ms, Delays.of(delay))
+        labels = [
+            pair.change.seen_ms - pair.change.impression_time_ms
+            for pair in pairs
+            if pair.change.impressions > 0
+        ]
+        clicks = [pair.change.seen_ms - pair.shown_ms for pair in pairs if pair.change.clicks > 0]
+        for panes, delays in ((self.label_delay, labels), (self.click_delay, clicks)):
+            if delays:
+                panes.add(pane_start_ms, Delays.of(delays))
 
     def _panes(self, _summary: type[S]) -> Panes[S]:
         return Panes(pane_ms=self.pane_ms, count=self._settings.panes)

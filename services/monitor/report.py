@@ -157,8 +157,10 @@ def _calibrated(
     """
     weighted = []
     for start_ms, summary in panes.items():
-        ages = as_of_ms - start_ms - np.linspace(0, pane_ms, _PANE_POINTS)
-        weighted.append((summary, float(clicks.share_within(np.maximum(ages, 0)).mean())))
+        oldest = as_of_ms - start_ms
+        # The newest pane is not over yet.
+        ages = np.linspace(max(0, oldest - pane_ms), oldest, _PANE_POINTS)
+        weighted.append((summary, float(clicks.share_within(ages).mean())))
     whole = panes.merged() or Calibration.empty()
     return reliability(whole), observed_over_expected(weighted)
 

@@ -22,7 +22,7 @@ class MonitorSettings(ServiceSettings):
     records_per_poll: int = Field(default=1_000, gt=0, le=100_000)
     report_every_s: float = Field(default=5.0, gt=0, le=3600)
 
-    # All checks look at this much event time, in this many panes.
+    # All checks look at this much of the log's time, in this many panes.
     window_ms: int = Field(default=30 * 60_000, gt=0)
     panes: int = Field(default=60, gt=0, le=1_000)
     # Slates wait this long for labels, and a restart reads this much of the log again.

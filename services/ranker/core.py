@@ -8,8 +8,8 @@ reply names in `degraded` and a counter counts.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -30,20 +30,20 @@ from rankstream.errors import (
     UnknownAnswer,
 )
 from rankstream.experiments.assign import Assignment
-from rankstream.features import spec
 from rankstream.features.rows import Rows
 from rankstream.pb import ranker_pb2, retrieval_pb2
-from rankstream.pb.events_pb2 import Exposure, ServedSlate
+from rankstream.pb.events_pb2 import ServedSlate
 from rankstream.ports import Model
 from rankstream.ranking.policy import epsilon_greedy, generator
 from rankstream.ranking.scoring import check_finite, order
 from services.ranker.answers import Answers
 from services.ranker.candidates import RetrievalFailed
-from services.ranker.enrichment import Degraded, Enriched, Enrichment, is_known, stamps
+from services.ranker.enrichment import Degraded, Enriched, Enrichment, is_known
 from services.ranker.explanation import explain
 from services.ranker.models import Models
 from services.ranker.requests import RankRequest, RecommendRequest
 from services.ranker.settings import RankerSettings
+from services.ranker.slates import assigned, record, reply_of
 from services.ranker.variants import Variants
 
 T = TypeVar("T")
@@ -107,9 +107,7 @@ class Ranker:
             for name in ("user", "retrieve", "items", "snapshot", "score", "policy", "total")
         }
 
-    async def recommend(
-        self, request: RecommendRequest, *, transport: str
-    ) -> ranker_pb2.RankReply:
+    async def recommend(self, request: RecommendRequest, *, transport: str) -> ranker_pb2.RankReply:
         """A slate of n retrieved items.
 
         Raises: InvalidRequest, UnknownExperiment, Conflict (request_id of another user's answer,
@@ -222,3 +220,158 @@ class Ranker:
                 enriched = await self._enrichment.enrich(user, item_ids, rows, now, degraded)
             slate = self._slate(request, request_id, n, now, decision, user, enriched)
             return self._answer(request.preview, slate, decision, degraded, unknown)
+
+    async def _explain(self, request_id: str) -> ranker_pb2.ExplainReply:
+        if not request_id:
+            raise InvalidRequest(
+                "invalid_request: request_id is empty. Not explained. Give the id of an answer."
+            )
+        slate = await self._answers.find(request_id)
+        if slate is None:
+            raise UnknownAnswer(
+                f"unknown_answer: no answer {request_id[:128]!r} in the last"
+                f" {self._settings.answer_ttl_s} s. Not explained. Previews are not kept; older"
+                " answers are in topic served."
+            )
+        return await explain(slate, self._models.of_id(slate.model_id))
+
+    @asynccontextmanager
+    async def _once(
+        self, request: RecommendRequest | RankRequest
+    ) -> AsyncIterator[tuple[str, ServedSlate | None]]:
+        """The request's id, and the answer that it was given before, if it was.
+
+        A repeated request_id of the same user gets the kept answer, whatever else it asks, and
+        logs nothing: a retry must not show up as a second slate.
+        """
+        request_id = request.request_id
+        if not request_id or request.preview:
+            yield request_id or new_id(), None
+            return
+        if request_id in self._running:
+            raise Conflict(
+                f"conflict: request_id {request_id!r} is being answered now. Not answered twice."
+                " Wait for that answer, or give another request_id."
+            )
+        self._running.add(request_id)
+        try:
+            yield request_id, await self._earlier(request_id, request.user_id)
+        finally:
+            self._running.discard(request_id)
+
+    async def _earlier(self, request_id: str, user_id: str) -> ServedSlate | None:
+        try:
+            slate = await self._answers.find(request_id)
+        except DependencyUnavailable:
+            # Better a second slate under this id than no answer; readers take the first.
+            self._degraded.labels("answers_unavailable").inc()
+            return None
+        if slate is not None and slate.user_id != user_id:
+            raise Conflict(
+                f"conflict: request_id {request_id!r} belongs to an answer for another user."
+                " Not answered. Give another request_id, or none."
+            )
+        return slate
+
+    def _decide(
+        self, user_id: str, overrides: Mapping[str, str], now: int, degraded: Degraded
+    ) -> Decision:
+        assignment, active = self._variants.of(user_id, overrides, now)
+        if assignment is None:
+            return Decision(self._models.champion(), None, False)
+        model = self._models.of_alias(assignment.model)
+        if model is None:
+            # The user did not feel the variant, so the answer is not part of the experiment.
+            degraded.add("variant_model_missing")
+            return Decision(self._models.champion(), None, False)
+        return Decision(model, assignment, active)
+
+    async def _retrieve(
+        self, request: RecommendRequest, request_id: str, user: Rows, degraded: Degraded
+    ) -> tuple[list[str], str]:
+        """At most `candidates` item ids, none of the user's last actions, and the index."""
+        actions = user["recent"][0]
+        recent = actions["item"][actions["time_ms"] > 0]
+        k, excluded = self._settings.candidates, request.exclude_item_ids
+        try:
+            reply = await self._retrieval.retrieve(request_id, recent, k, excluded)
+        except RetrievalFailed as error:
+            degraded.add(error.reason)
+            popular = self._models.popular
+            if popular is None:
+                raise DependencyUnavailable(
+                    f"dependency_unavailable: retrieval: {error}, and no popular items are known."
+                    " Not answered. Try again."
+                ) from None
+            return popular.without(recent, excluded, k), popular.index_id
+        for reason in reply.degraded:
+            degraded.add(reason)
+        return list(reply.item_id), reply.index_id
+
+    def _slate(
+        self,
+        request: RecommendRequest | RankRequest,
+        request_id: str,
+        n: int,
+        now: int,
+        decision: Decision,
+        user: Rows,
+        enriched: Enriched,
+    ) -> ServedSlate:
+        """Score, order and choose; everything that explains the outcome goes into the record."""
+        with self._timed("score"):
+            if enriched.item_ids:
+                logit, pctr = decision.model.score(enriched.features)
+            else:
+                logit = pctr = np.empty(0, np.float32)
+            check_finite(logit, decision.model.model_id)
+        with self._timed("policy"):
+            rng = generator(self._settings.policy_salt, request_id)
+            slate = epsilon_greedy(order(logit), n, self._settings.explore_epsilon, rng)
+        self._candidates.observe(len(logit))
+        return record(
+            request,
+            request_id,
+            now,
+            decision.model.model_id,
+            self._policy,
+            slate,
+            logit,
+            pctr,
+            user,
+            enriched,
+        )
+
+    def _answer(
+        self,
+        preview: bool,
+        slate: ServedSlate,
+        decision: Decision,
+        degraded: Degraded,
+        unknown: Sequence[str],
+    ) -> ranker_pb2.RankReply:
+        """The reply; its records are on their way before it is given."""
+        slate.degraded.extend(degraded.reasons)
+        for reason in degraded.reasons:
+            self._degraded.labels(reason).inc()
+        exposure = None
+        if decision.assignment is not None:
+            exposure = assigned(slate, decision.assignment)
+        if not preview:
+            self._answers.append(slate, exposure if decision.exposes else None)
+        return reply_of(slate, unknown)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._stages[stage].observe(time.perf_counter() - start)
+
+
+def _within(name: str, value: int, low: int, high: int) -> int:
+    if not low <= value <= high:
+        raise InvalidRequest(
+            f"invalid_request: {name} is {value} (limit {low}..{high}). Not answered."
+            " Ask for a number inside the limits."
+        )
+    return value

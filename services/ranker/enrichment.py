@@ -98,9 +98,7 @@ class Enrichment:
             if item_ids
             else np.empty((0, spec.WIDTH), np.float32)
         )
-        return Enriched(
-            item_ids, [texts[i] for i in which.tolist()], rows, of_items, features
-        )
+        return Enriched(item_ids, [texts[i] for i in which.tolist()], rows, of_items, features)
 
     async def _read(self, reading: Awaitable[T], degraded: Degraded) -> T | None:
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
+from confluent_kafka import Consumer, Producer, TopicPartition
 from rich.console import Console
 
 from deploy.local.__main__ import show_status
@@ -21,6 +22,7 @@ from deploy.local.report import Silent
 from deploy.local.services import SERVICES, Ports, service_environ
 from deploy.local.system import SERVERS, System
 from deploy.local.tools import Tools
+from rankstream import topics
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 20.0
@@ -209,3 +211,25 @@ def test_up_and_down_with_real_servers_keep_the_data(system: System, tools: Tool
     assert used.cpu_s > 0
     assert set(stopped.values()) == {"not started"}
     assert kept == b"yes"
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_a_killed_broker_comes_back_with_its_records(system: System, tools: Tools) -> None:
+    system.start_servers(tools, Silent())
+    producer = Producer({"bootstrap.servers": system.kafka_url, "acks": "all"})
+    producer.produce(topics.MODELS.name, key=b"k", value=b"v")
+    assert producer.flush(10) == 0
+    killed = system.processes.running()
+
+    psutil.Process(killed["kafka"].pid).kill()
+    eventually(lambda: states(system)["kafka"] == "ended")
+    system.start_servers(tools, Silent())
+    consumer = Consumer({"bootstrap.servers": system.kafka_url, "group.id": "test"})
+    consumer.assign([TopicPartition(topics.MODELS.name, 0, 0)])
+    record = consumer.poll(20)
+    consumer.close()
+
+    assert system.processes.running()["redis"] == killed["redis"]
+    assert record is not None
+    assert record.value() == b"v"

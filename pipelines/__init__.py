@@ -1,0 +1,1 @@
+"""Batch shells: log or public data -> rows -> models + manifest -> evidence -> registry."""

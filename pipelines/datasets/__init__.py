@@ -1,0 +1,1 @@
+"""Public logs as our events: everything downstream runs unchanged."""

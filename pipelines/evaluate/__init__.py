@@ -1,0 +1,1 @@
+"""Evidence: metrics of rankers and of retrieval on a temporal split."""

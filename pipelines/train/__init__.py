@@ -1,0 +1,1 @@
+"""Rows to models: fitted, exported to ONNX, parity-checked."""

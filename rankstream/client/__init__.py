@@ -1,0 +1,33 @@
+"""The typed client: send events, ask for rankings, read scorecards, explain past answers.
+
+    with Client() as client:
+        client.send([event])
+        ranking = client.recommend("user-1", n=10)
+
+Synchronous, safe to share between threads. Every refusal is an error of `rankstream.errors`.
+"""
+
+from rankstream.client.client import EXPERIMENTS_URL, INGEST_URL, RANKER_TARGET, Client
+from rankstream.client.replies import (
+    Contribution,
+    ExplainedItem,
+    Explanation,
+    RankedItem,
+    Ranking,
+    Rejection,
+    SendResult,
+)
+
+__all__ = [
+    "EXPERIMENTS_URL",
+    "INGEST_URL",
+    "RANKER_TARGET",
+    "Client",
+    "Contribution",
+    "ExplainedItem",
+    "Explanation",
+    "RankedItem",
+    "Ranking",
+    "Rejection",
+    "SendResult",
+]

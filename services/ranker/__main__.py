@@ -1,0 +1,157 @@
+"""`python -m services.ranker`: settings, clients, app, run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from rankstream import topics
+from rankstream.adapters.follow import Reader, follow
+from rankstream.adapters.health import Health, health_routes
+from rankstream.adapters.http import install_errors, serve
+from rankstream.adapters.kafka import EventProducer, LogReader, Record
+from rankstream.adapters.metrics import Metrics
+from rankstream.adapters.onnx_model import OnnxModel
+from rankstream.adapters.redis_store import RedisFeatureStore
+from rankstream.adapters.rpc import start_server
+from rankstream.adapters.run import run
+from rankstream.errors import DependencyUnavailable
+from rankstream.ports import FeatureStore
+from services.ranker.answers import Answers, RedisAnswers
+from services.ranker.app import SERVICE, add_routes, methods
+from services.ranker.candidates import RetrievalClient
+from services.ranker.core import Ranker
+from services.ranker.enrichment import Enrichment
+from services.ranker.models import CHAMPION, Models, PopularItems
+from services.ranker.settings import PREFIX, RankerSettings
+from services.ranker.variants import Variants
+
+EXPERIMENTS = "experiments"
+FEATURES = "features"
+RETRY_S = 0.5
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def await_store(store: FeatureStore, health: Health) -> None:
+    """Hold readiness until the store has answered once; after that, answers degrade without it."""
+    while True:
+        try:
+            await store.items(("",))
+        except DependencyUnavailable as error:
+            health.not_ready(FEATURES, str(error))
+            await asyncio.sleep(RETRY_S)
+        else:
+            health.ready(FEATURES)
+            await asyncio.Event().wait()
+
+
+@dataclass(frozen=True)
+class Clients:
+    """What the ranker reaches over the network."""
+
+    producer: EventProducer
+    store: RedisFeatureStore
+    kept: RedisAnswers
+    retrieval: RetrievalClient
+
+    @classmethod
+    def of(cls, settings: RankerSettings) -> Clients:
+        """Connects nothing yet."""
+        timeout_s = settings.features_timeout_ms / 1000
+        return cls(
+            EventProducer(
+                settings.kafka_url,
+                client_id="ranker",
+                delivery_timeout_s=settings.log_delivery_timeout_s,
+            ),
+            RedisFeatureStore(settings.redis_url, timeout_s=timeout_s),
+            RedisAnswers(settings.redis_url, timeout_s=timeout_s, ttl_s=settings.answer_ttl_s),
+            RetrievalClient(settings.retrieval_url, timeout_s=settings.retrieval_timeout_ms / 1000),
+        )
+
+    async def close(self, timeout_s: float) -> None:
+        """Flush the log, as far as it answers in time, and close."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.producer.flush_and_close()
+        await self.retrieval.close()
+        await self.kept.close()
+        await self.store.close()
+
+
+def following(
+    settings: RankerSettings, models: Models, variants: Variants, health: Health, m: Metrics
+) -> Coroutine[Any, Any, None]:
+    """Models and experiments as the log has them."""
+
+    def reader(positions: dict[tuple[str, int], int]) -> Reader:
+        names = [topics.MODELS.name, topics.EXPERIMENTS.name]
+        return LogReader(settings.kafka_url, names, offsets=positions, client_id="ranker")
+
+    async def fold(record: Record) -> None:
+        of_models = record.topic == topics.MODELS.name
+        await (models.follow(record) if of_models else variants.follow(record))
+
+    return follow(reader, fold, metrics_of=m, on_caught_up=lambda: health.ready(EXPERIMENTS))
+
+
+async def main(settings: RankerSettings) -> None:
+    registry = CollectorRegistry()
+    health = Health(CHAMPION, EXPERIMENTS, FEATURES)
+    metrics_of = Metrics(registry)
+    clients = Clients.of(settings)
+    answers = Answers(
+        clients.producer, clients.kept, queue_max=settings.log_queue_max, metrics_of=metrics_of
+    )
+    variants = Variants()
+    models = Models(
+        load=OnnxModel.load,
+        load_popular=PopularItems.load,
+        artifacts=settings.artifacts,
+        kept=settings.models_kept,
+        metrics_of=metrics_of,
+        on_champion=lambda: health.ready(CHAMPION),
+    )
+    ranker = Ranker(
+        settings,
+        models=models,
+        variants=variants,
+        enrichment=Enrichment(clients.store, timeout_s=settings.features_timeout_ms / 1000),
+        retrieval=clients.retrieval,
+        answers=answers,
+        health=health,
+        metrics_of=metrics_of,
+        now_ms=now_ms,
+    )
+    app = FastAPI(title="rankstream ranker", routes=[*health_routes(health, registry)])
+    install_errors(app)
+    add_routes(app, ranker)
+    address = f"{settings.host}:{settings.grpc_port}"
+    server, port = await start_server(address, SERVICE, methods(ranker), health)
+    structlog.get_logger().info("grpc_listening", port=port)
+
+    async def stop() -> None:
+        await server.stop(settings.shutdown_timeout_s)
+        await answers.drain(settings.shutdown_timeout_s)
+        await clients.close(settings.shutdown_timeout_s)
+
+    log = following(settings, models, variants, health, metrics_of)
+    background = [await_store(clients.store, health), log]
+    await serve(app, settings, on_stop=stop, background=background)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, RankerSettings, PREFIX, sys.argv[1:], os.environ))

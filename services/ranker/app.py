@@ -1,0 +1,93 @@
+"""The ranker's two transports: gRPC methods and HTTP routes, over the same core.
+
+Decides nothing: `core` decides, this file turns messages into calls and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+from fastapi import FastAPI
+
+from rankstream.adapters.rpc import unary
+from rankstream.errors import InvalidRequest
+from rankstream.pb import ranker_pb2 as pb
+from services.ranker.core import Ranker
+from services.ranker.requests import (
+    ExplainReplyBody,
+    RankReplyBody,
+    RankRequest,
+    RecommendRequest,
+    rank_of,
+    recommend_of,
+)
+
+SERVICE = "rankstream.v1.Ranker"
+GRPC = "grpc"
+HTTP = "http"
+
+
+def methods(ranker: Ranker) -> Mapping[str, grpc.RpcMethodHandler[Any, Any]]:
+    """gRPC method handlers by name."""
+
+    async def recommend(request: pb.RecommendRequest) -> pb.RankReply:
+        try:
+            parsed = recommend_of(request)
+        except InvalidRequest as error:
+            ranker.refused("recommend", GRPC, error)
+            raise
+        return await ranker.recommend(parsed, transport=GRPC)
+
+    async def rank(request: pb.RankRequest) -> pb.RankReply:
+        try:
+            parsed = rank_of(request)
+        except InvalidRequest as error:
+            ranker.refused("rank", GRPC, error)
+            raise
+        return await ranker.rank(parsed, transport=GRPC)
+
+    async def explain(request: pb.ExplainRequest) -> pb.ExplainReply:
+        return await ranker.explain(request.request_id, transport=GRPC)
+
+    def malformed(method: str) -> Any:
+        return lambda error: ranker.refused(method, GRPC, error)
+
+    return {
+        "Recommend": unary(pb.RecommendRequest, recommend, on_malformed=malformed("recommend")),
+        "Rank": unary(pb.RankRequest, rank, on_malformed=malformed("rank")),
+        "Explain": unary(pb.ExplainRequest, explain, on_malformed=malformed("explain")),
+    }
+
+
+def add_routes(app: FastAPI, ranker: Ranker) -> None:
+    """The same calls as JSON: the fields of ranker.proto by their names there."""
+
+    @app.post("/v1/recommend", summary="Recommend items to a user")
+    async def recommend(request: RecommendRequest) -> RankReplyBody:
+        reply = await ranker.recommend(request, transport=HTTP)
+        return RankReplyBody.model_validate(_plain(reply))
+
+    @app.post("/v1/rank", summary="Order the given items for a user")
+    async def rank(request: RankRequest) -> RankReplyBody:
+        reply = await ranker.rank(request, transport=HTTP)
+        return RankReplyBody.model_validate(_plain(reply))
+
+    @app.get("/v1/answers/{request_id}", summary="Explain a past answer")
+    async def explain(request_id: str) -> ExplainReplyBody:
+        reply = await ranker.explain(request_id, transport=HTTP)
+        return ExplainReplyBody.model_validate(_plain(reply))
+
+
+def _plain(message: Any) -> Any:
+    """A message as dicts and lists, every field present, 64-bit integers as numbers."""
+    plain = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.message_type is not None:
+            value = [_plain(each) for each in value]
+        elif field.is_repeated:
+            value = list(value)
+        plain[field.name] = value
+    return plain

@@ -1,0 +1,325 @@
+"""Compose, Dockerfile, Prometheus and Grafana say the same as the services and the catalogue."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rankstream import metrics, topics
+from rankstream.adapters.settings import ServiceSettings, load_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+CONTAINERS: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = ("ingest", "features", "retrieval", "ranker", "experiments", "monitor")
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+RULES: list[dict[str, Any]] = [
+    rule
+    for group in yaml.safe_load((PROMETHEUS / "rules.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
+CATALOGUE = {
+    found.name: found for found in vars(metrics).values() if isinstance(found, metrics.Metric)
+}
+# What every process exports beside the catalogue, and what Prometheus makes itself.
+PROCESS = ("rankstream_process_resident_memory_bytes", "rankstream_process_cpu_seconds_total")
+WORD = re.compile(r"\b(?:rankstream_\w+|up)\b")
+SELECTOR = re.compile(r"(rankstream_\w+)\{([^}]*)\}")
+
+
+def settings_of(service: str) -> ServiceSettings:
+    """The service's own settings from its environment in docker-compose.yml."""
+    module = importlib.import_module(f"services.{service}.settings")
+    (settings_class,) = (
+        found
+        for found in vars(module).values()
+        if isinstance(found, type)
+        and issubclass(found, ServiceSettings)
+        and found is not ServiceSettings
+    )
+    environ = CONTAINERS[service]["environment"]
+    return load_settings(settings_class, module.PREFIX, environ)
+
+
+def published(name: str) -> list[tuple[str, int, int]]:
+    """(address, port on the host, port in the container) of each published port."""
+    found = []
+    for entry in CONTAINERS[name].get("ports", ()):
+        address, host, container = entry.rsplit(":", 2)
+        found.append((address, int(host), int(container)))
+    return found
+
+
+def promql() -> Iterator[tuple[str, str]]:
+    """(where, expression) of every rule and panel."""
+    for rule in RULES:
+        yield f"rule {rule['alert']}", rule["expr"]
+    for path in DASHBOARDS:
+        for panel in json.loads(path.read_text())["panels"]:
+            for target in panel.get("targets", ()):
+                yield f"{path.name}: {panel['title']}", target["expr"]
+
+
+def exported(name: str) -> metrics.Metric | None:
+    """The catalogue line behind a series name; a histogram exports three."""
+    if name in CATALOGUE:
+        return CATALOGUE[name]
+    found = CATALOGUE.get(re.sub(r"_(bucket|sum|count)$", "", name))
+    return found if found is not None and found.kind == "histogram" else None
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_a_service_accepts_exactly_the_variables_that_compose_gives_it(service: str) -> None:
+    settings = settings_of(service)
+
+    environ = CONTAINERS[service]["environment"]
+    assert all(isinstance(value, str) for value in environ.values())
+    assert all(name.startswith(f"{service.upper()}_") for name in environ)
+    # A container that listens on loopback cannot be reached.
+    assert settings.host == "0.0.0.0"
+    assert settings.kafka_url == "kafka:9092"
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_the_ports_that_a_service_listens_on_are_published_and_scraped(service: str) -> None:
+    settings = settings_of(service)
+
+    listens = {
+        value for name, value in settings.model_dump().items() if name in ("port", "grpc_port")
+    }
+    assert {container for _, _, container in published(service)} == listens
+    scrape = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in scrape}
+    assert targets[service] == [f"{service}:{settings.port}"]
+
+
+def test_every_port_is_published_on_loopback_only_and_once() -> None:
+    every = [(name, *entry) for name in CONTAINERS for entry in published(name)]
+
+    assert {address for _, address, _, _ in every} == {"127.0.0.1"}
+    hosts = [host for _, _, host, _ in every]
+    assert len(hosts) == len(set(hosts))
+    assert all(container.get("network_mode") is None for container in CONTAINERS.values())
+
+
+@pytest.mark.parametrize("service", [name for name in OURS if name != "monitor"])
+def test_urls_between_services_name_a_container_and_a_port_that_it_listens_on(
+    service: str,
+) -> None:
+    values = settings_of(service).model_dump()
+
+    for name in ("redis_url", "retrieval_url"):
+        if name not in values:
+            continue
+        found = re.match(r"(?:\w+://)?([\w-]+):(\d+)", values[name])
+        assert found is not None, values[name]
+        assert int(found[2]) in {container for _, _, container in published(found[1])}
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_folders_that_a_service_is_told_of_are_volumes(service: str) -> None:
+    mounted = {entry.split(":")[1] for entry in CONTAINERS[service].get("volumes", ())}
+
+    told = {
+        value for value in CONTAINERS[service]["environment"].values() if value.startswith("/data/")
+    }
+
+    assert told == mounted
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    # Made in the image, so that a new volume belongs to the user that the service runs as.
+    assert all(f" {folder} " in dockerfile for folder in told)
+
+
+def test_images_are_pinned_and_named_volumes_exist() -> None:
+    images = [entry["image"] for entry in CONTAINERS.values() if "image" in entry]
+
+    assert images
+    assert all(re.search(r":v?\d+(\.\d+)+$", image) for image in images), images
+    named = {
+        entry.split(":")[0]
+        for container in CONTAINERS.values()
+        for entry in container.get("volumes", ())
+        if not entry.startswith("./")
+    }
+    assert named == set(COMPOSE["volumes"])
+
+
+def test_files_that_are_mounted_and_units_that_are_built_exist() -> None:
+    for container in CONTAINERS.values():
+        for entry in container.get("volumes", ()):
+            if entry.startswith("./"):
+                assert (ROOT / entry.split(":")[0]).exists(), entry
+        if "build" in container:
+            assert (ROOT / container["build"]["args"]["UNIT"]).is_dir()
+            assert (ROOT / container["build"]["dockerfile"]).is_file()
+
+
+def test_dependencies_wait_for_health_where_the_dependency_has_a_check() -> None:
+    conditions = {
+        (name, target): entry["condition"]
+        for name, container in CONTAINERS.items()
+        for target, entry in container.get("depends_on", {}).items()
+    }
+
+    assert all(conditions[name, "topics"] == "service_completed_successfully" for name in OURS)
+    assert conditions["topics", "kafka"] == "service_healthy"
+    # Not ready without a model, which needs the rest of the system: nobody may wait for it.
+    assert conditions["ranker", "retrieval"] == "service_started"
+
+
+def test_the_broker_takes_what_the_topics_promise() -> None:
+    environ = CONTAINERS["kafka"]["environment"]
+
+    assert environ["KAFKA_MESSAGE_MAX_BYTES"] == str(topics.MAX_RECORD_BYTES)
+    assert environ["KAFKA_LOG_RETENTION_MS"] == "-1"
+    assert environ["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+
+
+def test_redis_keeps_what_it_acknowledged() -> None:
+    command = CONTAINERS["redis"]["command"]
+
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+    assert options == {
+        "--appendonly": "yes",
+        "--appendfsync": "always",
+        "--maxmemory-policy": "noeviction",
+    }
+
+
+def test_the_image_runs_one_folder_unprivileged_and_builds_without_a_frontend() -> None:
+    text = (ROOT / "deploy" / "Dockerfile").read_text()
+
+    # A syntax line makes the builder download its frontend: no offline build.
+    assert "# syntax=" not in text
+    assert "--require-hashes" in text
+    assert "USER rankstream" in text
+    assert "COPY ${UNIT} /app/${UNIT}" in text
+    assert not re.search(r"^COPY services", text, re.M)
+    assert "HEALTHCHECK" in text
+
+
+@pytest.mark.parametrize(("where", "expression"), list(promql()))
+def test_rules_and_panels_ask_for_metrics_and_labels_of_the_catalogue(
+    where: str, expression: str
+) -> None:
+    names = WORD.findall(expression)
+
+    assert names, where
+    unknown = [n for n in names if n not in (*PROCESS, "up") and exported(n) is None]
+    assert unknown == []
+    for name, matchers in SELECTOR.findall(expression):
+        line = exported(name)
+        assert line is not None
+        asked = set(re.findall(r"(\w+)\s*[=!]~?", matchers))
+        assert asked <= {*line.labels, "le"}, f"{where}: {name} has labels {line.labels}"
+    grouped = {
+        label.strip()
+        for group in re.findall(r"\bby \(([^)]*)\)", expression)
+        for label in group.split(",")
+    }
+    lines = [line for name in names if (line := exported(name)) is not None]
+    assert grouped <= {"le", "job", *(label for line in lines for label in line.labels)}, where
+
+
+@pytest.mark.parametrize(("where", "expression"), list(promql()))
+def test_counters_are_read_as_rates_and_gauges_are_not(where: str, expression: str) -> None:
+    for name in WORD.findall(expression):
+        line = exported(name)
+        if line is None:
+            continue
+        rated = re.search(rf"(?:rate|increase)\({name}", expression) is not None
+        assert rated == (line.kind in ("counter", "histogram")), f"{where}: {name}"
+
+
+def test_every_alert_has_a_section_in_the_runbook() -> None:
+    text = (ROOT / "docs" / "runbook.md").read_text()
+    sections = {title.lower() for title in re.findall(r"^## (\w+)$", text, re.M)}
+
+    links = {rule["alert"]: rule["annotations"]["runbook"] for rule in RULES}
+
+    assert {link for link in links.values()} == {
+        f"docs/runbook.md#{alert.lower()}" for alert in links
+    }
+    assert {alert.lower() for alert in links} == sections
+
+
+def test_the_runbook_names_only_metrics_and_settings_that_exist() -> None:
+    text = (ROOT / "docs" / "runbook.md").read_text()
+
+    names = re.findall(r"\brankstream_[a-z_]+", text)
+    assert names
+    assert [name for name in names if exported(name) is None] == []
+    for prefix, field in re.findall(r"\b(INGEST|MONITOR)_([A-Z_]+)\b", text):
+        module = (ROOT / "services" / prefix.lower() / "settings.py").read_text()
+        assert re.search(rf"^    {field.lower()}:", module, re.M), f"{prefix}_{field}"
+
+
+def test_panels_do_not_overlap_and_use_the_provisioned_datasource() -> None:
+    source = yaml.safe_load(
+        (ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text()
+    )["datasources"][0]
+    assert DASHBOARDS
+
+    for path in DASHBOARDS:
+        taken: set[tuple[int, int]] = set()
+        for panel in json.loads(path.read_text())["panels"]:
+            place = panel["gridPos"]
+            cells = {
+                (x, y)
+                for x in range(place["x"], place["x"] + place["w"])
+                for y in range(place["y"], place["y"] + place["h"])
+            }
+            assert not cells & taken, panel["title"]
+            assert max(x for x, _ in cells) < 24
+            taken |= cells
+            for target in panel.get("targets", ()):
+                assert target["datasource"] == {"type": source["type"], "uid": source["uid"]}
+
+
+@pytest.mark.skipif(
+    shutil.which("docker-compose") is None, reason="docker-compose is not installed"
+)
+def test_docker_compose_takes_the_file() -> None:
+    ran = subprocess.run(
+        ["docker-compose", "--profile", "train", "config", "--services"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    assert set(ran.stdout.split()) == set(CONTAINERS)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "config", "prometheus.yml"),
+        ("check", "rules", "rules.yml"),
+        ("test", "rules", "rules_test.yml"),
+    ],
+)
+def test_promtool_takes_configuration_rules_and_their_tests(arguments: tuple[str, ...]) -> None:
+    ran = subprocess.run(
+        ["promtool", *arguments],
+        cwd=PROMETHEUS,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr

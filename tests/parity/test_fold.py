@@ -1,0 +1,174 @@
+"""The fold against a slow, obvious reference: any order, any records, resent events, restarts."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rankstream.features import spec
+from tests.parity import oracle
+from tests.parity.strategies import (
+    HORIZON_MS,
+    ITEMS,
+    SETTINGS,
+    USERS,
+    Log,
+    arrivals,
+    cut,
+    events,
+    logs,
+)
+from tests.parity.stream import Stream
+
+ORACLE = oracle.Settings(
+    lateness_ms=SETTINGS.lateness_ms,
+    click_window_ms=SETTINGS.click_window_ms,
+    conversion_window_ms=SETTINGS.conversion_window_ms,
+    session_gap_ms=SETTINGS.session_gap_ms,
+)
+PROPERTY = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+
+
+def _folded(log: Log) -> Stream:
+    stream = Stream(SETTINGS)
+    stream.describe(log.items)
+    for record, restart in zip(log.records, log.restarts, strict=True):
+        if restart:
+            stream.restart()
+        stream.send(record)
+    return stream
+
+
+def _closed(log: Log) -> Stream:
+    stream = _folded(log)
+    stream.tick(log.newest_ms + HORIZON_MS + SETTINGS.lateness_ms + HORIZON_MS)
+    return stream
+
+
+@given(logs())
+@PROPERTY
+def test_final_labels_equal_the_reference(log: Log) -> None:
+    expected = oracle.labels(oracle.kept(log.events, SETTINGS.lateness_ms), ORACLE)
+
+    stream = _closed(log)
+
+    assert stream.labels == {
+        key: (
+            2,
+            int(label.clicked),
+            int(label.purchased),
+            label.value_micros,
+            label.impression_time_ms,
+            label.position,
+        )
+        for key, label in expected.items()
+    }
+    assert set(stream.finals.values()) <= {1}
+
+
+@given(logs())
+@PROPERTY
+def test_feedback_without_an_impression_is_given_up_once(log: Log) -> None:
+    expected = oracle.unmatched(oracle.kept(log.events, SETTINGS.lateness_ms), ORACLE)
+    ids = {event.event_id: event for event in log.events}
+
+    stream = _closed(log)
+
+    where = [(dead.offset, dead.rows[0]) for dead in stream.unmatched]
+    given_up = [log.records[offset][row].event_id for offset, row in where]
+    assert sorted(given_up) == sorted(expected)
+    assert stream.counts["unmatched"] == len(expected) <= len(ids)
+
+
+@given(logs())
+@PROPERTY
+def test_closed_sessions_equal_the_reference(log: Log) -> None:
+    kept = oracle.kept(log.events, SETTINGS.lateness_ms)
+
+    stream = _closed(log)
+
+    found = [
+        oracle.Session(
+            session.user_id,
+            session.start_ms,
+            session.end_ms,
+            session.events,
+            session.impressions,
+            session.clicks,
+            session.purchases,
+        )
+        for session in stream.sessions
+    ]
+    assert sorted(found, key=lambda s: (s.user_id, s.start_ms)) == oracle.sessions(
+        kept, SETTINGS.session_gap_ms
+    )
+
+
+@given(logs(), st.integers(0, 3 * 3_600_000), st.sampled_from(USERS), st.sampled_from(ITEMS))
+@PROPERTY
+def test_every_feature_equals_the_reference(log: Log, later: int, user: str, item: str) -> None:
+    as_of_ms = log.newest_ms + later
+    expected = oracle.features(
+        oracle.kept(log.events, SETTINGS.lateness_ms),
+        log.items,
+        user=user,
+        item=item,
+        as_of_ms=as_of_ms,
+        gap_ms=SETTINGS.session_gap_ms,
+    )
+
+    found = _folded(log).features(user, item, as_of_ms)
+
+    assert set(expected) == set(spec.NAMES)
+    differing = {
+        name: (float(value), expected[name])
+        for name, value in zip(spec.NAMES, found, strict=True)
+        if not np.isclose(value, expected[name], rtol=1e-6, atol=1e-6)
+    }
+    assert not differing
+
+
+@given(logs())
+@PROPERTY
+def test_restarts_change_no_byte(log: Log) -> None:
+    never = Log(log.records, [False] * len(log.records), log.items)
+
+    stopped, straight = _closed(log), _closed(never)
+
+    assert stopped.raw == straight.raw
+    assert stopped.users.dump() == straight.users.dump()
+    assert [items.dump() for items in stopped.items] == [items.dump() for items in straight.items]
+
+
+@given(st.data())
+@PROPERTY
+def test_order_and_batching_change_no_row(data: st.DataObject) -> None:
+    distinct = data.draw(events())
+    streams = []
+    for _ in range(2):
+        records = data.draw(cut(data.draw(arrivals(distinct))))
+        streams.append(_folded(Log(records, [False] * len(records), [])))
+
+    one, other = (
+        [
+            [row[20:] for _, row in stream.users.rows(USERS)],  # past the stamp
+            *([row[20:] for _, row in items.item_rows(ITEMS)] for items in stream.items),
+        ]
+        for stream in streams
+    )
+
+    assert one == other
+
+
+@given(logs())
+@PROPERTY
+def test_no_event_is_lost_or_counted_twice(log: Log) -> None:
+    stream = _folded(log)
+
+    counts = stream.counts
+    assert counts["events"] == len(log.events)
+    assert counts["folded"] == len(oracle.kept(log.events, SETTINGS.lateness_ms))
+    assert counts["events"] == sum(
+        counts[name] for name in ("folded", "duplicates", "refused", "late", "ticks")
+    )

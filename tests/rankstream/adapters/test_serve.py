@@ -1,0 +1,96 @@
+"""A served app stops without losing what it accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from rankstream.adapters.http import serve
+from rankstream.adapters.settings import ServiceSettings
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+async def until_answering(client: httpx.AsyncClient, url: str) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await client.get(url)
+            except httpx.ConnectError:
+                await asyncio.sleep(0.01)
+            else:
+                return
+
+
+async def test_sigterm_lets_requests_end_then_background_then_on_stop() -> None:
+    order: list[str] = []
+    entered, leave = asyncio.Event(), asyncio.Event()
+    app = FastAPI()
+
+    @app.get("/fast")
+    async def fast() -> None:
+        return None
+
+    @app.get("/slow")
+    async def slow() -> str:
+        entered.set()
+        await leave.wait()
+        order.append("request")
+        return "done"
+
+    async def background() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            order.append("background")
+
+    async def on_stop() -> None:
+        order.append("on_stop")
+
+    settings = ServiceSettings(port=free_port())
+    url = f"http://127.0.0.1:{settings.port}"
+    served = asyncio.create_task(
+        serve(app, settings, on_stop=on_stop, background=[background()])
+    )
+    async with httpx.AsyncClient() as client:
+        await until_answering(client, f"{url}/fast")
+        request = asyncio.create_task(client.get(f"{url}/slow"))
+        await entered.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        asyncio.get_running_loop().call_later(0.2, leave.set)
+        reply = await request
+    await served
+
+    assert reply.json() == "done"
+    assert order == ["request", "background", "on_stop"]
+
+
+async def test_a_background_failure_stops_the_service_and_is_raised() -> None:
+    stopped = asyncio.Event()
+
+    async def background() -> None:
+        raise RuntimeError("consumer died")
+
+    async def on_stop() -> None:
+        stopped.set()
+
+    with pytest.raises(RuntimeError, match="consumer died"):
+        await serve(
+            FastAPI(),
+            ServiceSettings(port=free_port()),
+            on_stop=on_stop,
+            background=[background()],
+        )
+
+    assert stopped.is_set()

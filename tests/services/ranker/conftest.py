@@ -1,0 +1,302 @@
+"""A ranker on fakes, behind both of its transports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import numpy.typing as npt
+import pytest
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from rankstream.adapters.health import Health
+from rankstream.adapters.http import install_errors
+from rankstream.adapters.kafka import Record
+from rankstream.adapters.metrics import Metrics
+from rankstream.adapters.rpc import start_server
+from rankstream.contracts.codec import encode_experiment
+from rankstream.contracts.experiment import Experiment, Variant
+from rankstream.contracts.ids import id64
+from rankstream.errors import DependencyUnavailable
+from rankstream.features import spec
+from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows, empty_rows
+from rankstream.pb import events_pb2, ranker_pb2_grpc, retrieval_pb2
+from rankstream.ports import Model
+from rankstream.testing import FakeFeatureStore, FakeModel
+from services.ranker.answers import Answers
+from services.ranker.app import SERVICE, add_routes, methods
+from services.ranker.candidates import RetrievalFailed
+from services.ranker.core import Ranker
+from services.ranker.enrichment import Enrichment
+from services.ranker.models import Models, PopularItems
+from services.ranker.settings import RankerSettings
+from services.ranker.variants import Variants
+
+NOW_MS = 1_700_000_000_000
+ITEM_IDS = [f"i{n}" for n in range(40)]
+CHAMPION_WEIGHTS = np.zeros(spec.WIDTH, np.float32)
+CHAMPION_WEIGHTS[spec.NAMES.index("item_log_impressions")] = 1.0
+
+
+def item_row(impressions: int, category: str = "drama", *, withdrawn: bool = False) -> Rows:
+    row = empty_rows(1, ITEM_ROW)
+    row["totals"][0, 0] = impressions
+    row["category"] = category.encode()
+    row["withdrawn"] = withdrawn
+    row["partition"], row["offset"], row["items_offset"] = 2, 10 + impressions, 5
+    return row
+
+
+def user_row(recent: list[str]) -> Rows:
+    row = empty_rows(1, USER_ROW)
+    row["partition"], row["offset"] = 1, 77
+    row["recent"]["item"][0, : len(recent)] = [id64(item) for item in recent]
+    row["recent"]["time_ms"][0, : len(recent)] = NOW_MS - 1_000
+    return row
+
+
+def category_row() -> Rows:
+    row = empty_rows(1, CATEGORY_ROW)
+    row["partition"], row["offset"] = 3, 99
+    return row
+
+
+class FakeRetrieval:
+    """Gives ITEM_IDS without the excluded ones, or fails when told to."""
+
+    def __init__(self) -> None:
+        self.fails: RetrievalFailed | None = None
+        self.asked: list[tuple[list[int], int, list[str]]] = []
+        self.gate: asyncio.Event | None = None
+
+    async def retrieve(
+        self,
+        request_id: str,
+        recent: npt.NDArray[np.uint64],
+        k: int,
+        exclude_item_ids: list[str],
+    ) -> retrieval_pb2.RetrieveReply:
+        self.asked.append((recent.tolist(), k, exclude_item_ids))
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.fails is not None:
+            raise self.fails
+        out = {*recent.tolist(), *map(id64, exclude_item_ids)}
+        kept = [item for item in ITEM_IDS if id64(item) not in out]
+        return retrieval_pb2.RetrieveReply(item_id=kept[:k], index_id="index-1", source="towers")
+
+
+class FakeLog:
+    """Keeps what is sent; acks unless told to hold or to fail."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, bytes, bytes]] = []
+        self.gate: asyncio.Event | None = None
+        self.fails = False
+
+    async def send(self, topic: str, value: bytes, *, key: bytes) -> tuple[int, int]:
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.fails:
+            raise DependencyUnavailable("dependency_unavailable: no ack")
+        self.records.append((topic, key, value))
+        return 0, len(self.records) - 1
+
+
+class FakeKept:
+    """Answers in a dict."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+        self.fails = False
+
+    async def put(self, request_id: str, slate: bytes) -> None:
+        if self.fails:
+            raise DependencyUnavailable("dependency_unavailable: no store")
+        self.kept[request_id] = slate
+
+    async def get(self, request_id: str) -> bytes | None:
+        if self.fails:
+            raise DependencyUnavailable("dependency_unavailable: no store")
+        return self.kept.get(request_id)
+
+
+class SlowStore(FakeFeatureStore):
+    """Answers never while `stuck`."""
+
+    stuck = False
+
+    async def _wait(self) -> None:
+        if self.stuck:
+            await asyncio.Event().wait()
+
+    async def user(self, user_id: str) -> Rows:
+        await self._wait()
+        return await super().user(user_id)
+
+    async def items(self, item_ids: Any) -> Rows:
+        await self._wait()
+        return await super().items(item_ids)
+
+    async def categories(self, names: Any) -> Rows:
+        await self._wait()
+        return await super().categories(names)
+
+    async def user_and_items(self, user_id: str, item_ids: Any) -> tuple[Rows, Rows]:
+        await self._wait()
+        return await super().user_and_items(user_id, item_ids)
+
+
+@dataclass
+class Rig:
+    """The ranker, its fakes, and a way in for each transport."""
+
+    settings: RankerSettings
+    health: Health = field(default_factory=lambda: Health("champion"))
+    retrieval: FakeRetrieval = field(default_factory=FakeRetrieval)
+    log: FakeLog = field(default_factory=FakeLog)
+    kept: FakeKept = field(default_factory=FakeKept)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    loaded: dict[str, Model] = field(default_factory=dict)
+    popular: dict[str, PopularItems] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        metrics_of = Metrics(self.registry)
+        self.store = SlowStore(
+            users={"u1": user_row(["i0", "i1"])},
+            items={item: item_row(n) for n, item in enumerate(ITEM_IDS)},
+            categories={"drama": category_row()},
+        )
+        self.variants = Variants()
+        self.models = Models(
+            load=lambda uri, _sha256: self.loaded[uri],
+            load_popular=lambda uri, _sha256: self.popular[uri],
+            artifacts="/artifacts",
+            kept=3,
+            metrics_of=metrics_of,
+            on_champion=lambda: self.health.ready("champion"),
+        )
+        self.answers = Answers(
+            self.log, self.kept, queue_max=self.settings.log_queue_max, metrics_of=metrics_of
+        )
+        self.ranker = Ranker(
+            self.settings,
+            models=self.models,
+            variants=self.variants,
+            enrichment=Enrichment(self.store, timeout_s=self.settings.features_timeout_ms / 1000),
+            retrieval=self.retrieval,
+            answers=self.answers,
+            health=self.health,
+            metrics_of=metrics_of,
+            now_ms=lambda: NOW_MS,
+        )
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(f"rankstream_{name}", labels) or 0.0
+
+    async def point(self, key: str, model_id: str) -> None:
+        pointer = events_pb2.ModelPointer(uri=f"/{model_id}", sha256=model_id, model_id=model_id)
+        await self.models.follow(
+            Record("models", 0, 0, 0, key.encode(), pointer.SerializeToString())
+        )
+
+    async def serve_model(self, alias: str, model_id: str, sign: float = 1.0) -> None:
+        self.loaded[f"/{model_id}"] = FakeModel(CHAMPION_WEIGHTS * sign, model_id=model_id)
+        await self.point(f"ranker/{alias}", model_id)
+
+    async def know_popular(self) -> None:
+        names = tuple(reversed(ITEM_IDS))
+        hashes = np.array([id64(name) for name in names], np.uint64)
+        self.popular["/index-0"] = PopularItems("index-0", names, hashes)
+        await self.point("retrieval/champion", "index-0")
+
+    async def define(self, **fields: Any) -> Experiment:
+        experiment = an_experiment(**fields)
+        await self.variants.follow(
+            Record("experiments", 0, 0, 0, experiment.id.encode(), encode_experiment(experiment))
+        )
+        return experiment
+
+    async def records(self, topic: str) -> list[bytes]:
+        await self.answers.drain(1.0)
+        return [value for name, _, value in self.log.records if name == topic]
+
+    async def slates(self) -> list[events_pb2.ServedSlate]:
+        return [events_pb2.ServedSlate.FromString(r) for r in await self.records("served")]
+
+    async def exposures(self) -> list[events_pb2.Exposure]:
+        return [events_pb2.Exposure.FromString(r) for r in await self.records("exposures")]
+
+
+def an_experiment(**fields: Any) -> Experiment:
+    """Everybody gets `new`, which the challenger serves; running since before NOW_MS."""
+    return Experiment.model_validate(
+        {
+            "id": "exp-1",
+            "salt": "s",
+            "layer": "ranker",
+            "variants": (
+                Variant(name="control", weight_bp=1, model="champion"),
+                Variant(name="new", weight_bp=9_999, model="challenger"),
+            ),
+            "traffic_bp": 10_000,
+            "status": "running",
+            "start_ms": NOW_MS - 1,
+            "control": "control",
+            "primary_metric": "ctr",
+            **fields,
+        }
+    )
+
+
+@pytest.fixture
+def settings() -> RankerSettings:
+    """No exploration, so that order is plain; short deadlines."""
+    return RankerSettings(
+        explore_epsilon=0.0, features_timeout_ms=20, candidates=30, n_max=20, items_max=50
+    )
+
+
+@pytest.fixture
+async def cold(settings: RankerSettings) -> AsyncIterator[Rig]:
+    """No model yet."""
+    rig = Rig(settings)
+    yield rig
+    await rig.answers.drain(1.0)
+
+
+@pytest.fixture
+async def rig(cold: Rig) -> Rig:
+    """Ready: a champion that prefers items with many impressions."""
+    await cold.serve_model("champion", "m1")
+    return cold
+
+
+@dataclass
+class Channels:
+    """Both ways in."""
+
+    http: httpx.AsyncClient
+    stub: ranker_pb2_grpc.RankerStub
+    channel: grpc.aio.Channel
+
+
+@pytest.fixture
+async def channels(rig: Rig) -> AsyncIterator[Channels]:
+    app = FastAPI()
+    install_errors(app)
+    add_routes(app, rig.ranker)
+    server, port = await start_server("127.0.0.1:0", SERVICE, methods(rig.ranker), rig.health)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        httpx.AsyncClient(transport=transport, base_url="http://ranker") as http,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        yield Channels(http, ranker_pb2_grpc.RankerStub(channel), channel)
+    await server.stop(0)

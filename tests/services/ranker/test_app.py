@@ -1,0 +1,95 @@
+"""The two transports say the same, and document it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from google.protobuf.json_format import ParseDict
+
+from rankstream.pb import ranker_pb2 as pb
+from services.ranker.app import add_routes
+from services.ranker.candidates import RetrievalClient, RetrievalFailed
+from tests.services.ranker.conftest import Channels, Rig
+
+
+async def test_http_answers_the_message_that_grpc_answers(channels: Channels) -> None:
+    request = pb.RecommendRequest(user_id="u1", n=3, request_id="r1")
+
+    over_grpc = await channels.stub.Recommend(request)
+    over_http = await channels.http.post(
+        "/v1/recommend", json={"user_id": "u1", "n": 3, "request_id": "r1"}
+    )
+
+    assert ParseDict(over_http.json(), pb.RankReply()) == over_grpc
+    assert over_http.json().keys() == {field.name for field in pb.RankReply.DESCRIPTOR.fields}
+
+
+async def test_an_answer_is_explained_alike_over_both(channels: Channels) -> None:
+    await channels.stub.Recommend(pb.RecommendRequest(user_id="u1", n=2, request_id="r1"))
+
+    over_grpc = await channels.stub.Explain(pb.ExplainRequest(request_id="r1"))
+    over_http = await channels.http.get("/v1/answers/r1")
+
+    assert ParseDict(over_http.json(), pb.ExplainReply()) == over_grpc
+    assert len(over_http.json()["items"]) == 2
+
+
+async def test_the_schema_documents_every_field_of_the_messages(rig: Rig) -> None:
+    app = FastAPI()
+    add_routes(app, rig.ranker)
+
+    schemas = app.openapi()["components"]["schemas"]
+
+    for name, message in (
+        ("RecommendRequest", pb.RecommendRequest),
+        ("RankRequest", pb.RankRequest),
+        ("RankReplyBody", pb.RankReply),
+        ("ExplainReplyBody", pb.ExplainReply),
+        ("ExplainedItemBody", pb.ExplainedItem),
+        ("ContributionBody", pb.Contribution),
+        ("Context", pb.Context),
+    ):
+        assert schemas[name]["properties"].keys() == set(message.DESCRIPTOR.fields_by_name), name
+    assert schemas["RecommendRequest"]["examples"]
+
+
+async def test_a_retrieval_that_is_not_there_is_named_within_its_deadline() -> None:
+    client = RetrievalClient("127.0.0.1:1", timeout_s=2.0)
+
+    with pytest.raises(RetrievalFailed) as failed:
+        await client.retrieve("r", np.empty(0, np.uint64), 5, [])
+
+    assert failed.value.reason == "retrieval_unavailable"
+    await client.close()
+
+
+@pytest.mark.parametrize("slow", [True, False])
+async def test_a_late_or_refusing_retrieval_is_named(slow: bool) -> None:
+    async def handle(_body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        if not slow:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "k")
+        await asyncio.Event().wait()
+        return b""
+
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(
+                "rankstream.v1.Retrieval", {"Retrieve": grpc.unary_unary_rpc_method_handler(handle)}
+            ),
+        )
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    client = RetrievalClient(f"127.0.0.1:{port}", timeout_s=0.05 if slow else 2.0)
+
+    with pytest.raises(RetrievalFailed) as failed:
+        await client.retrieve("r", np.empty(0, np.uint64), 5, [])
+
+    assert failed.value.reason == ("retrieval_timeout" if slow else "retrieval_refused")
+    await client.close()
+    await server.stop(0)

@@ -1,0 +1,215 @@
+"""What bad input gets, over both transports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+
+from rankstream import errors
+from rankstream.pb import ranker_pb2 as pb
+from services.ranker.app import SERVICE
+from tests.services.ranker.conftest import Channels, Rig
+
+# path, fields, error, part of the message
+REFUSED: list[tuple[str, dict[str, Any], type[errors.RankstreamError], str]] = [
+    ("recommend", {"user_id": ""}, errors.InvalidRequest, "user_id"),
+    ("recommend", {}, errors.InvalidRequest, "user_id"),
+    ("recommend", {"user_id": "u" * 257}, errors.InvalidRequest, "user_id"),
+    ("recommend", {"user_id": "u1", "n": -1}, errors.InvalidRequest, "n is -1 (limit 0..20)"),
+    (
+        "recommend",
+        {"user_id": "u1", "n": 100_000},
+        errors.InvalidRequest,
+        "n is 100000 (limit 0..20",
+    ),
+    ("recommend", {"user_id": "u1", "request_id": "r" * 129}, errors.InvalidRequest, "request_id"),
+    (
+        "recommend",
+        {"user_id": "u1", "exclude_item_ids": [""]},
+        errors.InvalidRequest,
+        "exclude_item_ids.0",
+    ),
+    (
+        "recommend",
+        {"user_id": "u1", "exclude_item_ids": ["x"] * 1_001},
+        errors.InvalidRequest,
+        "exclude_item_ids",
+    ),
+    (
+        "recommend",
+        {"user_id": "u1", "context": {"query": "q" * 1_025}},
+        errors.InvalidRequest,
+        "context.query",
+    ),
+    (
+        "recommend",
+        {"user_id": "u1", "variant_overrides": {"nope": "new"}},
+        errors.UnknownExperiment,
+        "names 'nope', which is not defined",
+    ),
+    (
+        "recommend",
+        {"user_id": "u1", "variant_overrides": {"exp-1": "nope"}},
+        errors.InvalidRequest,
+        "variant 'nope' of exp-1, which has control, new",
+    ),
+    (
+        "rank",
+        {"user_id": "u1", "item_ids": []},
+        errors.InvalidRequest,
+        "the number of item_ids is 0 (limit 1..50)",
+    ),
+    (
+        "rank",
+        {"user_id": "u1", "item_ids": [f"i{n}" for n in range(100_000)]},
+        errors.InvalidRequest,
+        "the number of item_ids is 100000 (limit 1..50)",
+    ),
+    ("rank", {"user_id": "u1", "item_ids": ["i1", "i1"]}, errors.InvalidRequest, "an item twice"),
+    ("rank", {"user_id": "u1", "item_ids": [""]}, errors.InvalidRequest, "item_ids.0"),
+    ("rank", {"user_id": "u1", "item_ids": ["i" * 257]}, errors.InvalidRequest, "item_ids.0"),
+    ("rank", {"user_id": "u1", "item_ids": ["i1"], "n": -5}, errors.InvalidRequest, "n is -5"),
+]
+NAMES = [f"{path}-{number}" for number, (path, *_) in enumerate(REFUSED)]
+MESSAGES = {"recommend": pb.RecommendRequest, "rank": pb.RankRequest}
+
+
+@pytest.mark.parametrize(("path", "fields", "error", "message"), REFUSED, ids=NAMES)
+async def test_over_grpc_it_is_a_named_error(
+    rig: Rig,
+    channels: Channels,
+    path: str,
+    fields: dict[str, Any],
+    error: type[errors.RankstreamError],
+    message: str,
+) -> None:
+    await rig.define()
+    call = getattr(channels.stub, path.title())
+
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call(MESSAGES[path](**fields))
+
+    assert message in (refused.value.details() or "")
+    assert refused.value.code() is grpc.StatusCode[error.grpc_status]
+    metadata = dict(tuple(refused.value.trailing_metadata() or ()))
+    assert (metadata["error-code"], metadata["retryable"]) == (error.code, "false")
+    assert await rig.slates() == []
+    labels = {"method": path, "transport": "grpc", "status": error.code}
+    assert rig.count("ranker_requests_total", **labels) == 1
+
+
+@pytest.mark.parametrize(("path", "fields", "error", "message"), REFUSED, ids=NAMES)
+async def test_over_http_it_is_the_same_named_error(
+    rig: Rig,
+    channels: Channels,
+    path: str,
+    fields: dict[str, Any],
+    error: type[errors.RankstreamError],
+    message: str,
+) -> None:
+    await rig.define()
+
+    reply = await channels.http.post(f"/v1/{path}", json=fields)
+
+    assert reply.status_code == error.http_status
+    assert reply.json()["error"]["code"] == error.code
+    assert message in reply.json()["error"]["message"]
+    assert reply.json()["error"]["retryable"] is False
+    assert await rig.slates() == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 422),
+        (b"{", 400),
+        (b"\xff\xfe", 400),
+        (b"[]", 422),
+        (b'"u1"', 422),
+        (b'{"user_id": 7}', 422),
+        (b'{"user_id": "u1", "n": NaN}', 422),
+        (b'{"user_id": "u1", "n": 1e400}', 422),
+        (b'{"user_id": "u1", "n": 2.5}', 422),
+        (b'{"user_id": "u1", "n": "10"}', 422),
+        (b'{"user_id": "u1", "surprise": 1}', 422),
+        (b'{"user_id": "\\ud800"}', 422),
+        (b'{"user_id": "' + b"u" * 5_000_001 + b'"}', 413),
+    ],
+    ids=["empty", "cut", "bytes", "list", "text", "number", "nan", "inf", "float", "quoted",
+         "unknown-field", "surrogate", "huge"],
+)  # fmt: skip
+async def test_a_body_that_is_no_request_is_a_named_error(
+    channels: Channels, body: bytes, status: int
+) -> None:
+    headers = {"content-type": "application/json"}
+
+    reply = await channels.http.post("/v1/recommend", content=body, headers=headers)
+
+    assert reply.status_code == status, reply.text
+    assert reply.json()["error"]["code"] in ("invalid_request", "too_large")
+
+
+@pytest.mark.parametrize("method", ["Recommend", "Rank", "Explain"])
+@pytest.mark.parametrize("body", [b"\xff\xff\xff", b"\x0a\x02\xc3\x28"], ids=["bytes", "not-utf8"])
+async def test_wrong_protobuf_is_a_named_error(
+    rig: Rig, channels: Channels, method: str, body: bytes
+) -> None:
+    call = channels.channel.unary_unary(f"/{SERVICE}/{method}")
+
+    with pytest.raises(grpc.aio.AioRpcError, match="invalid_request") as refused:
+        await call(body)
+
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    labels = {"method": method.lower(), "transport": "grpc", "status": "invalid_request"}
+    assert rig.count("ranker_requests_total", **labels) == 1
+
+
+async def test_an_expired_deadline_ends_the_call_and_serves_nothing(
+    rig: Rig, channels: Channels
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as late:
+        await channels.stub.Recommend(pb.RecommendRequest(user_id="u1"), timeout=1e-6)
+
+    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert await rig.slates() == []
+
+
+async def test_unknown_users_and_items_are_answered_and_named(rig: Rig, channels: Channels) -> None:
+    over_grpc = await channels.stub.Rank(pb.RankRequest(user_id="new", item_ids=["i1", "new"]))
+    over_http = (
+        await channels.http.post("/v1/rank", json={"user_id": "new", "item_ids": ["i1", "new"]})
+    ).json()
+
+    assert list(over_grpc.degraded) == over_http["degraded"] == ["unknown_user"]
+    assert list(over_grpc.unknown_item_ids) == over_http["unknown_item_ids"] == ["new"]
+    assert list(over_grpc.item_id) == over_http["item_id"] == ["i1", "new"]
+
+
+@pytest.mark.parametrize(("request_id", "status"), [("nope", 404), ("%20", 404), ("%00", 404)])
+async def test_an_unknown_answer_is_not_found(
+    channels: Channels, request_id: str, status: int
+) -> None:
+    reply = await channels.http.get(f"/v1/answers/{request_id}")
+    with pytest.raises(grpc.aio.AioRpcError) as missing:
+        await channels.stub.Explain(pb.ExplainRequest(request_id="nope"))
+
+    assert (reply.status_code, reply.json()["error"]["code"]) == (status, "unknown_answer")
+    assert missing.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_shed_request_says_when_to_come_back(rig: Rig, channels: Channels) -> None:
+    rig.health.not_ready("features", "gone")
+
+    over_http = await channels.http.post("/v1/recommend", json={"user_id": "u1"})
+    with pytest.raises(grpc.aio.AioRpcError) as over_grpc:
+        await channels.stub.Recommend(pb.RecommendRequest(user_id="u1"))
+
+    assert (over_http.status_code, over_http.headers["retry-after"]) == (503, "1")
+    assert over_http.json()["error"] == {
+        "code": "not_ready",
+        "message": "not_ready: features: gone. Not answered. Try again soon.",
+        "retryable": True,
+    }
+    assert over_grpc.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -1,0 +1,395 @@
+"""Answers: what is in them, what is recorded of them, and what happens when parts are missing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rankstream.contracts.ids import id64
+from rankstream.errors import (
+    Conflict,
+    DependencyUnavailable,
+    NotReady,
+    QueueFull,
+    UnknownAnswer,
+)
+from rankstream.features import spec
+from rankstream.features.snapshot import snapshot
+from rankstream.pb.ranker_pb2 import RankReply
+from rankstream.testing import FakeModel
+from services.ranker.candidates import RetrievalFailed
+from services.ranker.requests import RankRequest, RecommendRequest
+from services.ranker.settings import RankerSettings
+from tests.services.ranker.conftest import (
+    CHAMPION_WEIGHTS,
+    ITEM_IDS,
+    NOW_MS,
+    Rig,
+    category_row,
+    item_row,
+    user_row,
+)
+
+
+async def recommend(rig: Rig, user_id: str = "u1", **fields: Any) -> RankReply:
+    request = RecommendRequest(user_id=user_id, **fields)
+    return await rig.ranker.recommend(request, transport="grpc")
+
+
+async def rank(rig: Rig, item_ids: list[str], **fields: Any) -> RankReply:
+    request = RankRequest(user_id="u1", item_ids=item_ids, **fields)
+    return await rig.ranker.rank(request, transport="grpc")
+
+
+async def test_a_slate_has_the_best_of_the_candidates_first(rig: Rig) -> None:
+    reply = await recommend(rig, n=3)
+
+    # 30 candidates without the two that the user acted on last: i2 to i31.
+    assert list(reply.item_id) == ["i31", "i30", "i29"]
+    assert (reply.candidates, reply.model_id, reply.index_id) == (30, "m1", "index-1")
+    assert list(reply.category) == ["drama"] * 3
+    assert list(reply.propensity) == [1.0] * 3
+    assert list(reply.degraded) == []
+    assert reply.served_time_ms == NOW_MS
+
+
+async def test_zero_means_ten(rig: Rig) -> None:
+    assert len((await recommend(rig)).item_id) == 10
+
+
+async def test_retrieval_is_asked_for_what_the_user_has_not_had(rig: Rig) -> None:
+    reply = await recommend(rig, exclude_item_ids=["i31"], n=1)
+
+    assert rig.retrieval.asked == [([id64("i0"), id64("i1")], 30, ["i31"])]
+    assert list(reply.item_id) == ["i32"]
+
+
+async def test_the_record_explains_and_reproduces_the_answer(rig: Rig) -> None:
+    await recommend(rig, n=2, request_id="r1", context={"device": "phone", "query": "q"})
+
+    (slate,) = await rig.slates()
+    expected = snapshot(
+        user_row(["i0", "i1"]),
+        np.concatenate([item_row(31), item_row(30)]),
+        np.concatenate([category_row(), category_row()]),
+        np.array([NOW_MS]),
+    )
+    assert slate.features == expected.tobytes()
+    assert slate.logit == pytest.approx((expected @ CHAMPION_WEIGHTS).tolist())
+    assert (slate.spec_id, slate.policy) == (spec.SPEC_ID, "epsilon_greedy:0:policy-1")
+    assert (slate.user_stamp.partition, slate.user_stamp.offset) == (1, 77)
+    assert [(s.partition, s.offset, s.items_offset) for s in slate.item_stamp] == [
+        (2, 41, 5),
+        (2, 40, 5),
+    ]
+    assert [(s.partition, s.offset) for s in slate.category_stamp] == [(3, 99)] * 2
+    assert (slate.request_id, slate.user_id, slate.device, slate.query) == (
+        "r1",
+        "u1",
+        "phone",
+        "q",
+    )
+    assert rig.log.records[0][1] == b"u1"
+    assert rig.count("ranker_log_records_total", topic="served", fate="acked") == 1
+
+
+async def test_exploration_is_reproduced_from_the_request_id(settings: RankerSettings) -> None:
+    rig = Rig(settings.model_copy(update={"explore_epsilon": 0.5}))
+    await rig.serve_model("champion", "m1")
+
+    first = await recommend(rig, request_id="r1", preview=True)
+    again = await recommend(rig, request_id="r1", preview=True)
+    other = await recommend(rig, request_id="r2", preview=True)
+
+    assert first == again
+    assert list(first.item_id) != list(other.item_id)
+    assert min(first.propensity) < 0.5 < max(first.propensity)
+
+
+async def test_a_preview_leaves_no_trace(rig: Rig) -> None:
+    await rig.serve_model("challenger", "m2")
+    await rig.define()
+
+    await recommend(rig, request_id="r1", preview=True)
+
+    assert await rig.slates() == await rig.exposures() == []
+    with pytest.raises(UnknownAnswer, match="Previews are not kept"):
+        await rig.ranker.explain("r1", transport="grpc")
+
+
+# Variants
+
+
+async def test_a_running_experiment_decides_the_model_and_logs_the_exposure(rig: Rig) -> None:
+    await rig.serve_model("challenger", "m2", sign=-1)
+    await rig.define(version=4)
+
+    reply = await recommend(rig, n=1)
+
+    (exposure,) = await rig.exposures()
+    (slate,) = await rig.slates()
+    assert (reply.model_id, reply.experiment_id, reply.variant) == ("m2", "exp-1", "new")
+    assert list(reply.item_id) == ["i2"]
+    assert (exposure.unit, exposure.variant, exposure.experiment_version) == ("u1", "new", 4)
+    assert (exposure.request_id, exposure.exposure_time_ms) == (reply.request_id, NOW_MS)
+    assert not exposure.overridden
+    assert (slate.experiment_id, slate.experiment_version, slate.variant) == ("exp-1", 4, "new")
+
+
+async def test_a_stopped_experiment_decides_nothing(rig: Rig) -> None:
+    await rig.serve_model("challenger", "m2")
+    await rig.define(status="stopped", stop_ms=NOW_MS)
+
+    reply = await recommend(rig)
+
+    assert (reply.model_id, reply.experiment_id) == ("m1", "")
+    assert await rig.exposures() == []
+
+
+async def test_an_override_beats_the_assignment_and_says_so(rig: Rig) -> None:
+    await rig.serve_model("challenger", "m2")
+    await rig.define()
+
+    reply = await recommend(rig, variant_overrides={"exp-1": "control"})
+
+    (exposure,) = await rig.exposures()
+    assert (reply.model_id, reply.variant, exposure.overridden) == ("m1", "control", True)
+
+
+async def test_an_override_of_a_draft_answers_but_exposes_nobody(rig: Rig) -> None:
+    await rig.serve_model("challenger", "m2")
+    await rig.define(status="draft", start_ms=None)
+
+    reply = await recommend(rig, variant_overrides={"exp-1": "new"})
+
+    assert (reply.model_id, reply.variant) == ("m2", "new")
+    assert await rig.exposures() == []
+
+
+async def test_a_variant_without_its_model_gets_the_champion_outside_the_experiment(
+    rig: Rig,
+) -> None:
+    await rig.define()
+
+    reply = await recommend(rig)
+
+    assert (reply.model_id, reply.experiment_id) == ("m1", "")
+    assert list(reply.degraded) == ["variant_model_missing"]
+    assert await rig.exposures() == []
+
+
+# Degraded answers
+
+
+async def test_an_unknown_user_is_ranked_on_defaults(rig: Rig) -> None:
+    reply = await recommend(rig, "nobody", n=5)
+
+    assert (len(reply.item_id), list(reply.degraded)) == (5, ["unknown_user"])
+    assert rig.count("ranker_degraded_total", reason="unknown_user") == 1
+
+
+async def test_a_feature_store_that_does_not_answer_costs_its_deadline_only(rig: Rig) -> None:
+    rig.store.stuck = True
+
+    reply = await asyncio.wait_for(recommend(rig, n=5), 1.0)
+
+    assert (len(reply.item_id), list(reply.degraded)) == (5, ["features_timeout"])
+    (slate,) = await rig.slates()
+    assert (slate.user_stamp.offset, slate.item_stamp[0].offset) == (-1, -1)
+
+
+async def test_without_retrieval_the_popular_items_are_ranked(rig: Rig) -> None:
+    await rig.know_popular()
+    rig.retrieval.fails = RetrievalFailed("retrieval_timeout", "late")
+
+    reply = await recommend(rig, exclude_item_ids=["i39"], n=2)
+
+    assert list(reply.degraded) == ["retrieval_timeout"]
+    assert (reply.index_id, reply.candidates, list(reply.item_id)) == (
+        "index-0",
+        30,
+        ["i38", "i37"],
+    )
+
+
+async def test_without_retrieval_and_popular_items_it_says_so(rig: Rig) -> None:
+    rig.retrieval.fails = RetrievalFailed("retrieval_unavailable", "UNAVAILABLE: nobody there")
+
+    with pytest.raises(DependencyUnavailable, match="no popular items are known"):
+        await recommend(rig)
+
+
+async def test_items_withdrawn_meanwhile_are_not_shown(rig: Rig) -> None:
+    rig.store.stored_items["i31"] = item_row(31, withdrawn=True)
+
+    assert list((await recommend(rig, n=1)).item_id) == ["i30"]
+
+
+async def test_no_candidates_make_an_empty_slate_with_its_reason(rig: Rig) -> None:
+    reply = await recommend(rig, exclude_item_ids=ITEM_IDS)
+
+    assert (len(reply.item_id), list(reply.degraded)) == (0, ["no_candidates"])
+
+
+async def test_a_model_without_numbers_is_named(rig: Rig) -> None:
+    rig.loaded["/bad"] = FakeModel(np.full(spec.WIDTH, np.nan, np.float32), model_id="bad")
+    await rig.point("ranker/champion", "bad")
+
+    with pytest.raises(DependencyUnavailable, match="model bad gave 30 of 30 logits"):
+        await recommend(rig)
+
+
+# Rank
+
+
+async def test_given_items_are_ordered_and_unknown_ones_listed(rig: Rig) -> None:
+    reply = await rank(rig, ["i3", "what", "i9"])
+
+    assert list(reply.item_id) == ["i9", "i3", "what"]
+    assert list(reply.unknown_item_ids) == ["what"]
+    assert reply.index_id == ""
+
+
+async def test_rank_can_be_asked_for_the_best_only(rig: Rig) -> None:
+    assert list((await rank(rig, ["i3", "i8", "i9"], n=2)).item_id) == ["i9", "i8"]
+
+
+# Repeats
+
+
+async def test_a_repeated_request_gets_the_same_answer_and_one_record(rig: Rig) -> None:
+    first = await recommend(rig, request_id="r1", n=3)
+    at_once = await recommend(rig, request_id="r1", n=3)
+    await rig.slates()
+    later = await recommend(rig, request_id="r1", n=3)
+
+    assert first == at_once == later
+    assert len(await rig.slates()) == 1
+
+
+async def test_a_request_id_of_another_user_is_a_conflict(rig: Rig) -> None:
+    await recommend(rig, request_id="r1")
+
+    with pytest.raises(Conflict, match="belongs to an answer for another user"):
+        await recommend(rig, "u2", request_id="r1")
+
+
+async def test_a_request_id_that_is_being_answered_is_a_conflict(rig: Rig) -> None:
+    rig.retrieval.gate = asyncio.Event()
+    first = asyncio.create_task(recommend(rig, request_id="r1"))
+    while not rig.retrieval.asked:
+        await asyncio.sleep(0)
+
+    with pytest.raises(Conflict, match="is being answered now"):
+        await recommend(rig, request_id="r1")
+
+    rig.retrieval.gate.set()
+    assert (await first).request_id == "r1"
+
+
+async def test_answers_go_on_when_they_cannot_be_kept(rig: Rig) -> None:
+    rig.kept.fails = True
+
+    reply = await recommend(rig, request_id="r1")
+
+    assert reply.request_id == "r1"
+    assert len(await rig.slates()) == 1
+    assert rig.count("ranker_degraded_total", reason="answers_unavailable") == 1
+    assert rig.count("ranker_log_records_total", topic="answers", fate="lost") == 1
+
+
+# Limits
+
+
+async def test_before_the_first_model_it_is_not_ready(cold: Rig) -> None:
+    with pytest.raises(NotReady, match="champion: starting"):
+        await recommend(cold)
+
+
+async def test_too_many_requests_at_once_are_shed(settings: RankerSettings) -> None:
+    rig = Rig(settings.model_copy(update={"inflight_max": 2}))
+    await rig.serve_model("champion", "m1")
+    rig.retrieval.gate = asyncio.Event()
+    waiting = [asyncio.create_task(recommend(rig)) for _ in range(2)]
+    while len(rig.retrieval.asked) < 2:
+        await asyncio.sleep(0)
+
+    with pytest.raises(QueueFull, match=r"2 requests are being answered \(limit 2\)"):
+        await recommend(rig)
+
+    rig.retrieval.gate.set()
+    assert len(await asyncio.gather(*waiting)) == 2
+    await recommend(rig)
+    assert (
+        rig.count(
+            "ranker_requests_total", method="recommend", transport="grpc", status="queue_full"
+        )
+        == 1
+    )
+
+
+async def test_an_answer_that_could_not_be_recorded_is_not_given(
+    settings: RankerSettings,
+) -> None:
+    rig = Rig(settings.model_copy(update={"log_queue_max": 5}))
+    await rig.serve_model("champion", "m1")
+    rig.log.gate = asyncio.Event()
+    await recommend(rig)
+    await recommend(rig)  # 2 slates and 2 kept answers wait; 3 more could be too many
+
+    with pytest.raises(QueueFull, match="an answer without its record would bias"):
+        await recommend(rig)
+    previewed = await recommend(rig, preview=True)
+    rig.log.gate.set()
+
+    assert len(await rig.slates()) == 2
+    assert previewed.item_id
+    assert (await recommend(rig)).item_id
+
+
+async def test_a_record_without_ack_is_counted_as_lost(rig: Rig) -> None:
+    rig.log.fails = True
+
+    await recommend(rig)
+    await rig.answers.drain(1.0)
+
+    assert rig.count("ranker_log_records_total", topic="served", fate="lost") == 1
+
+
+async def test_stopping_waits_for_records_and_counts_those_still_open(rig: Rig) -> None:
+    rig.log.gate = asyncio.Event()
+    await recommend(rig)
+
+    await rig.answers.drain(0.01)
+
+    assert rig.count("ranker_log_records_total", topic="", fate="lost") == 1
+    assert rig.log.records == []
+
+
+# Explain
+
+
+async def test_contributions_are_those_of_the_vector_that_was_scored(rig: Rig) -> None:
+    reply = await recommend(rig, n=2)
+    await rig.serve_model("champion", "m2", sign=-1)  # the answer is explained by its own model
+
+    explained = await rig.ranker.explain(reply.request_id, transport="http")
+
+    top = explained.items[0]
+    best = top.contributions[0]
+    assert (explained.model_id, top.item_id, len(top.contributions)) == ("m1", "i31", spec.WIDTH)
+    assert best.feature == "item_log_impressions"
+    assert best.contribution == pytest.approx(np.log1p(31), rel=1e-5)
+    assert explained.method == "occlusion_to_training_mean"
+
+
+async def test_an_answer_of_a_model_that_is_gone_is_not_explained_by_another(rig: Rig) -> None:
+    reply = await recommend(rig)
+    for n in range(2, 6):
+        await rig.serve_model("champion", f"m{n}")
+
+    with pytest.raises(UnknownAnswer, match=r"its model m1 is not loaded any more"):
+        await rig.ranker.explain(reply.request_id, transport="grpc")

@@ -1,0 +1,259 @@
+"""The retrieval service over gRPC, with artefacts of the real formats and records made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from prometheus_client import CollectorRegistry
+
+from rankstream.adapters.artifacts import Artifact
+from rankstream.adapters.health import Health
+from rankstream.adapters.kafka import Record
+from rankstream.adapters.metrics import Metrics
+from rankstream.adapters.rpc import start_server
+from rankstream.contracts.ids import id64
+from rankstream.errors import InvalidArtifact, InvalidBatch
+from rankstream.pb import events_pb2, retrieval_pb2, retrieval_pb2_grpc
+from services.retrieval.app import INDEX, ITEMS, SERVICE, Retrieval
+from services.retrieval.catalog import Catalog
+from services.retrieval.settings import RetrievalSettings
+from tests.serving_artifacts import pointer, write_index
+
+ITEM_IDS = [f"i{n}" for n in range(30)]
+VECTORS = np.random.default_rng(1).normal(size=(30, 4)).astype(np.float32)
+POPULARITY = np.arange(30, dtype=np.float32)  # i29 is the most popular
+
+
+@dataclass
+class Service:
+    retrieval: Retrieval
+    health: Health
+    registry: CollectorRegistry
+    stub: retrieval_pb2_grpc.RetrievalStub
+    channel: grpc.aio.Channel
+    folder: Path
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(f"rankstream_{name}", labels) or 0.0
+
+    def artifact(self, index_id: str = "index-1", items: int = 30) -> Artifact:
+        return write_index(
+            self.folder, index_id, ITEM_IDS[:items], VECTORS[:items], POPULARITY[:items]
+        )
+
+    async def point_to(self, artifact: Artifact) -> None:
+        await self.retrieval.follow_model(
+            record("models", b"retrieval/champion", pointer("retrieval", "champion", artifact))
+        )
+
+    async def say(self, item_id: str, *, withdrawn: bool) -> None:
+        item = events_pb2.Item(item_id=item_id, withdrawn=withdrawn).SerializeToString()
+        await self.retrieval.follow_item(record("items", item_id.encode(), item))
+
+
+def record(topic: str, key: bytes, value: bytes | None) -> Record:
+    return Record(topic, 0, 0, 0, key, value)
+
+
+def asking(
+    recent: Iterable[str] = (), k: int = 5, **fields: list[str] | list[int]
+) -> retrieval_pb2.RetrieveRequest:
+    return retrieval_pb2.RetrieveRequest(
+        request_id="r", recent_items=[id64(item) for item in recent], k=k, **fields
+    )
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    registry = CollectorRegistry()
+    health = Health(INDEX, ITEMS)
+    retrieval = Retrieval(
+        RetrievalSettings(k_max=100, history_max=10, exclude_max=20),
+        load=Catalog.load,
+        health=health,
+        metrics_of=Metrics(registry),
+    )
+    server, port = await start_server("127.0.0.1:0", SERVICE, retrieval.methods(), health)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = retrieval_pb2_grpc.RetrievalStub(channel)
+        yield Service(retrieval, health, registry, stub, channel, tmp_path)
+    await server.stop(0)
+
+
+@pytest.fixture
+async def loaded(service: Service) -> Service:
+    await service.point_to(service.artifact())
+    return service
+
+
+async def test_a_history_gets_its_nearest_items(loaded: Service) -> None:
+    reply = await loaded.stub.Retrieve(asking(["i3", "i7"], k=5))
+
+    nearest = np.argsort(-(VECTORS @ (VECTORS[3] + VECTORS[7])))[:5]
+    assert list(reply.item_id) == [ITEM_IDS[row] for row in nearest]
+    assert list(reply.similarity) == sorted(reply.similarity, reverse=True)
+    assert (reply.source, reply.index_id, list(reply.degraded)) == ("towers", "index-1", [])
+
+
+@pytest.mark.parametrize(
+    ("recent", "reason"), [([], "no_history"), (["never-heard-of"], "unknown_history")]
+)
+async def test_an_unknown_user_gets_the_popular_items_and_the_reason(
+    loaded: Service, recent: list[str], reason: str
+) -> None:
+    reply = await loaded.stub.Retrieve(asking(recent, k=3))
+
+    assert list(reply.item_id) == ["i29", "i28", "i27"]
+    assert (reply.source, list(reply.degraded)) == ("popular", [reason])
+    assert loaded.count("retrieval_degraded_total", reason=reason) == 1
+
+
+@pytest.mark.parametrize("recent", [["i3"], []])
+async def test_exclusions_by_id_and_by_hash_leave_k_others(
+    loaded: Service, recent: list[str]
+) -> None:
+    before = await loaded.stub.Retrieve(asking(recent, k=8))
+    excluded = list(before.item_id[:4])
+
+    after = await loaded.stub.Retrieve(
+        asking(
+            recent,
+            k=8,
+            exclude_item_ids=[*excluded[:2], "unknown"],
+            exclude_items=[id64(item) for item in excluded[2:]],
+        )
+    )
+
+    assert len(after.item_id) == 8
+    assert list(after.item_id[:4]) == list(before.item_id[4:])
+
+
+async def test_a_withdrawn_item_does_not_come_back_until_it_is_offered_again(
+    loaded: Service,
+) -> None:
+    await loaded.say("i29", withdrawn=True)
+    without = await loaded.stub.Retrieve(asking(k=100))
+    withdrawn = loaded.count("retrieval_items", state="withdrawn")
+    await loaded.say("i29", withdrawn=False)
+    again = await loaded.stub.Retrieve(asking(k=100))
+
+    assert "i29" not in without.item_id
+    assert (len(without.item_id), len(again.item_id), withdrawn) == (29, 30, 1)
+
+
+async def test_items_withdrawn_before_the_index_came_and_deleted_ones_stay_away(
+    service: Service,
+) -> None:
+    await service.say("i1", withdrawn=True)
+    await service.retrieval.follow_item(record("items", b"i2", None))
+    await service.point_to(service.artifact())
+
+    reply = await service.stub.Retrieve(asking(["i5"], k=100))
+
+    assert len(reply.item_id) == 28
+    assert not {"i1", "i2"} & set(reply.item_id)
+
+
+async def test_a_new_pointer_swaps_the_index(loaded: Service) -> None:
+    await loaded.point_to(loaded.artifact("index-2", items=10))
+
+    reply = await loaded.stub.Retrieve(asking(["i3"], k=100))
+
+    assert (reply.index_id, len(reply.item_id)) == ("index-2", 10)
+    labels = {"role": "retrieval", "alias": "champion"}
+    assert loaded.count("model_info", **labels, model_id="index-2") == 1
+    assert loaded.count("model_info", **labels, model_id="index-1") == 0
+
+
+@pytest.mark.parametrize(
+    "broken", ["items.npz", "index.faiss", "query_tower.onnx", "manifest.json"]
+)
+async def test_an_altered_artefact_is_refused_and_the_one_in_force_stays(
+    loaded: Service, broken: str
+) -> None:
+    artifact = loaded.artifact("index-2")
+    path = Path(artifact.uri) / broken
+    path.write_bytes(path.read_bytes()[:-3])
+
+    with pytest.raises(InvalidArtifact, match=broken.replace(".", r"\.")):
+        await loaded.point_to(artifact)
+
+    assert (await loaded.stub.Retrieve(asking(["i3"]))).index_id == "index-1"
+
+
+async def test_records_that_are_none_of_ours_are_refused_or_passed_over(loaded: Service) -> None:
+    with pytest.raises(InvalidArtifact, match="are not a ModelPointer"):
+        await loaded.retrieval.follow_model(record("models", b"retrieval/champion", b"\xff"))
+    with pytest.raises(InvalidBatch, match="are not an Item"):
+        await loaded.retrieval.follow_item(record("items", b"i1", b"\xff"))
+    await loaded.retrieval.follow_model(record("models", b"ranker/champion", b"\xff"))
+    await loaded.retrieval.follow_model(record("models", b"retrieval/champion", None))
+
+    assert (await loaded.stub.Retrieve(asking(["i3"]))).index_id == "index-1"
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (asking(k=0), r"k is 0 \(limit 1\.\.100\)"),
+        (asking(k=-1), "k is -1"),
+        (asking(k=100_000), "k is 100000"),
+        (asking([f"x{n}" for n in range(11)]), r"recent_items is 11 \(limit 0\.\.10\)"),
+        (asking(exclude_item_ids=["x"] * 21), r"exclusions is 21 \(limit 0\.\.20\)"),
+    ],
+)
+async def test_a_request_outside_the_limits_is_refused_by_name(
+    loaded: Service, request_: retrieval_pb2.RetrieveRequest, message: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match=message) as refused:
+        await loaded.stub.Retrieve(request_)
+
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert ("error-code", "invalid_request") in tuple(refused.value.trailing_metadata() or ())
+    assert loaded.count("retrieval_requests_total", status="invalid_request") == 1
+
+
+async def test_bytes_that_are_no_request_are_refused_by_name(loaded: Service) -> None:
+    call = loaded.channel.unary_unary(f"/{SERVICE}/Retrieve")
+
+    with pytest.raises(grpc.aio.AioRpcError, match=r"are not a rankstream\.v1") as refused:
+        await call(b"\xff\xff\xff")
+
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_before_the_first_index_it_is_not_ready(service: Service) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="not_ready") as refused:
+        await service.stub.Retrieve(asking())
+
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert service.health.reasons().keys() == {INDEX, ITEMS}
+
+
+async def test_grpc_health_follows_readiness_and_reflection_lists_the_service(
+    service: Service,
+) -> None:
+    check = health_pb2_grpc.HealthStub(service.channel).Check
+    asked = health_pb2.HealthCheckRequest(service=SERVICE)
+
+    before = await check(asked)
+    await service.point_to(service.artifact())
+    service.health.ready(ITEMS)
+    after = await check(asked)
+    with pytest.raises(grpc.aio.AioRpcError, match="no service 'nobody'"):
+        await check(health_pb2.HealthCheckRequest(service="nobody"))
+    listed = reflection_pb2_grpc.ServerReflectionStub(service.channel).ServerReflectionInfo(
+        iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+    )
+    names = {each.name async for reply in listed for each in reply.list_services_response.service}
+
+    assert before.status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert after.status == health_pb2.HealthCheckResponse.SERVING
+    assert SERVICE in names
