@@ -91,6 +91,9 @@ class Closed:
     unmatched: list[Unmatched]
 
 
+_UNSEEN: Final = LabelState()
+
+
 class _Open:
     """State of one key; `impression` and `click` are the earliest that were seen."""
 
@@ -100,8 +103,8 @@ class _Open:
         self.anchor_ms = anchor_ms  # of the impression, else of the earliest feedback
         self.impression: tuple[int, int, str] | None = None  # time, position, category
         self.click: tuple[int, str] | None = None  # time, category
-        self.feedback: list[Feedback] = []
-        self.emitted = LabelState()
+        self.feedback: Sequence[Feedback] = ()
+        self.emitted = _UNSEEN
 
 
 class Attribution:
@@ -139,14 +142,19 @@ class Attribution:
                 heapq.heappush(due, (time_ms, key))
             touched[key] = state
             if kind == _IMPRESSION:
-                counted += self._show(key, state, (time_ms, position, category))
+                if state.impression is None and time_ms == state.anchor_ms:
+                    state.impression = (time_ms, position, category)
+                    counted.append((key, category, time_ms, _IMPRESSION, 1))
+                else:
+                    counted += self._show(key, state, (time_ms, position, category))
                 continue
             if kind == _CLICK:
                 counted += _click(key, state, (time_ms, category))
             if len(state.feedback) >= FEEDBACK_PER_LABEL_MAX:
                 self.overflow += 1
                 continue
-            state.feedback.append(Feedback(time_ms, kind, micros, event_id, offset, row))
+            feedback = Feedback(time_ms, kind, micros, event_id, offset, row)
+            state.feedback = [*state.feedback, feedback]
             if state.impression is None and time_ms < state.anchor_ms:
                 self._anchor(key, state, time_ms)
         return counted

@@ -42,6 +42,7 @@ err = Console(stderr=True, markup=False, highlight=False)
 JSON_TYPE = "application/json"
 _POLL_RECORDS = 1_000
 _POLL_S = 0.5
+_WHY_CHARACTERS = 120
 
 
 @dataclass(frozen=True)
@@ -285,12 +286,12 @@ def list_letters(
         _print_json([_as_dict(letter) for letter in letters[-limit:]])
         return
     table = _table("Dead letters")
-    table.add_column("id", no_wrap=True, min_width=36)
-    table.add_column("code", no_wrap=True, min_width=15)
-    table.add_column("why", no_wrap=True, overflow="ellipsis")
+    table.add_column("id", no_wrap=True)
+    table.add_column("code", no_wrap=True)
+    table.add_column("why")
     for letter in letters[-limit:]:
         why = letter.reason.removeprefix(f"{letter.code}: ")
-        table.add_row(letter.dead_letter_id, letter.code, why)
+        table.add_row(letter.dead_letter_id, letter.code, why[:_WHY_CHARACTERS])
     out.print(table)
     counts = Counter(letter.code for letter in letters)
     out.print(f"{len(letters)} in all: {dict(counts)}")

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -60,6 +60,7 @@ class System:
         ports: where all listen.
         run: the folder of tools and state; `.run` of the checkout unless a test gives its own.
         redis_fsync: see `redis.Fsync`.
+        environ: more variables of a service, by its name; they win over the table's.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class System:
         *,
         run: Path | None = None,
         redis_fsync: Fsync = "everysec",
+        environ: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self.root = root
         self.ports = ports
@@ -76,6 +78,7 @@ class System:
         self.state = self.run / "state"
         self.processes = Processes(self.state)
         self._redis_fsync = redis_fsync
+        self._environ = environ or {}
 
     @classmethod
     def from_environ(cls, root: Path, environ: Mapping[str, str]) -> System:
@@ -165,7 +168,8 @@ class System:
             for name in names:
                 if name not in running:
                     spec = service_spec(name, self.root, self.ports, self.state)
-                    running[name] = self.processes.start(spec)
+                    more = {**spec.environ, **self._environ.get(name, {})}
+                    running[name] = self.processes.start(replace(spec, environ=more))
             for done, name in enumerate(names):
                 self.processes.await_ready(running[name], self._live(name), LIVE_TIMEOUT_S)
                 report.step("services", done + 1, len(names))

@@ -128,10 +128,10 @@ def error_of_reply(status: int, body: object) -> RankstreamError:
 
 
 def error_of_call(error: grpc.RpcError) -> RankstreamError:
-    """The error that a gRPC refusal carries: its message begins with the code."""
+    """The error that a gRPC refusal carries: its code is in the trailing metadata."""
     assert isinstance(error, grpc.Call)
     status, details = error.code(), error.details() or ""
-    code = details.partition(":")[0]
+    code = next((str(v) for k, v in error.trailing_metadata() or () if k == "error-code"), "")
     if code in ERROR_OF_CODE:
         return ERROR_OF_CODE[code](details)
     fallback = {

@@ -34,21 +34,17 @@ class CounterTable:
     def __init__(self, dtype: np.dtype[np.void]) -> None:
         self._dtype = dtype
         self._rows = empty_rows(_FIRST_ROWS, dtype)
-        self._index: dict[str, int] = {}
+        self.index: dict[str, int] = {}  # row of each key; only `row` adds to it
         self._pending: list[_Pending] = []
 
     def __len__(self) -> int:
-        return len(self._index)
-
-    def find(self, key: str) -> int | None:
-        """Row of a known key."""
-        return self._index.get(key)
+        return len(self.index)
 
     def row(self, key: str) -> int:
         """Row of a key, made if it is new."""
-        row = self._index.get(key)
+        row = self.index.get(key)
         if row is None:
-            row = self._index[key] = len(self._index)
+            row = self.index[key] = len(self.index)
             if row == len(self._rows):
                 self._rows = np.concatenate([self._rows, empty_rows(row, self._dtype)])
         return row
@@ -66,7 +62,7 @@ class CounterTable:
     def rows(self) -> Rows:
         """All rows, with everything folded: a view, shape (len(self),)."""
         self._fold()
-        return self._rows[: len(self._index)]
+        return self._rows[: len(self.index)]
 
     def _fold(self) -> None:
         if not self._pending:
@@ -84,13 +80,13 @@ class CounterTable:
 
     def dump(self) -> dict[str, bytes]:
         """Keys and rows, to go on from with `load`."""
-        return {"keys": json.dumps(list(self._index)).encode(), "rows": self.rows().tobytes()}
+        return {"keys": json.dumps(list(self.index)).encode(), "rows": self.rows().tobytes()}
 
     def load(self, parts: dict[str, bytes]) -> None:
         """Replace the table by a dumped one."""
         keys = json.loads(parts["keys"])
         self._pending.clear()
-        self._index = {key: row for row, key in enumerate(keys)}
+        self.index = {key: row for row, key in enumerate(keys)}
         self._rows = empty_rows(max(_FIRST_ROWS, len(keys)), self._dtype)
         self._rows[: len(keys)] = np.frombuffer(parts["rows"], self._dtype)
 

@@ -29,39 +29,32 @@ def deltas_by_partition(
     """
     groups: dict[tuple[int, str, int], list[int]] = {}
     for addition in additions:
-        minute = addition[3] // _MINUTE_MS
-        if addition[1]:
-            _sum(groups, (ITEM, addition[1], minute), addition)
-            if addition[2]:
-                _sum(groups, (CATEGORY, addition[2], minute), addition)
+        item, category, amounts = addition[1], addition[2], addition[3:]
+        if not item:
+            continue
+        time_ms = amounts[0]
+        minute = time_ms // _MINUTE_MS
+        for group in ((ITEM, item, minute), (CATEGORY, category, minute)):
+            sums = groups.get(group)
+            if sums is None:
+                if group[1]:
+                    groups[group] = list(amounts)
+                continue
+            if time_ms > sums[0]:
+                sums[0] = time_ms
+            sums[1] += amounts[1]
+            sums[2] += amounts[2]
+            if amounts[3] or amounts[4] or amounts[6]:  # views, purchases, ratings
+                for place in range(3, 8):
+                    sums[place] += amounts[place]
     found: dict[int, list[Delta]] = {}
     for (entity, key, _), (time_ms, i, c, v, p, value, n, rating) in groups.items():
         found.setdefault(partition_of(key), []).append(
-            (entity, key, time_ms, i, c, v, p, fit(value), n, fit(rating))
+            (entity, key, time_ms, i, c, v, p, value, n, rating)
+            if -_MICROS_MAX <= value <= _MICROS_MAX and -_MICROS_MAX <= rating <= _MICROS_MAX
+            else (entity, key, time_ms, i, c, v, p, fit(value), n, fit(rating))
         )
     return found
-
-
-def _sum(
-    groups: dict[tuple[int, str, int], list[int]],
-    group: tuple[int, str, int],
-    addition: Addition,
-) -> None:
-    sums = groups.get(group)
-    _, _, _, time_ms, impressions, clicks, views, purchases, value, ratings, rating = addition
-    if sums is None:
-        groups[group] = [time_ms, impressions, clicks, views, purchases, value, ratings, rating]
-        return
-    if time_ms > sums[0]:
-        sums[0] = time_ms
-    sums[1] += impressions
-    sums[2] += clicks
-    if views or purchases or ratings:
-        sums[3] += views
-        sums[4] += purchases
-        sums[5] += value
-        sums[6] += ratings
-        sums[7] += rating
 
 
 def fit(micros: int) -> int:

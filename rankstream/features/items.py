@@ -30,7 +30,7 @@ class _Stamped:
         return row
 
     def packed(self, keys: Iterable[str]) -> list[tuple[str, bytes]]:
-        found = [(key, row) for key in keys if (row := self.table.find(key)) is not None]
+        found = [(key, row) for key in keys if (row := self.table.index.get(key)) is not None]
         if not found:
             return []
         index = [row for _, row in found]

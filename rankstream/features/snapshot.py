@@ -106,7 +106,8 @@ def _affinity(user: Rows, items: Rows) -> Floats:
     match = (tastes["category"] == hashes[:, None]) & (hashes[:, None] != 0)
 
     def of(field: str) -> Floats:
-        return np.where(match, tastes[field], 0).sum(axis=1).astype(np.float64)
+        total: Floats = np.where(match, tastes[field], 0).sum(axis=1).astype(np.float64)
+        return total
 
     impressions, ratings = of("impressions"), of("ratings")
     recent = user["recent"][:, :_RECENT_FOR_SHARE]

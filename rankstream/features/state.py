@@ -88,30 +88,41 @@ class UserStates:
 
     def count(self, additions: Iterable[Addition]) -> None:
         """Add to counters and to tastes."""
-        pending = []
-        for addition in additions:
-            row = self._row(addition[0])
-            pending.append((row, *addition[3:]))
-            if addition[2]:
-                self._taste(self._tastes[row], addition)
+        pending, index = [], self._counters.index
+        for (
+            user,
+            _,
+            name,
+            time_ms,
+            shown,
+            clicks,
+            views,
+            bought,
+            value,
+            ratings,
+            rating,
+        ) in additions:
+            row = index.get(user)
+            if row is None:
+                row = self._row(user)
+            pending.append((row, time_ms, shown, clicks, views, bought, value, ratings, rating))
+            if not name:
+                continue
+            category, tastes = hash_of(name), self._tastes[row]
+            taste = tastes.get(category)
+            if taste is None:
+                tastes[category] = [time_ms, shown, clicks, ratings, rating]
+                if len(tastes) > TASTES_HELD:
+                    _forget_one(tastes)
+                continue
+            if time_ms > taste[0]:
+                taste[0] = time_ms
+            taste[1] += shown
+            taste[2] += clicks
+            if ratings:
+                taste[3] += ratings
+                taste[4] += rating
         self._counters.add(pending)
-
-    def _taste(self, tastes: dict[int, list[int]], addition: Addition) -> None:
-        _, _, name, time_ms, impressions, clicks, _, _, _, ratings, rating_micros = addition
-        category = hash_of(name)
-        taste = tastes.get(category)
-        if taste is None:
-            tastes[category] = [time_ms, impressions, clicks, ratings, rating_micros]
-            if len(tastes) > TASTES_HELD:
-                del tastes[min(tastes, key=lambda known: (tastes[known][0], known))]
-            return
-        if time_ms > taste[0]:
-            taste[0] = time_ms
-        taste[1] += impressions
-        taste[2] += clicks
-        if ratings:
-            taste[3] += ratings
-            taste[4] += rating_micros
 
     def act(self, actions: Iterable[Action]) -> None:
         """Remember actions of RECENT_KINDS."""
@@ -147,7 +158,9 @@ class UserStates:
 
     def packed(self, users: Iterable[str]) -> list[tuple[str, bytes]]:
         """USER_ROW bytes of those users that are known."""
-        found = [(user, row) for user in users if (row := self._counters.find(user)) is not None]
+        found = [
+            (user, row) for user in users if (row := self._counters.index.get(user)) is not None
+        ]
         if not found:
             return []
         rows = self._packed([row for _, row in found])
@@ -207,6 +220,11 @@ class UserStates:
             row: {name: (time_ms, value) for name, (time_ms, value) in known.items()}
             for row, known in rest["attributes"]
         }
+
+
+def _forget_one(tastes: dict[int, list[int]]) -> None:
+    """Forget the category used longest ago."""
+    del tastes[min(tastes, key=lambda category: (tastes[category][0], category))]
 
 
 def _inserted(recent: bytes, action: bytes) -> bytes:

@@ -303,7 +303,7 @@ def test_docker_compose_takes_the_file() -> None:
     assert set(ran.stdout.split()) == set(CONTAINERS)
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -316,6 +316,26 @@ def test_promtool_takes_configuration_rules_and_their_tests(arguments: tuple[str
     ran = subprocess.run(
         ["promtool", *arguments],
         cwd=PROMETHEUS,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
+def test_every_panel_asks_in_promql_that_parses(tmp_path: Path) -> None:
+    rules = [
+        {"record": f"panel:{number}", "expr": expression}
+        for number, (_, expression) in enumerate(promql())
+    ]
+    path = tmp_path / "panels.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+
+    ran = subprocess.run(
+        ["promtool", "check", "rules", str(path)],
         capture_output=True,
         text=True,
         timeout=60,

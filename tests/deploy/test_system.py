@@ -121,6 +121,21 @@ def test_a_service_that_dies_at_the_start_shows_why(system: System) -> None:
     assert "settings are wrong" in str(caught.value)
 
 
+def test_a_variable_given_for_one_service_reaches_it_alone(checkout: Path) -> None:
+    system = System(checkout, Ports.free(), environ={"features": {"FEATURES_LATENESS_MS": "7"}})
+
+    try:
+        system.start_services(SERVICES, Silent())
+        seen = {
+            name: psutil.Process(record.pid).environ().get("FEATURES_LATENESS_MS")
+            for name, record in system.processes.running().items()
+        }
+    finally:
+        system.down(Silent())
+
+    assert seen == {**dict.fromkeys(SERVICES), "features": "7"}
+
+
 def test_waiting_for_ready_ends_with_each_reason(system: System) -> None:
     (system.root / "wait-ranker").touch()
     system.start_services(SERVICES, Silent())

@@ -60,9 +60,7 @@ async def test_sigterm_lets_requests_end_then_background_then_on_stop() -> None:
 
     settings = ServiceSettings(port=free_port())
     url = f"http://127.0.0.1:{settings.port}"
-    served = asyncio.create_task(
-        serve(app, settings, on_stop=on_stop, background=[background()])
-    )
+    served = asyncio.create_task(serve(app, settings, on_stop=on_stop, background=[background()]))
     async with httpx.AsyncClient() as client:
         await until_answering(client, f"{url}/fast")
         request = asyncio.create_task(client.get(f"{url}/slow"))

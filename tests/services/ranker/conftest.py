@@ -298,5 +298,6 @@ async def channels(rig: Rig) -> AsyncIterator[Channels]:
         httpx.AsyncClient(transport=transport, base_url="http://ranker") as http,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
-        yield Channels(http, ranker_pb2_grpc.RankerStub(channel), channel)
+        make_stub: Any = ranker_pb2_grpc.RankerStub  # generated without types
+        yield Channels(http, make_stub(channel), channel)
     await server.stop(0)

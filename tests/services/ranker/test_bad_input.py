@@ -156,7 +156,7 @@ async def test_a_body_that_is_no_request_is_a_named_error(
 async def test_wrong_protobuf_is_a_named_error(
     rig: Rig, channels: Channels, method: str, body: bytes
 ) -> None:
-    call = channels.channel.unary_unary(f"/{SERVICE}/{method}")
+    call: Any = channels.channel.unary_unary(f"/{SERVICE}/{method}")
 
     with pytest.raises(grpc.aio.AioRpcError, match="invalid_request") as refused:
         await call(body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -62,9 +63,7 @@ def record(topic: str, key: bytes, value: bytes | None) -> Record:
     return Record(topic, 0, 0, 0, key, value)
 
 
-def asking(
-    recent: Iterable[str] = (), k: int = 5, **fields: list[str] | list[int]
-) -> retrieval_pb2.RetrieveRequest:
+def asking(recent: Iterable[str] = (), k: int = 5, **fields: Any) -> retrieval_pb2.RetrieveRequest:
     return retrieval_pb2.RetrieveRequest(
         request_id="r", recent_items=[id64(item) for item in recent], k=k, **fields
     )
@@ -82,7 +81,8 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     )
     server, port = await start_server("127.0.0.1:0", SERVICE, retrieval.methods(), health)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        stub = retrieval_pb2_grpc.RetrievalStub(channel)
+        make_stub: Any = retrieval_pb2_grpc.RetrievalStub  # generated without types
+        stub = make_stub(channel)
         yield Service(retrieval, health, registry, stub, channel, tmp_path)
     await server.stop(0)
 
@@ -221,7 +221,7 @@ async def test_a_request_outside_the_limits_is_refused_by_name(
 
 
 async def test_bytes_that_are_no_request_are_refused_by_name(loaded: Service) -> None:
-    call = loaded.channel.unary_unary(f"/{SERVICE}/Retrieve")
+    call: Any = loaded.channel.unary_unary(f"/{SERVICE}/Retrieve")
 
     with pytest.raises(grpc.aio.AioRpcError, match=r"are not a rankstream\.v1") as refused:
         await call(b"\xff\xff\xff")

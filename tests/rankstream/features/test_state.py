@@ -1,0 +1,62 @@
+"""Recent actions, tastes and attributes of a user."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rankstream.contracts.columns import Kind
+from rankstream.contracts.ids import id64
+from rankstream.features.rows import CATEGORIES, RECENT, USER_ROW, Rows
+from rankstream.features.state import TASTES_HELD, UserStates
+
+
+def _row(states: UserStates) -> Rows:
+    return np.frombuffer(states.packed(["ann"])[0][1], USER_ROW)
+
+
+def test_the_newest_actions_are_kept_in_order_of_time_however_they_came() -> None:
+    states = UserStates(0)
+    times = [*range(1, RECENT + 20)]
+
+    for time_ms in times[::2] + times[1::2]:
+        states.act([("ann", f"i{time_ms}", "drama", time_ms, 1.5, int(Kind.RATE))])
+
+    recent = _row(states)["recent"][0]
+    assert recent["time_ms"].tolist() == sorted(times, reverse=True)[:RECENT]
+    assert recent["item"][0] == id64(f"i{times[-1]}")
+    assert recent["value"][0] == 1.5
+
+
+def test_the_categories_used_last_are_in_the_row() -> None:
+    states = UserStates(0)
+    names = [f"c{n}" for n in range(CATEGORIES + 5)]
+
+    states.count([("ann", "i", name, n + 1, 1, 0, 0, 0, 0, 0, 0) for n, name in enumerate(names)])
+
+    tastes = _row(states)["tastes"][0]
+    assert set(tastes["category"].tolist()) == {id64(name) for name in names[5:]}
+    assert tastes["impressions"].sum() == CATEGORIES
+
+
+def test_the_category_used_longest_ago_is_forgotten_past_the_limit() -> None:
+    states = UserStates(0)
+    names = [f"c{n}" for n in range(TASTES_HELD + 1)]
+    states.count([("ann", "i", name, n + 1, 1, 0, 0, 0, 0, 0, 0) for n, name in enumerate(names)])
+
+    states.count([("ann", "i", "c0", 10**6, 1, 0, 0, 0, 0, 0, 0)])
+
+    tastes = _row(states)["tastes"][0]
+    assert tastes["impressions"][tastes["category"] == id64("c0")].tolist() == [1]
+
+
+def test_the_newest_attribute_wins_and_what_is_no_number_is_ignored() -> None:
+    states = UserStates(0)
+
+    states.learn("ann", 20, {"age": 31.0, "gender_male": "yes", "shoe": 44.0})
+    states.learn("ann", 10, {"age": 30.0})
+    states.learn("ann", 30, {"age": float("nan")})
+    states.learn("ann", 30, {"age": 1e300})
+
+    attributes = _row(states)["attributes"][0].tolist()
+    assert attributes[0] == 31.0
+    assert np.isnan(attributes[1])

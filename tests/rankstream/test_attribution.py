@@ -1,0 +1,180 @@
+"""Labels of single slates, at the edges of the windows."""
+
+from __future__ import annotations
+
+import pytest
+
+from rankstream.attribution import (
+    ABSENT,
+    FEEDBACK_PER_LABEL_MAX,
+    FINAL,
+    PROVISIONAL,
+    Attribution,
+    Closed,
+    FeedbackRow,
+    LabelState,
+)
+from rankstream.contracts.columns import Kind
+
+CLICK_MS = 1_000
+CONVERSION_MS = 5_000
+T = 1_000_000
+
+
+def _row(
+    kind: Kind, time_ms: int, *, micros: int = 0, position: int = 0, n: int = 0
+) -> FeedbackRow:
+    return ("ann", "r1", "i1", int(kind), time_ms, position, "drama", micros, b"%016d" % n, n)
+
+
+def _attribution() -> Attribution:
+    return Attribution(click_window_ms=CLICK_MS, conversion_window_ms=CONVERSION_MS)
+
+
+def _folded(*rows: FeedbackRow, watermark_ms: int) -> Closed:
+    attribution = _attribution()
+    attribution.fold(rows, offset=7)
+    return attribution.close(watermark_ms)
+
+
+def test_an_impression_alone_is_a_provisional_negative() -> None:
+    closed = _folded(_row(Kind.IMPRESSION, T), watermark_ms=0)
+
+    assert [change.new for change in closed.changes] == [LabelState(PROVISIONAL, 0, 0, 0)]
+    assert closed.changes[0].old.status == ABSENT
+
+
+@pytest.mark.parametrize(
+    ("after_ms", "clicked"), [(-1, 0), (0, 1), (CLICK_MS, 1), (CLICK_MS + 1, 0)]
+)
+def test_a_click_counts_within_the_window_ends_included(after_ms: int, clicked: int) -> None:
+    closed = _folded(_row(Kind.IMPRESSION, T), _row(Kind.CLICK, T + after_ms), watermark_ms=0)
+
+    assert closed.changes[0].new.clicked == clicked
+
+
+@pytest.mark.parametrize(
+    ("after_ms", "purchased"), [(-1, 0), (0, 1), (CONVERSION_MS, 1), (CONVERSION_MS + 1, 0)]
+)
+def test_a_purchase_counts_within_the_window_ends_included(after_ms: int, purchased: int) -> None:
+    closed = _folded(
+        _row(Kind.IMPRESSION, T), _row(Kind.PURCHASE, T + after_ms, micros=5), watermark_ms=0
+    )
+
+    assert (closed.changes[0].new.purchased, closed.changes[0].new.value_micros) == (
+        purchased,
+        5 * purchased,
+    )
+
+
+def test_purchases_of_one_label_add_up() -> None:
+    closed = _folded(
+        _row(Kind.IMPRESSION, T),
+        _row(Kind.PURCHASE, T + 1, micros=5, n=1),
+        _row(Kind.PURCHASE, T + 2, micros=7, n=2),
+        watermark_ms=0,
+    )
+
+    assert closed.changes[0].new == LabelState(PROVISIONAL, 0, 1, 12)
+
+
+def test_a_late_conversion_corrects_the_label() -> None:
+    attribution = _attribution()
+    attribution.fold([_row(Kind.IMPRESSION, T)], offset=1)
+    first = attribution.close(0)
+
+    attribution.fold([_row(Kind.PURCHASE, T + 10, micros=3)], offset=2)
+    second = attribution.close(0)
+
+    assert second.changes[0].old == first.changes[0].new
+    assert second.changes[0].new == LabelState(PROVISIONAL, 0, 1, 3)
+
+
+def test_a_click_that_comes_before_its_impression_waits_for_it() -> None:
+    attribution = _attribution()
+    attribution.fold([_row(Kind.CLICK, T + 10)], offset=1)
+    waiting = attribution.close(T)
+
+    attribution.fold([_row(Kind.IMPRESSION, T)], offset=2)
+    met = attribution.close(T)
+
+    assert waiting.changes == []
+    assert met.changes[0].new == LabelState(PROVISIONAL, 1, 0, 0)
+
+
+def test_an_earlier_impression_that_comes_later_takes_the_label_over() -> None:
+    attribution = _attribution()
+    attribution.fold(
+        [_row(Kind.IMPRESSION, T + 900, position=5), _row(Kind.CLICK, T + 1_500)], offset=1
+    )
+    attribution.close(0)
+
+    counted = attribution.fold([_row(Kind.IMPRESSION, T, position=2)], offset=2)
+    closed = attribution.close(0)
+
+    assert [(time_ms, count) for _, _, time_ms, _, count in counted] == [(T + 900, -1), (T, 1)]
+    change = closed.changes[0]
+    assert (change.impression_time_ms, change.position, change.new.clicked) == (T, 2, 0)
+
+
+def test_repeats_of_impression_and_click_count_once() -> None:
+    attribution = _attribution()
+
+    counted = attribution.fold(
+        [
+            _row(Kind.IMPRESSION, T, n=1),
+            _row(Kind.IMPRESSION, T + 1, n=2),
+            _row(Kind.CLICK, T + 2, n=3),
+            _row(Kind.CLICK, T + 3, n=4),
+        ],
+        offset=1,
+    )
+
+    assert [count for *_, count in counted] == [1, 0, 1, 0]
+
+
+def test_a_label_is_final_once_the_watermark_is_past_the_longest_window() -> None:
+    attribution = _attribution()
+    attribution.fold([_row(Kind.IMPRESSION, T)], offset=1)
+
+    at_the_end = attribution.close(T + CONVERSION_MS)
+    past_it = attribution.close(T + CONVERSION_MS + 1)
+
+    assert [change.new.status for change in at_the_end.changes] == [PROVISIONAL]
+    assert [change.new.status for change in past_it.changes] == [FINAL]
+    assert len(attribution) == 0
+
+
+def test_a_click_without_an_impression_is_given_up_and_makes_no_label() -> None:
+    attribution = _attribution()
+    attribution.fold([_row(Kind.CLICK, T, n=3)], offset=9)
+
+    held = attribution.close(T + CONVERSION_MS)
+    closed = attribution.close(T + CONVERSION_MS + 1)
+
+    assert held.unmatched == []
+    assert [(u.feedback.offset, u.feedback.row) for u in closed.unmatched] == [(9, 3)]
+    assert closed.changes == []
+
+
+def test_a_click_after_its_window_but_within_the_longest_is_no_dead_letter() -> None:
+    closed = _folded(
+        _row(Kind.IMPRESSION, T),
+        _row(Kind.CLICK, T + CLICK_MS + 1),
+        watermark_ms=T + CONVERSION_MS + 1,
+    )
+
+    assert closed.unmatched == []
+    assert closed.changes[0].new == LabelState(FINAL, 0, 0, 0)
+
+
+def test_feedback_past_the_limit_of_a_label_is_counted_and_not_kept() -> None:
+    attribution = _attribution()
+    purchases = [
+        _row(Kind.PURCHASE, T + 1, micros=1, n=n) for n in range(FEEDBACK_PER_LABEL_MAX + 2)
+    ]
+
+    attribution.fold([_row(Kind.IMPRESSION, T), *purchases], offset=1)
+
+    assert attribution.close(0).changes[0].new.value_micros == FEEDBACK_PER_LABEL_MAX
+    assert attribution.overflow == 2

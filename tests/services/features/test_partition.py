@@ -1,0 +1,223 @@
+"""What one partition does with ordinary, late, repeated and refused events."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rankstream.contracts.codec import encode_batch
+from rankstream.contracts.columns import TimeLimits
+from rankstream.errors import InvalidArtifact, InvalidBatch, InvalidEvent
+from rankstream.features import spec
+from rankstream.pb import events_pb2 as pb
+from services.features import records
+from services.features.items import ItemPartition
+from services.features.partition import FoldSettings, UserPartition
+from tests.parity.events import START_MS, an_event
+from tests.parity.stream import APPEND_MS, Stream
+
+LATENESS_MS = 10_000
+SETTINGS = FoldSettings(lateness_ms=LATENESS_MS)
+
+
+def test_an_event_at_the_watermark_counts_and_one_behind_it_is_late() -> None:
+    stream = Stream(SETTINGS)
+    stream.send([an_event("visit", 1, after_ms=LATENESS_MS + 5)])
+
+    at_it = stream.send([an_event("visit", 2, after_ms=5)])
+    behind = stream.send([an_event("visit", 3, after_ms=4)])
+
+    assert (at_it.counts.folded, at_it.counts.late) == (1, 0)
+    assert (behind.counts.folded, behind.counts.late) == (0, 1)
+    assert behind.changed_users == set()
+
+
+def test_an_event_sent_twice_counts_once_also_within_one_record() -> None:
+    stream = Stream(SETTINGS)
+    rating = an_event("rate", 1)
+
+    first = stream.send([rating, rating])
+    again = stream.send([rating])
+
+    assert (first.counts.folded, first.counts.duplicates) == (1, 1)
+    assert (again.counts.folded, again.counts.duplicates) == (0, 1)
+    assert again.updates == {}
+
+
+def test_a_resent_event_with_a_newer_time_is_known_by_its_id() -> None:
+    stream = Stream(SETTINGS)
+    stream.send([an_event("rate", 1)])
+
+    again = stream.send([an_event("rate", 1, after_ms=SETTINGS.dedupe_ms)])
+
+    assert again.counts.duplicates == 1
+
+
+def test_ids_are_forgotten_once_their_events_are_long_past() -> None:
+    stream = Stream(SETTINGS)
+    stream.send([an_event("rate", 1)])
+
+    stream.tick(START_MS + SETTINGS.dedupe_ms + LATENESS_MS + 1)
+
+    assert stream.users.sizes()["dedupe_ids"] == 0
+
+
+def test_a_tick_moves_the_watermark_and_changes_no_user() -> None:
+    stream = Stream(SETTINGS)
+
+    out = stream.tick(START_MS)
+
+    assert out.watermark_ms == START_MS - LATENESS_MS
+    assert (out.counts.ticks, out.changed_users, len(stream.users.rows([""]))) == (1, set(), 0)
+
+
+def test_an_event_from_the_far_future_is_refused_and_never_moves_the_watermark() -> None:
+    settings = FoldSettings(limits=TimeLimits(ahead_ms_max=60_000))
+    stream = Stream(settings)
+    ahead = APPEND_MS + 60_001 - START_MS
+
+    out = stream.send([an_event("visit", 1), an_event("visit", 2, after_ms=ahead)])
+
+    assert out.watermark_ms == START_MS - settings.lateness_ms
+    assert (out.counts.folded, out.counts.refused) == (1, 1)
+
+
+def test_refused_rows_are_one_dead_letter_with_the_original_bytes() -> None:
+    stream = Stream(SETTINGS)
+    ahead = APPEND_MS + 1_000_000 - START_MS
+    record = encode_batch(
+        [
+            an_event("visit", 1),
+            an_event("visit", 2, after_ms=ahead),
+            an_event("visit", 3, after_ms=ahead),
+        ]
+    )
+
+    stream.record(record)
+
+    (dead,) = stream.dead
+    assert (dead.code, list(dead.rows), dead.events) == ("event_time_out_of_range", [1, 2], 2)
+    assert (dead.original, dead.partition, dead.offset) == (record, 1, 0)
+    assert dead.dead_letter_id == "events/1/0"
+
+
+def test_an_unmatched_click_can_be_replayed_from_its_dead_letter() -> None:
+    stream = Stream(SETTINGS)
+    stream.send([an_event("visit", 1), an_event("click", 2, item_id="i7", request_id="r7")])
+
+    stream.tick(START_MS + SETTINGS.conversion_window_ms + LATENESS_MS + 1)
+
+    (dead,) = stream.unmatched
+    assert (dead.code, dead.offset, list(dead.rows)) == (records.UNMATCHED_CODE, 0, [1])
+    replayed = Stream(SETTINGS)
+    replayed.send([an_event("impression", 3, item_id="i7", request_id="r7")])
+    replayed.record(dead.original)
+    assert replayed.labels["ann", "r7", "i7"][:2] == (pb.LABEL_PROVISIONAL, 1)
+
+
+def test_events_of_other_items_never_change_an_items_ctr() -> None:
+    stream = Stream(SETTINGS)
+    stream.send([an_event("impression", 1), an_event("click", 2, after_ms=1)])
+    before = stream.features("nobody", "i0", START_MS + 5_000)
+
+    for n in range(3, 60):
+        kind = ("impression", "click", "purchase", "visit", "view")[n % 5]
+        about = {} if kind == "visit" else {"item_id": f"other-{n % 7}"}
+        stream.send([an_event(kind, n, user=f"u{n % 3}", after_ms=n, **about)])
+    after = stream.features("nobody", "i0", START_MS + 5_000)
+
+    of_item = [i for i, name in enumerate(spec.NAMES) if name.startswith("item_")]
+    np.testing.assert_array_equal(after[of_item], before[of_item])
+
+
+def test_what_was_served_but_never_seen_is_no_negative() -> None:
+    stream = Stream(SETTINGS)
+    # A slate of two was served; only the first was on screen, and was clicked.
+    stream.send([an_event("impression", 1), an_event("click", 2, after_ms=1)])
+
+    stream.tick(START_MS + SETTINGS.conversion_window_ms + LATENESS_MS + 1)
+
+    assert list(stream.labels) == [("ann", "r0", "i0")]
+
+
+def test_rows_carry_the_offset_that_changed_them_last() -> None:
+    stream = Stream(SETTINGS)
+    stream.send([an_event("visit", 1)])
+    stream.send([an_event("visit", 2, user="bob")])
+
+    rows = dict(stream.users.rows(["ann", "bob", "nobody"]))
+
+    assert {user: int.from_bytes(row[4:12], "little") for user, row in rows.items()} == {
+        "ann": 0,
+        "bob": 1,
+    }
+
+
+def test_a_dump_that_was_altered_or_is_of_other_settings_is_refused_by_name() -> None:
+    stream = Stream(SETTINGS)
+    stream.send([an_event("visit", 1)])
+    dump = stream.users.dump()
+
+    for broken in (dump[:-1], dump[:-1] + b"x", b"", b"other"):
+        with pytest.raises(InvalidArtifact):
+            UserPartition(1, 3, SETTINGS).load(broken)
+    with pytest.raises(InvalidArtifact, match="Rebuild the state from the log"):
+        UserPartition(1, 3, FoldSettings(lateness_ms=1)).load(dump)
+
+
+def test_a_value_beyond_belief_stops_nothing() -> None:
+    stream = Stream(SETTINGS)
+    purchases = [an_event("purchase", n, value=1e9, request_id="r0") for n in range(1, 10_001)]
+
+    stream.send(purchases)
+
+    assert stream.counts["folded"] == 10_000
+
+
+def test_updates_that_were_folded_before_are_passed_over() -> None:
+    stream = Stream(SETTINGS)
+    out = stream.send([an_event("rate", 1)])
+    items = ItemPartition(0)
+    (update,) = out.updates.values()
+
+    first = items.fold_updates(update, offset=0)
+    row = items.item_rows(["i0"])
+    again = items.fold_updates(update, offset=1)
+
+    assert (first.items, again.duplicate, again.items) == ({"i0"}, True, frozenset())
+    assert items.item_rows(["i0"]) == row
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"\xff",
+        pb.FeatureUpdates(entity=["ENTITY_ITEM"], key=[1]).SerializeToString(),
+        pb.FeatureUpdates(key=[0]).SerializeToString(),
+    ],
+)
+def test_updates_that_are_none_are_refused_and_passed_over(record: bytes) -> None:
+    items = ItemPartition(0)
+
+    with pytest.raises(InvalidBatch):
+        items.fold_updates(record, offset=4)
+
+    assert items.offset == 4
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        pb.Item(updated_ms=1),
+        pb.Item(item_id="i", updated_ms=0),
+        pb.Item(item_id="i", updated_ms=1, category="c" * 65),
+        pb.Item(item_id="i", updated_ms=1, attributes={"price": float("nan")}),
+    ],
+)
+def test_an_item_that_breaks_the_contract_is_refused_by_name(item: pb.Item) -> None:
+    items = ItemPartition(0)
+
+    with pytest.raises(InvalidEvent, match="Not folded"):
+        items.fold_item(item.SerializeToString(), offset=0)
+
+    assert items.sizes()["items"] == 0

@@ -1,0 +1,218 @@
+"""The ranker and retrieval as processes, on the real Kafka and Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+import redis
+
+from deploy.local.services import Ports
+from rankstream import topics
+from rankstream.adapters.kafka import EventProducer, LogReader
+from rankstream.adapters.redis_rows import ITEM_STATE, USER_STATE, RowEncoder
+from rankstream.contracts.codec import encode_experiment
+from rankstream.features import spec
+from rankstream.pb import ranker_pb2 as pb
+from rankstream.pb import ranker_pb2_grpc
+from rankstream.pb.events_pb2 import Item, ServedSlate
+from tests.services.ranker.conftest import CHAMPION_WEIGHTS, an_experiment, item_row, user_row
+from tests.serving_artifacts import pointer, write_index, write_ranker
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).resolve().parents[3]
+ITEM_IDS = [f"i{n}" for n in range(60)]
+WAIT_S = 30.0
+
+
+@dataclass
+class System:
+    kafka: str
+    ports: Ports
+    environ: dict[str, dict[str, str]]
+    producer: EventProducer
+    folder: Path
+    stub: Any
+    http: httpx.AsyncClient
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, name: str) -> None:
+        self.processes[name] = subprocess.Popen(
+            [sys.executable, "-m", f"services.{name}"],
+            cwd=ROOT,
+            env={**os.environ, **self.environ[name]},
+            stdout=subprocess.DEVNULL,
+        )
+
+    def stop(self, name: str, number: int = signal.SIGTERM) -> int:
+        process = self.processes.pop(name)
+        process.send_signal(number)
+        return process.wait(WAIT_S)
+
+    async def publish(self, role: str, alias: str, artifact: Any) -> None:
+        await self.producer.send(
+            topics.MODELS.name, pointer(role, alias, artifact), key=f"{role}/{alias}".encode()
+        )
+
+    async def recommend(self, **fields: Any) -> pb.RankReply:
+        reply: pb.RankReply = await self.stub.Recommend(pb.RecommendRequest(user_id="u1", **fields))
+        return reply
+
+    async def until(self, holds: Callable[[pb.RankReply], bool]) -> pb.RankReply:
+        """The first reply that holds; every one before it must be an answer too."""
+        async with asyncio.timeout(WAIT_S):
+            while not holds(reply := await self.recommend()):
+                await asyncio.sleep(0.02)
+        return reply
+
+    async def ready(self, port: int) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                try:
+                    if (await self.http.get(f"http://127.0.0.1:{port}/readyz")).is_success:
+                        return
+                except httpx.TransportError:
+                    pass
+                await asyncio.sleep(0.05)
+
+
+def fill(url: str) -> None:
+    users, items = RowEncoder(USER_STATE), RowEncoder(ITEM_STATE)
+    commands = [users.hset("u1", user_row(["i1", "i2"]).tobytes())]
+    commands += [items.hset(item, item_row(n).tobytes()) for n, item in enumerate(ITEM_IDS)]
+    with redis.Redis.from_url(url) as client:
+        connection = client.connection_pool.get_connection()
+        connection.send_packed_command(commands)
+        for _ in commands:
+            connection.read_response()
+        client.connection_pool.release(connection)
+
+
+@pytest.fixture
+async def system(kafka_topics: str, clean_redis: str, tmp_path: Path) -> AsyncIterator[System]:
+    fill(clean_redis)
+    ports = Ports.free()
+    vectors = np.random.default_rng(2).normal(size=(60, 8)).astype(np.float32)
+    environ = {
+        "retrieval": {
+            "RETRIEVAL_KAFKA_URL": kafka_topics,
+            "RETRIEVAL_PORT": str(ports.retrieval),
+            "RETRIEVAL_GRPC_PORT": str(ports.retrieval_grpc),
+        },
+        "ranker": {
+            "RANKER_KAFKA_URL": kafka_topics,
+            "RANKER_REDIS_URL": clean_redis,
+            "RANKER_PORT": str(ports.ranker),
+            "RANKER_GRPC_PORT": str(ports.ranker_grpc),
+            "RANKER_RETRIEVAL_URL": f"127.0.0.1:{ports.retrieval_grpc}",
+            "RANKER_FEATURES_TIMEOUT_MS": "2000",
+            "RANKER_RETRIEVAL_TIMEOUT_MS": "2000",
+        },
+    }
+    make_stub: Any = ranker_pb2_grpc.RankerStub  # generated without types
+    async with (
+        httpx.AsyncClient() as http,
+        grpc.aio.insecure_channel(f"127.0.0.1:{ports.ranker_grpc}") as channel,
+    ):
+        producer = EventProducer(kafka_topics)
+        running = System(kafka_topics, ports, environ, producer, tmp_path, make_stub(channel), http)
+        popularity = np.arange(60, dtype=np.float32)
+        index = write_index(tmp_path / "retrieval", "index-1", ITEM_IDS, vectors, popularity)
+        await running.publish("retrieval", "champion", index)
+        await running.publish(
+            "ranker", "champion", write_ranker(tmp_path / "ranker", "m1", CHAMPION_WEIGHTS)
+        )
+        try:
+            running.start("retrieval")
+            running.start("ranker")
+            await running.ready(ports.retrieval)
+            await running.ready(ports.ranker)
+            yield running
+        finally:
+            for name in list(running.processes):
+                running.stop(name, signal.SIGKILL)
+            await producer.flush_and_close()
+
+
+async def slates(system: System) -> list[ServedSlate]:
+    reader = LogReader(system.kafka, [topics.SERVED.name])
+    found = []
+    while not reader.caught_up:
+        found += await reader.poll(1_000, 0.2)
+    await reader.close()
+    return [ServedSlate.FromString(record.value or b"") for record in found]
+
+
+async def test_every_answer_is_in_the_log_after_a_clean_stop(system: System) -> None:
+    replies = await asyncio.gather(*(system.recommend(n=5) for _ in range(40)))
+
+    code = system.stop("ranker")
+
+    logged = {slate.request_id: list(slate.item_id) for slate in await slates(system)}
+    assert code == 0
+    assert logged == {reply.request_id: list(reply.item_id) for reply in replies}
+    assert not any(reply.degraded for reply in replies)
+    assert all(not {"i1", "i2"} & set(reply.item_id) for reply in replies)
+
+
+async def test_models_experiments_and_withdrawals_take_effect_without_a_failed_request(
+    system: System,
+) -> None:
+    worst = write_ranker(system.folder / "ranker", "m2", -CHAMPION_WEIGHTS)
+    broken = write_ranker(system.folder / "ranker", "m3", CHAMPION_WEIGHTS)
+    (Path(broken.uri) / "model.onnx").write_bytes(b"altered")
+
+    await system.publish("ranker", "champion", broken)
+    await system.publish("ranker", "challenger", worst)
+    experiment = an_experiment()
+    await system.producer.send(
+        topics.EXPERIMENTS.name, encode_experiment(experiment), key=experiment.id.encode()
+    )
+    assigned = await system.until(lambda reply: reply.variant == "new")
+    control = await system.recommend(variant_overrides={"exp-1": "control"})
+    gone = Item(item_id="i7", withdrawn=True).SerializeToString()
+    await system.producer.send(topics.ITEMS.name, gone, key=b"i7")
+    without = await system.until(lambda reply: reply.candidates == 57)
+    metrics = (await system.http.get(f"http://127.0.0.1:{system.ports.ranker}/metrics")).text
+
+    assert (assigned.model_id, control.model_id) == ("m2", "m1")
+    assert "i7" not in without.item_id
+    refused = 'rankstream_follow_refused_total{code="invalid_artifact",topic="models"} 1.0'
+    assert refused in metrics
+
+
+async def test_retrieval_can_be_killed_and_started_again(system: System) -> None:
+    system.stop("retrieval", signal.SIGKILL)
+    down = await system.until(lambda reply: bool(reply.degraded))
+    system.start("retrieval")
+    up = await system.until(lambda reply: not reply.degraded)
+
+    assert list(down.degraded) == ["retrieval_unavailable"]
+    assert (len(down.item_id), down.index_id) == (10, "index-1")
+    assert up.candidates == 58
+
+
+async def test_a_past_answer_is_explained_from_redis(system: System) -> None:
+    base = f"http://127.0.0.1:{system.ports.ranker}"
+    answer = (await system.http.post(f"{base}/v1/recommend", json={"user_id": "u1"})).json()
+
+    explained = (await system.http.get(f"{base}/v1/answers/{answer['request_id']}")).json()
+
+    assert [item["item_id"] for item in explained["items"]] == answer["item_id"]
+    assert len(explained["items"][0]["contributions"]) == spec.WIDTH
+    again = await system.http.post(
+        f"{base}/v1/recommend", json={"user_id": "u1", "request_id": answer["request_id"]}
+    )
+    assert again.json() == answer
