@@ -80,9 +80,11 @@ fmt: $(STAMP) ## format, and mend what the linter can
 	$(PY) -m ruff format .
 
 .PHONY: bench
-bench: $(STAMP) ## measurements, into bench/out
-	@$(LOCAL) provision
+bench: $(STAMP) ## all measurements, into bench/out; bench-NAME: one of them
 	$(PY) -m bench $(ARGS)
+
+bench-%: $(STAMP)
+	$(PY) -m bench $*
 
 .PHONY: proto
 OUT := .

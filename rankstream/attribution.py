@@ -110,8 +110,8 @@ class _Open:
 class Attribution:
     """Open labels of one partition.
 
-    Memory: about 0.7 kB per impression of the last longest window; given at most
-    FEEDBACK_PER_LABEL_MAX feedback events each.
+    Memory: about 0.6 kB for each impression of the longest window and the lateness;
+    at most FEEDBACK_PER_LABEL_MAX feedback events each.
     """
 
     def __init__(self, *, click_window_ms: int, conversion_window_ms: int) -> None:

@@ -152,3 +152,54 @@ RANKER_LOG_QUEUE: Final = _gauge("ranker_log_queue", "Records of answers not yet
 RANKER_LOG_RECORDS: Final = _counter(
     "ranker_log_records", "Records of answers, by fate.", "topic", "fate"
 )
+
+# Features
+FRESHNESS_S: Final = (
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0, 10.0, 60.0, 3600.0
+)  # fmt: skip
+FEATURES_EVENTS: Final = _gauge(
+    "features_events", "Events since the log's start, by fate.", "stage", "fate"
+)
+FEATURES_RECORDS: Final = _counter("features_records", "Records folded and committed.", "stage")
+FEATURES_FRESHNESS_SECONDS: Final = _histogram(
+    "features_freshness_seconds",
+    "From a record's append, or its newest event, to its commit in Redis.",
+    FRESHNESS_S,
+    "stage",
+    "since",
+)
+FEATURES_COMMIT_SECONDS: Final = _histogram(
+    "features_commit_seconds", "One Redis transaction.", LATENCY_S, "stage"
+)
+FEATURES_SEND_SECONDS: Final = _histogram(
+    "features_send_seconds", "Outputs of one batch, until Kafka has them.", LATENCY_S, "stage"
+)
+FEATURES_FOLD_SECONDS: Final = _histogram(
+    "features_fold_seconds", "Fold of one batch.", LATENCY_S, "stage"
+)
+FEATURES_ROWS: Final = _counter("features_rows", "Rows written to Redis.", "stage")
+FEATURES_WATERMARK_DELAY_SECONDS: Final = _gauge(
+    "features_watermark_delay_seconds", "Watermark behind the clock.", "partition"
+)
+FEATURES_STATE: Final = _gauge("features_state", "Entries of state.", "stage", "part")
+FEATURES_TICKS: Final = _counter("features_ticks", "Ticks appended to idle partitions.")
+FEATURES_DEAD_LETTERS: Final = _counter("features_dead_letters", "Dead letters acked.", "stage")
+FEATURES_SNAPSHOTS: Final = _counter(
+    "features_snapshots", "Snapshots: saved, failed, refused at load.", "stage", "outcome"
+)
+FEATURES_REPLAYED_RECORDS: Final = _counter(
+    "features_replayed_records", "Records folded again to rebuild state.", "stage"
+)
+FEATURES_REBUILDS: Final = _counter(
+    "features_rebuilds", "Partitions whose rows were all written again, and why.", "stage", "reason"
+)
+FEATURES_RESTARTS: Final = _counter(
+    "features_restarts", "Partitions opened again after an outage.", "stage"
+)
+FEATURES_LAKE_ROWS: Final = _counter("features_lake_rows", "Rows in committed versions.", "table")
+FEATURES_LAKE_SKIPPED: Final = _counter(
+    "features_lake_skipped_records", "Records that cannot be decoded, not in the lake.", "table"
+)
+FEATURES_LAKE_FLUSH_SECONDS: Final = _histogram(
+    "features_lake_flush_seconds", "One Delta commit.", LATENCY_S, "table"
+)

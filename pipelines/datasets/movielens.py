@@ -295,6 +295,4 @@ def _number(path: Path, line: int, name: str, text: str, low: float, high: float
 
 
 def _refuse(path: Path, line: int, reason: str) -> InvalidInput:
-    return InvalidInput(
-        f"invalid_input: {path}:{line}: {reason}. Nothing was read. Mend the file."
-    )
+    return InvalidInput(f"invalid_input: {path}:{line}: {reason}. Nothing was read. Mend the file.")

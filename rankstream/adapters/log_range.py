@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from rankstream.adapters.kafka import METADATA_TIMEOUT_S, Record
+from rankstream.adapters.kafka import Record
 from rankstream.errors import Conflict, DependencyUnavailable
 
 RECORDS_PER_READ: Final = 500
 READ_TIMEOUT_S: Final = 10.0
+METADATA_TIMEOUT_S: Final = 10.0
 
 
 class PartitionLog:
@@ -25,7 +26,7 @@ class PartitionLog:
         self._partition = partition
         self._client_id = client_id
 
-    async def read(self, start: int, end: int | None = None) -> AsyncIterator[list[Record]]:
+    async def read(self, start: int, end: int | None = None) -> AsyncGenerator[list[Record], None]:
         """Records with start <= offset < end, by default the log's end as of now.
 
         Offsets that compaction has emptied are passed over.

@@ -63,7 +63,8 @@ class RedisLink:
 
     def __init__(self, url: str, *, timeout_s: float, reconnect: bool = True) -> None:
         parts = urlsplit(url)
-        assert parts.scheme == "redis" and parts.hostname, "settings check the address"
+        assert parts.scheme == "redis", "settings check the address"
+        assert parts.hostname, "settings check the address"
         self._host, self._port = parts.hostname, parts.port or DEFAULT_PORT
         self._login = _login(parts.username, parts.password, parts.path.strip("/"))
         self._timeout_s = timeout_s

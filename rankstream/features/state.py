@@ -5,8 +5,8 @@ recent actions and attributes are ordered by event time with ties broken by
 content. Tastes are exact while a user has used at most TASTES_HELD categories;
 past that the one used longest ago is forgotten.
 
-Users are never evicted here: about 1.5 kB each plus 29 bytes per recent action
-and 0.3 kB per category used. Bound the number of users per partition by partitions.
+Users are never evicted: about 1 kB each, 29 bytes per recent action and 0.25 kB
+per category used. More partitions, on more workers, are what bounds a worker's memory.
 """
 
 from __future__ import annotations

@@ -29,7 +29,9 @@ async def main(settings: ExperimentsSettings) -> None:
     experiments = Experiments(
         settings,
         producer=producer,
-        reader=lambda topic: LogReader(settings.kafka_url, [topic], client_id="experiments"),
+        reader=lambda names, offsets: LogReader(
+            settings.kafka_url, names, offsets=offsets, client_id="experiments"
+        ),
         health=health,
         metrics_of=Metrics(registry),
         now_ms=now_ms,
@@ -37,7 +39,8 @@ async def main(settings: ExperimentsSettings) -> None:
     app = FastAPI(title="rankstream experiments", routes=[*health_routes(health, registry)])
     install_errors(app)
     add_routes(app, experiments)
-    await serve(app, settings, on_stop=producer.flush_and_close, background=[experiments.follow()])
+    background = [experiments.follow(), experiments.measure()]
+    await serve(app, settings, on_stop=producer.flush_and_close, background=background)
 
 
 if __name__ == "__main__":

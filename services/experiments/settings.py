@@ -15,4 +15,5 @@ class ExperimentsSettings(ServiceSettings):
     port: int = Field(default=8005, ge=0, le=65_535)
     # Labels whose unit was not exposed wait this long, in event time, for its exposure.
     exposure_wait_ms: int = Field(default=3_600_000, gt=0)
-    records_per_poll: int = Field(default=2_000, gt=0, le=100_000)
+    # How often the metrics of /metrics are computed from the scorecards.
+    measure_every_s: float = Field(default=10.0, gt=0, le=3600)

@@ -66,9 +66,7 @@ class Fence:
     def _watch(self) -> bytes:
         return command(b"WATCH", self._key) + command(b"GET", self._key)
 
-    async def _write(
-        self, hsets: Sequence[bytes], offsets: tuple[int, ...]
-    ) -> tuple[bool, Reply]:
+    async def _write(self, hsets: Sequence[bytes], offsets: tuple[int, ...]) -> tuple[bool, Reply]:
         """One round trip: the transaction, then a new watch and what is stored now."""
         value = b" ".join([*(b"%d" % offset for offset in offsets), self._owner])
         packed = b"".join(

@@ -22,7 +22,7 @@ class FeaturesSettings(ServiceSettings):
     snapshot_every_records: int = Field(default=20_000, ge=1)
     lake: str = Field(default=".run/state/lake", min_length=1)
     lake_flush_s: float = Field(default=10.0, gt=0, le=3_600)
-    lake_flush_rows: int = Field(default=100_000, ge=1, le=10_000_000)
+    lake_flush_bytes: int = Field(default=8_000_000, ge=1, le=1_000_000_000)
 
     # What decides results. A worker started with others refuses its snapshots and replays the log.
     lateness_ms: int = Field(default=600_000, ge=0)

@@ -13,7 +13,7 @@ class SnapshotFolder:
         self._folder = Path(folder)
 
     def load(self, stage: str, partition: int) -> bytes | None:
-        """The last snapshot; None if there is none. Its content checks itself when it is unpacked."""
+        """The last snapshot, not yet checked; None if there is none."""
         try:
             return self._path(stage, partition).read_bytes()
         except FileNotFoundError:

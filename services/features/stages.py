@@ -6,9 +6,9 @@ No I/O. What a stage counts travels in its snapshot, so counts are as exact as i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Final, Protocol
+from typing import Protocol
 
 from rankstream import topics
 from rankstream.adapters.kafka import Record
@@ -19,8 +19,6 @@ from services.features import dump as dumps
 from services.features.items import Changed, ItemPartition
 from services.features.partition import Counts, FoldSettings, Outputs, UserPartition
 from services.features.records import dead_record
-
-ROWS_PER_COMMIT: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +54,33 @@ class Totals:
 class Stage(Protocol):
     """State of one partition of one stage."""
 
-    name: str
-    topics: tuple[str, ...]
     totals: Totals
     last_append_ms: int
+
+    @property
+    def name(self) -> str:
+        """Name of the stage."""
+        ...
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """What it folds, in the order of its offsets."""
+        ...
 
     def next_offsets(self) -> tuple[int, ...]:
         """Offset to go on from, of each of `topics`."""
         ...
 
     def fold(self, record: Record) -> list[Send]:
-        """Fold one record; what to send because of it."""
+        """Fold one record, whose offset is at least the next one; what to send because of it."""
         ...
 
-    def changed_rows(self) -> list[bytes]:
-        """Packed HSETs of the rows changed since the last call."""
+    def changed_rows(self, rows_max: int) -> list[bytes]:
+        """Packed HSETs of some of the rows changed and not yet taken; none are left if empty."""
         ...
 
-    def all_rows(self) -> Iterator[list[bytes]]:
-        """Packed HSETs of every row, in portions."""
+    def forget_changes(self) -> None:
+        """Take all changed rows as stored."""
         ...
 
     def newest_ms(self) -> int:
@@ -175,15 +181,12 @@ class UserStage:
         sends += [Send(topics.EVENTS_DEAD.name, value) for value in (*dead, *outputs.unmatched)]
         return sends
 
-    def changed_rows(self) -> list[bytes]:
-        changed, self._changed = self._changed, set()
-        return [self._rows.hset(*row) for row in self._state.rows(sorted(changed))]
+    def changed_rows(self, rows_max: int) -> list[bytes]:
+        users = _taken(self._changed, rows_max)
+        return [self._rows.hset(*row) for row in self._state.rows(users)]
 
-    def all_rows(self) -> Iterator[list[bytes]]:
-        users = sorted(self._state.users())
-        for start in range(0, len(users), ROWS_PER_COMMIT):
-            rows = self._state.rows(users[start : start + ROWS_PER_COMMIT])
-            yield [self._rows.hset(*row) for row in rows]
+    def forget_changes(self) -> None:
+        self._changed.clear()
 
     def newest_ms(self) -> int:
         return self._state.newest_ms
@@ -245,22 +248,17 @@ class ItemStage:
             return self._state.fold_item(value, offset=record.offset)
         return self._state.fold_updates(value, offset=record.offset)
 
-    def changed_rows(self) -> list[bytes]:
-        items, self._items = sorted(self._items), set()
-        categories, self._categories = sorted(self._categories), set()
-        return self._packed(items, categories)
-
-    def all_rows(self) -> Iterator[list[bytes]]:
-        items = sorted(self._state.items())
-        for start in range(0, len(items), ROWS_PER_COMMIT):
-            yield self._packed(items[start : start + ROWS_PER_COMMIT], [])
-        yield self._packed([], sorted(self._state.categories()))
-
-    def _packed(self, items: list[str], categories: list[str]) -> list[bytes]:
+    def changed_rows(self, rows_max: int) -> list[bytes]:
+        items = _taken(self._items, rows_max)
+        categories = _taken(self._categories, rows_max - len(items))
         return [
             *(self._item_rows.hset(*row) for row in self._state.item_rows(items)),
             *(self._category_rows.hset(*row) for row in self._state.category_rows(categories)),
         ]
+
+    def forget_changes(self) -> None:
+        self._items.clear()
+        self._categories.clear()
 
     def newest_ms(self) -> int:
         return 0
@@ -279,6 +277,14 @@ class ItemStage:
         totals, last_append_ms, state = _unpack(self._partition, self.name, snapshot)
         self._state.load(state)
         self.totals, self.last_append_ms = totals, last_append_ms
+
+
+def _taken(changed: set[str], most: int) -> list[str]:
+    if len(changed) <= most:
+        taken = sorted(changed)
+        changed.clear()
+        return taken
+    return [changed.pop() for _ in range(most)]
 
 
 def _dead(record: Record, error: InvalidInput) -> bytes:

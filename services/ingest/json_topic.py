@@ -11,10 +11,11 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaException, Message
 
 from rankstream import metrics, topics
-from rankstream.adapters.kafka import LIBRARY_LOG_LEVEL, Record
+from rankstream.adapters.kafka_client import LIBRARY_LOG_LEVEL, PASSING
+from rankstream.adapters.log_reader import Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.contracts.columns import TimeLimits
 from rankstream.contracts.ids import new_id
@@ -28,8 +29,6 @@ RECORDS_MAX = 200
 _POLL_S = 0.5
 _RETRY_QUEUE_S = 0.05
 _RETRY_LOG_S = 1.0
-# What a rebalance or a restart of the broker leaves behind; the next poll goes on.
-_PASSING = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._MAX_POLL_EXCEEDED)
 
 
 class JsonTopic:
@@ -105,7 +104,7 @@ class JsonTopic:
         messages = [first, *self._consumer.consume(RECORDS_MAX - 1, 0)]
         for message in messages:
             error = message.error()
-            if error is not None and not error.retriable() and error.code() not in _PASSING:
+            if error is not None and error.code() not in PASSING:
                 structlog.get_logger().warning("events_json_poll", reason=error.str())
         return [message for message in messages if message.error() is None]
 

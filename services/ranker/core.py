@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from structlog.contextvars import bound_contextvars
 
 from rankstream import metrics
 from rankstream.adapters.health import Health
@@ -244,20 +245,22 @@ class Ranker:
         A repeated request_id of the same user gets the kept answer, whatever else it asks, and
         logs nothing: a retry must not show up as a second slate.
         """
-        request_id = request.request_id
-        if not request_id or request.preview:
-            yield request_id or new_id(), None
-            return
-        if request_id in self._running:
+        given = request.request_id
+        if given in self._running:
             raise Conflict(
-                f"conflict: request_id {request_id!r} is being answered now. Not answered twice."
+                f"conflict: request_id {given!r} is being answered now. Not answered twice."
                 " Wait for that answer, or give another request_id."
             )
-        self._running.add(request_id)
-        try:
-            yield request_id, await self._earlier(request_id, request.user_id)
-        finally:
-            self._running.discard(request_id)
+        request_id = given or new_id()
+        with bound_contextvars(request_id=request_id):
+            if not given or request.preview:
+                yield request_id, None
+                return
+            self._running.add(request_id)
+            try:
+                yield request_id, await self._earlier(request_id, request.user_id)
+            finally:
+                self._running.discard(request_id)
 
     async def _earlier(self, request_id: str, user_id: str) -> ServedSlate | None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -61,7 +61,7 @@ class Enrichment:
 
     async def user(self, user_id: str, degraded: Degraded) -> Rows:
         """USER_ROW, shape (1,)."""
-        row = await self._read(self._store.user(user_id), degraded)
+        row = await self._read(lambda: self._store.user(user_id), degraded)
         if row is None:
             return empty_rows(1, USER_ROW)
         if not is_known(row)[0]:
@@ -72,7 +72,7 @@ class Enrichment:
         self, user_id: str, item_ids: list[str], degraded: Degraded
     ) -> tuple[Rows, Rows]:
         """USER_ROW, shape (1,), and ITEM_ROW, shape (n,)."""
-        both = await self._read(self._store.user_and_items(user_id, item_ids), degraded)
+        both = await self._read(lambda: self._store.user_and_items(user_id, item_ids), degraded)
         if both is None:
             return empty_rows(1, USER_ROW), empty_rows(len(item_ids), ITEM_ROW)
         if not is_known(both[0])[0]:
@@ -81,7 +81,7 @@ class Enrichment:
 
     async def items(self, item_ids: list[str], degraded: Degraded) -> Rows:
         """ITEM_ROW, shape (n,)."""
-        rows = await self._read(self._store.items(item_ids), degraded)
+        rows = await self._read(lambda: self._store.items(item_ids), degraded)
         return empty_rows(len(item_ids), ITEM_ROW) if rows is None else rows
 
     async def enrich(
@@ -90,7 +90,7 @@ class Enrichment:
         """The candidates with the rows of their categories and their feature vectors."""
         names, which = np.unique(rows["category"], return_inverse=True)
         texts = [name.decode(errors="replace") for name in names.tolist()]
-        read = await self._read(self._store.categories(texts), degraded)
+        read = await self._read(lambda: self._store.categories(texts), degraded)
         categories = empty_rows(len(names), CATEGORY_ROW) if read is None else read
         of_items: Rows = categories[which]
         features = (
@@ -100,10 +100,12 @@ class Enrichment:
         )
         return Enriched(item_ids, [texts[i] for i in which.tolist()], rows, of_items, features)
 
-    async def _read(self, reading: Awaitable[T], degraded: Degraded) -> T | None:
+    async def _read(self, read: Callable[[], Awaitable[T]], degraded: Degraded) -> T | None:
+        if TIMEOUT in degraded.reasons:
+            return None  # one answer waits for one deadline, not for one per read
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await reading
+                return await read()
         except (TimeoutError, DependencyUnavailable):
             degraded.add(TIMEOUT)
         except SpecMismatch as error:

@@ -40,7 +40,8 @@ class Variants:
         """The assignment that decides this answer, and whether its experiment is active.
 
         Args:
-            overrides: experiment id -> variant, as the request asks; beats assignment and status.
+            overrides: experiment id -> variant, as the request asks; beats assignment and status;
+                of several, the first by id decides.
 
         Raises:
             UnknownExperiment: an override names no experiment.

@@ -87,18 +87,22 @@ def events(draw: st.DrawFn) -> list[Event]:
 
 
 @st.composite
-def arrivals(draw: st.DrawFn, distinct: list[Event]) -> list[Event]:
-    """The events in an order that lateness allows, some of them more than once."""
-    again = draw(st.lists(st.sampled_from(distinct), max_size=4))
-    sent = [*distinct, *again]
-    jitter = draw(
+def arrivals(
+    draw: st.DrawFn, distinct: list[Event], *, delay_ms_max: int = SETTINGS.lateness_ms
+) -> list[Event]:
+    """The events as they reach the log, delayed at random, some of them more than once.
+
+    None is late unless the delay may exceed the lateness.
+    """
+    sent = [*distinct, *draw(st.lists(st.sampled_from(distinct), max_size=4))]
+    delays = draw(
         st.lists(
-            st.sampled_from((0, SETTINGS.lateness_ms)) | st.integers(0, SETTINGS.lateness_ms),
+            st.sampled_from((0, SETTINGS.lateness_ms, delay_ms_max)) | st.integers(0, delay_ms_max),
             min_size=len(sent),
             max_size=len(sent),
         )
     )
-    order = sorted(range(len(sent)), key=lambda i: (sent[i].event_time_ms + jitter[i], i))
+    order = sorted(range(len(sent)), key=lambda i: (sent[i].event_time_ms + delays[i], i))
     return [sent[i] for i in order]
 
 
@@ -131,6 +135,7 @@ def item_updates(draw: st.DrawFn) -> list[ItemUpdate]:
 @st.composite
 def logs(draw: st.DrawFn) -> Log:
     """A log with everything that may happen to one."""
-    records = draw(cut(draw(arrivals(draw(events())))))
+    delay_ms_max = draw(st.sampled_from((SETTINGS.lateness_ms, 4 * SETTINGS.lateness_ms)))
+    records = draw(cut(draw(arrivals(draw(events()), delay_ms_max=delay_ms_max))))
     restarts = draw(st.lists(st.booleans(), min_size=len(records), max_size=len(records)))
     return Log(records, restarts, draw(item_updates()))

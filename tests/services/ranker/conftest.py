@@ -131,9 +131,11 @@ class SlowStore(FakeFeatureStore):
     """Answers never while `stuck`."""
 
     stuck = False
+    waits = 0
 
     async def _wait(self) -> None:
         if self.stuck:
+            self.waits += 1
             await asyncio.Event().wait()
 
     async def user(self, user_id: str) -> Rows:

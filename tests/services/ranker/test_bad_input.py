@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -9,7 +10,7 @@ import pytest
 
 from rankstream import errors
 from rankstream.pb import ranker_pb2 as pb
-from services.ranker.app import SERVICE
+from services.ranker.app import SERVICE, methods
 from tests.services.ranker.conftest import Channels, Rig
 
 # path, fields, error, part of the message
@@ -166,14 +167,44 @@ async def test_wrong_protobuf_is_a_named_error(
     assert rig.count("ranker_requests_total", **labels) == 1
 
 
-async def test_an_expired_deadline_ends_the_call_and_serves_nothing(
+async def test_a_deadline_that_passes_ends_the_work_and_serves_nothing(
     rig: Rig, channels: Channels
 ) -> None:
+    rig.retrieval.gate = asyncio.Event()
+
     with pytest.raises(grpc.aio.AioRpcError) as late:
-        await channels.stub.Recommend(pb.RecommendRequest(user_id="u1"), timeout=1e-6)
+        await channels.stub.Recommend(pb.RecommendRequest(user_id="u1"), timeout=0.05)
+    cancelled = {"method": "recommend", "transport": "grpc", "status": "cancelled"}
+    async with asyncio.timeout(5.0):
+        while not rig.count("ranker_requests_total", **cancelled):
+            await asyncio.sleep(0.005)
 
     assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert await rig.slates() == []
+
+
+class ExpiredContext:
+    """The context of a call whose deadline has passed before it was read."""
+
+    aborted: grpc.StatusCode | None = None
+
+    def time_remaining(self) -> float:
+        return 0.0
+
+    async def abort(self, code: grpc.StatusCode, _details: str) -> None:
+        self.aborted = code
+        raise asyncio.CancelledError
+
+
+async def test_a_call_that_comes_too_late_is_not_worked_on(rig: Rig) -> None:
+    context = ExpiredContext()
+    handler: Any = methods(rig.ranker)["Recommend"]
+
+    with pytest.raises(asyncio.CancelledError):
+        await handler.unary_unary(pb.RecommendRequest(user_id="u1").SerializeToString(), context)
+
+    assert context.aborted is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert rig.retrieval.asked == []
 
 
 async def test_unknown_users_and_items_are_answered_and_named(rig: Rig, channels: Channels) -> None:

@@ -191,12 +191,13 @@ async def test_an_unknown_user_is_ranked_on_defaults(rig: Rig) -> None:
     assert rig.count("ranker_degraded_total", reason="unknown_user") == 1
 
 
-async def test_a_feature_store_that_does_not_answer_costs_its_deadline_only(rig: Rig) -> None:
+async def test_a_feature_store_that_does_not_answer_costs_one_deadline(rig: Rig) -> None:
     rig.store.stuck = True
 
     reply = await asyncio.wait_for(recommend(rig, n=5), 1.0)
 
     assert (len(reply.item_id), list(reply.degraded)) == (5, ["features_timeout"])
+    assert rig.store.waits == 1
     (slate,) = await rig.slates()
     assert (slate.user_stamp.offset, slate.item_stamp[0].offset) == (-1, -1)
 

@@ -1,0 +1,1 @@
+"""Measurements: each prints its table and keeps it in bench/out/NAME.json."""

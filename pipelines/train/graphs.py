@@ -1,0 +1,153 @@
+"""ONNX graphs of the shapes that the services load, written node by node.
+
+Ranker: features float32 [n, d] -> logit float32 [n], pctr float32 [n]; preprocessing is inside.
+Query tower: recent int64 [1, h], weight float32 [1, h] -> query float32 [1, dim].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET: Final = 17
+ML_OPSET: Final = 3
+IR_VERSION: Final = 8
+
+Floats = npt.NDArray[np.floating]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Trees:
+    """k nodes of a forest, each array of shape (k,). `left` -1 marks a leaf.
+
+    A row goes left if row[feature] < value; a leaf adds its value to the logit.
+    """
+
+    tree: Ints
+    node: Ints
+    left: Ints
+    right: Ints
+    feature: Ints
+    value: npt.NDArray[np.float32]
+    missing_left: Ints
+    base_logit: float
+
+
+def linear_graph(mean: Floats, scale: Floats, weight: Floats, bias: float) -> bytes:
+    """logit = ((features - mean) * scale) @ weight + bias; arrays of shape (d,)."""
+    nodes = [
+        helper.make_node("Sub", ["features", "mean"], ["centred"]),
+        helper.make_node("Mul", ["centred", "scale"], ["standard"]),
+        helper.make_node("MatMul", ["standard", "weight"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], ["pctr"]),
+    ]
+    constants = {"mean": mean, "scale": scale, "weight": weight, "bias": np.array([bias])}
+    return _ranker(nodes, constants, len(mean))
+
+
+def tree_graph(trees: Trees, width: int) -> bytes:
+    """logit = base_logit + the sum of one leaf per tree."""
+    leaf = trees.left < 0
+    ensemble = helper.make_node(
+        "TreeEnsembleRegressor",
+        ["features"],
+        ["sums"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        aggregate_function="SUM",
+        post_transform="NONE",
+        base_values=[trees.base_logit],
+        nodes_treeids=trees.tree.tolist(),
+        nodes_nodeids=trees.node.tolist(),
+        nodes_modes=np.where(leaf, "LEAF", "BRANCH_LT").tolist(),
+        nodes_featureids=np.where(leaf, 0, trees.feature).tolist(),
+        nodes_values=np.where(leaf, np.float32(0), trees.value).tolist(),
+        nodes_truenodeids=np.where(leaf, 0, trees.left).tolist(),
+        nodes_falsenodeids=np.where(leaf, 0, trees.right).tolist(),
+        nodes_missing_value_tracks_true=np.where(leaf, 0, trees.missing_left).tolist(),
+        target_treeids=trees.tree[leaf].tolist(),
+        target_nodeids=trees.node[leaf].tolist(),
+        target_ids=[0] * int(leaf.sum()),
+        target_weights=trees.value[leaf].tolist(),
+    )
+    nodes = [
+        ensemble,
+        helper.make_node("Reshape", ["sums", "flat"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], ["pctr"]),
+    ]
+    return _ranker(nodes, {"flat": np.array([-1])}, width)
+
+
+def tower_graph(vectors: Floats) -> bytes:
+    """query = weighted mean of the vectors of `recent`; row -1 is nothing.
+
+    Args:
+        vectors: shape (m, dim), in order of the item table.
+    """
+    m, dim = vectors.shape
+    nodes = [
+        helper.make_node("GreaterOrEqual", ["recent", "zero"], ["known"]),
+        helper.make_node("Cast", ["known"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["weight", "mask"], ["share"]),
+        helper.make_node("Max", ["recent", "zero"], ["row"]),
+        helper.make_node("Gather", ["table", "row"], ["seen"], axis=0),
+        helper.make_node("Unsqueeze", ["share", "last"], ["column"]),
+        helper.make_node("Mul", ["seen", "column"], ["weighted"]),
+        helper.make_node("ReduceSum", ["weighted", "middle"], ["sum"], keepdims=0),
+        helper.make_node("ReduceSum", ["share", "middle"], ["mass"], keepdims=1),
+        helper.make_node("Max", ["mass", "little"], ["divisor"]),
+        helper.make_node("Div", ["sum", "divisor"], ["query"]),
+    ]
+    constants = {
+        "zero": np.array(0),
+        "last": np.array([2]),
+        "middle": np.array([1]),
+        "little": np.array(1e-6),
+        "table": vectors,
+    }
+    value = helper.make_tensor_value_info
+    assert m > 0
+    return _model(
+        nodes,
+        [
+            value("recent", TensorProto.INT64, [1, "h"]),
+            value("weight", TensorProto.FLOAT, [1, "h"]),
+        ],
+        [value("query", TensorProto.FLOAT, [1, dim])],
+        constants,
+    )
+
+
+def _ranker(nodes: list[Any], constants: dict[str, npt.NDArray[Any]], width: int) -> bytes:
+    value = helper.make_tensor_value_info
+    return _model(
+        nodes,
+        [value("features", TensorProto.FLOAT, ["n", width])],
+        [value("logit", TensorProto.FLOAT, ["n"]), value("pctr", TensorProto.FLOAT, ["n"])],
+        constants,
+    )
+
+
+def _model(
+    nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: dict[str, npt.NDArray[Any]]
+) -> bytes:
+    """Floats become float32 and integers int64."""
+    initializers = [
+        numpy_helper.from_array(
+            array.astype(np.float32 if array.dtype.kind == "f" else np.int64), name
+        )
+        for name, array in constants.items()
+    ]
+    graph = helper.make_graph(nodes, "rankstream", inputs, outputs, initializer=initializers)
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    onnx.checker.check_model(model)
+    body: bytes = model.SerializeToString()
+    return body

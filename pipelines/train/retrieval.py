@@ -1,0 +1,65 @@
+"""PureSVD: item vectors from what users liked together; a query is the mean of recent items.
+
+Source: Cremonesi, Koren and Turrin, "Performance of Recommender Algorithms on Top-N Recommendation
+Tasks", RecSys 2010.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_matrix
+from scipy.sparse.linalg import svds
+
+from rankstream.errors import InvalidInput
+
+DIMENSIONS: Final = 32
+# Columns are divided by popularity to this power, so that a hit is not in every item's company.
+POPULARITY_POWER: Final = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class ItemVectors:
+    """m items: `vectors` float32, shape (m, dim); `popularity` float32, shape (m,): likes."""
+
+    item_id: tuple[str, ...]
+    vectors: npt.NDArray[np.float32]
+    popularity: npt.NDArray[np.float32]
+
+
+def fit_pure_svd(
+    item_id: tuple[str, ...],
+    user: npt.NDArray[np.int64],
+    item: npt.NDArray[np.int64],
+    *,
+    users: int,
+    seed: int,
+    dimensions: int = DIMENSIONS,
+) -> ItemVectors:
+    """Factor the user x item table of likes.
+
+    Args:
+        item_id: ids of m items; `item` holds their positions.
+        user, item: shape (n,), who liked what; repeats count once.
+
+    Raises: InvalidInput: fewer than two users or items with a like; nothing is fitted.
+    """
+    liked_items, liking_users = len(np.unique(item)), len(np.unique(user))
+    if min(liked_items, liking_users) < 2:
+        raise InvalidInput(
+            f"invalid_input: {liking_users} users like {liked_items} items (at least 2 of each)."
+            " No index was built or registered. Give a longer history."
+        )
+    table = csr_matrix((np.ones(len(user)), (user, item)), (users, len(item_id)))
+    table.data[:] = 1.0
+    popularity = np.asarray(table.sum(axis=0)).ravel()
+    damped = table.multiply(np.maximum(popularity, 1.0) ** -POPULARITY_POWER).tocsr()
+    k = min(dimensions, min(damped.shape) - 1)
+    start = np.random.default_rng(seed).normal(size=min(damped.shape))
+    _, _, components = svds(damped, k=k, v0=start)
+    vectors = np.zeros((len(item_id), dimensions), np.float32)
+    vectors[:, :k] = components.T
+    return ItemVectors(item_id, vectors, popularity.astype(np.float32))

@@ -1,0 +1,178 @@
+"""Read the log without a group: compacted topics, and aggregates that are rebuilt on start."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from rankstream.adapters.kafka_client import (
+    LIBRARY_LOG_LEVEL,
+    METADATA_TIMEOUT_S,
+    PASSING,
+    unavailable,
+)
+from rankstream.errors import Conflict, DependencyUnavailable
+
+FETCH_BYTES_MAX = 16 * 1024 * 1024
+LEADER_WAITS_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of the log; value None is a tombstone, `timestamp_ms` the broker's clock."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes
+    value: bytes | None
+
+
+class LogReader:
+    """Reads all partitions of some topics, outside any group: from their start, or from `offsets`.
+
+    For compacted topics and for aggregates that are rebuilt on start. Call `poll` from one task.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic_names: Sequence[str],
+        *,
+        offsets: Mapping[tuple[str, int], int] | None = None,
+        client_id: str = "rankstream",
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._topics = tuple(topic_names)
+        self._from = dict(offsets or {})
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "client.id": client_id,
+                # Required by the client; with assign() no group is ever joined.
+                "group.id": f"{client_id}-reader",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 50,
+                "queued.max.messages.kbytes": FETCH_BYTES_MAX // 1024,
+                "log_level": LIBRARY_LOG_LEVEL,
+            }
+        )
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="kafka-reader")
+        self._positions: dict[tuple[str, int], int] = {}
+        self._ends: dict[tuple[str, int], int] = {}
+        self._started = False
+
+    @property
+    def caught_up(self) -> bool:
+        """True once every record that was in the log at the first poll has been returned."""
+        return self._started and all(
+            self._positions[source] >= end for source, end in self._ends.items()
+        )
+
+    def positions(self) -> dict[tuple[str, int], int]:
+        """(topic, partition) -> offset of the next record to be returned."""
+        return dict(self._positions)
+
+    def lag(self) -> dict[tuple[str, int], int]:
+        """(topic, partition) -> records between the position and the end as last heard of."""
+        lags = {}
+        for source, position in self._positions.items():
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(*source), cached=True)
+            lags[source] = max(0, max(high, self._ends[source]) - position)
+        return lags
+
+    async def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        """The next records, in order within a partition; empty if none came in time.
+
+        Raises:
+            DependencyUnavailable: the cluster does not answer at the first poll, or lacks a topic.
+            Conflict: an offset to read from is no longer in the log.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._poll, max_records, timeout_s)
+
+    async def close(self) -> None:
+        """Leave the cluster."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._consumer.close)
+        self._thread.shutdown()
+
+    def _start(self) -> None:
+        try:
+            found = self._consumer.list_topics(timeout=METADATA_TIMEOUT_S).topics
+            for name in self._topics:
+                if name not in found:
+                    raise DependencyUnavailable(
+                        f"dependency_unavailable: Kafka at {self._bootstrap} has no topic {name}."
+                        " Nothing was read. Create the topics and try again."
+                    )
+                for partition in found[name].partitions:
+                    self._locate(name, partition)
+        except KafkaException as error:
+            raise unavailable(self._bootstrap, error.args[0]) from None
+        starts = {source: self._from.get(source, OFFSET_BEGINNING) for source in self._positions}
+        self._consumer.assign([TopicPartition(*source, at) for source, at in starts.items()])
+        self._started = True
+
+    def _locate(self, topic: str, partition: int) -> None:
+        place = TopicPartition(topic, partition)
+        for wait in range(LEADER_WAITS_MAX):
+            try:
+                low, high = self._consumer.get_watermark_offsets(place, timeout=METADATA_TIMEOUT_S)
+                break
+            except KafkaException as error:
+                # A topic just created, or a broker just started, has no leader for a moment.
+                if error.args[0].code() not in PASSING or wait == LEADER_WAITS_MAX - 1:
+                    raise
+                time.sleep(0.1)
+        self._ends[topic, partition] = high
+        self._positions[topic, partition] = self._from.get((topic, partition), low)
+
+    def _poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        if not self._started:
+            self._start()
+        # `consume` alone would wait for max_records or the whole timeout.
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return []
+        messages = [first]
+        if max_records > 1:
+            messages += self._consumer.consume(max_records - 1, 0)
+        return [record for message in messages if (record := self._record(message)) is not None]
+
+    def _record(self, message: Message) -> Record | None:
+        error = message.error()
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        if error is not None:
+            if error.code() == KafkaError._PARTITION_EOF and topic is not None:
+                # The end may lie beyond the last record: compaction leaves holes.
+                self._positions[topic, partition or 0] = offset or 0
+            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+                raise Conflict(
+                    f"conflict: {topic}[{partition}]: {error.str()}. The log no longer has the"
+                    " records to read from. Rebuild from the start."
+                )
+            elif error.code() not in PASSING:
+                raise unavailable(self._bootstrap, error)
+            return None
+        assert topic is not None
+        assert partition is not None
+        assert offset is not None
+        self._positions[topic, partition] = offset + 1
+        return Record(
+            topic, partition, offset, message.timestamp()[1], message.key() or b"", message.value()
+        )

@@ -1,0 +1,114 @@
+"""Fold the event log into features, labels and sessions, and keep it in the lake.
+
+In:  topics events, feature-updates, items; for the lake also labels and served.
+Out: feature rows in Redis; topics labels, sessions, feature-updates, events.dead; Delta tables.
+
+Faust brings membership, assignment and records. Everything that must be right is not left to it:
+offsets live with the state that they belong to (Redis, the lake), outputs go through an idempotent
+producer of our own, and there are no Faust tables.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import faust
+from faust.types import TP
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from rankstream import topics
+from rankstream.adapters.health import Health, health_routes
+from rankstream.adapters.kafka import Record
+from rankstream.adapters.metrics import Metrics
+from services.features.settings import FeaturesSettings
+from services.features.worker import Delivery
+from services.features.workers import Workers
+
+APP_ID: Final = "features"
+READ: Final = (topics.EVENTS, topics.FEATURE_UPDATES, topics.ITEMS, topics.LABELS, topics.SERVED)
+BUFFER_RECORDS: Final = 500
+QUIET: Final = ("faust", "aiokafka", "mode")
+
+
+def build_app(settings: FeaturesSettings, workers: Workers, loop: Any) -> faust.App:
+    """The Faust app: hands every record, and every change of the assignment, to `workers`."""
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    app = faust.App(
+        APP_ID,
+        broker=f"kafka://{settings.kafka_url}",
+        loop=loop,
+        autodiscover=False,
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        store="memory://",
+        key_serializer="raw",
+        value_serializer="raw",
+        consumer_auto_offset_reset="earliest",
+        broker_commit_interval=1.0,
+        stream_buffer_maxsize=BUFFER_RECORDS,
+        # A record that is not acknowledged at a revocation is read again by the next owner.
+        stream_wait_empty=False,
+    )
+    source = app.topic(*(topic.name for topic in READ), value_type=bytes)
+
+    @app.agent(source, name="deliver")
+    async def deliver(stream: Any) -> None:
+        async for event in stream.noack().events():
+            message = event.message
+            record = Record(
+                message.topic,
+                message.partition,
+                message.offset,
+                round(message.timestamp * 1000),
+                message.key or b"",
+                message.value,
+            )
+            await workers.deliver(Delivery(record, event.ack))
+
+    async def revoked(_app: Any, *_: Any, **__: Any) -> None:
+        await workers.release()
+
+    async def assigned(_app: Any, *arguments: Any, **_: Any) -> None:
+        known = {topic.name for topic in READ}
+        partitions: set[TP] = arguments[0]
+        await workers.assign((tp.topic, tp.partition) for tp in partitions if tp.topic in known)
+
+    signals: Any = app
+    # Weak references by default: these two would be gone at once.
+    signals.on_partitions_revoked.connect(revoked, weak=False)
+    signals.on_partitions_assigned.connect(assigned, weak=False)
+
+    return app
+
+
+def highwater_of(app: faust.App) -> Callable[[str, int], int | None]:
+    """The end of a partition's log, as Faust's consumer last heard of it."""
+
+    def highwater(topic: str, partition: int) -> int | None:
+        end = app.consumer.highwater(TP(topic, partition))
+        return None if end is None else int(end)
+
+    return highwater
+
+
+def build_http(
+    workers: Workers,
+    health: Health,
+    metrics_of: Metrics,
+    highwater: Callable[[str, int], int | None],
+) -> Starlette:
+    """/healthz, /readyz, /metrics and /v1/counts."""
+
+    async def counts(_request: Request) -> JSONResponse:
+        return JSONResponse(workers.counts(highwater))
+
+    return Starlette(
+        routes=[*health_routes(health, metrics_of.registry), Route("/v1/counts", counts)]
+    )

@@ -1,0 +1,175 @@
+"""Events produced straight to `events.json`: moved once acked, refused with their place."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from prometheus_client import CollectorRegistry
+
+from rankstream import topics
+from rankstream.adapters.kafka import EventProducer, LogReader, Record
+from rankstream.adapters.metrics import Metrics
+from rankstream.contracts.codec import decode_batch
+from rankstream.contracts.columns import TimeLimits
+from rankstream.errors import DependencyUnavailable
+from rankstream.pb import events_pb2 as pb
+from rankstream.testing import FakeEventLog
+from services.ingest.json_topic import GROUP, JsonTopic
+from services.ingest.publisher import Publisher
+from services.ingest.settings import IngestSettings
+
+NOW_MS = 1_800_000_000_000
+NOWHERE = "127.0.0.1:1"
+
+
+def a_visit(number: int, **changes: Any) -> dict[str, Any]:
+    base = {
+        "kind": "visit",
+        "event_id": str(UUID(int=number)),
+        "user_id": f"u{number}",
+        "event_time_ms": NOW_MS,
+    }
+    return base | changes
+
+
+def a_record(value: bytes | None) -> Record:
+    return Record("events.json", 3, 42, NOW_MS, b"key", value)
+
+
+@pytest.fixture
+def log() -> FakeEventLog:
+    return FakeEventLog()
+
+
+@pytest.fixture
+async def topic(log: FakeEventLog) -> JsonTopic:
+    metrics_of = Metrics(CollectorRegistry())
+    publisher = Publisher(log, IngestSettings(batch_wait_ms=1), metrics_of)
+    await publisher.locate()
+    return JsonTopic(NOWHERE, publisher=publisher, limits=TimeLimits(), metrics_of=metrics_of)
+
+
+def letters(log: FakeEventLog) -> list[pb.DeadLetter]:
+    return [pb.DeadLetter.FromString(value) for value in log.values(topics.EVENTS_DEAD.name)]
+
+
+def moved(log: FakeEventLog) -> int:
+    return sum(len(decode_batch(value)) for value in log.values(topics.EVENTS.name))
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [
+        (json.dumps(a_visit(1)).encode(), 1),
+        (json.dumps([a_visit(1), a_visit(2)]).encode(), 2),
+    ],
+)
+async def test_a_record_holds_an_event_or_an_array(
+    topic: JsonTopic, log: FakeEventLog, value: bytes, count: int
+) -> None:
+    await topic.move(a_record(value))
+
+    assert moved(log) == count
+    assert letters(log) == []
+
+
+async def test_a_bad_event_goes_to_the_dead_letters_with_the_records_bytes_and_place(
+    topic: JsonTopic, log: FakeEventLog
+) -> None:
+    value = json.dumps([a_visit(1), a_visit(2, user_id=""), {}, a_visit(4)]).encode()
+
+    await topic.move(a_record(value))
+
+    (letter,) = letters(log)
+    assert moved(log) == 2
+    assert (letter.original, letter.original_key) == (value, b"key")
+    assert (letter.topic, letter.partition, letter.offset) == ("events.json", 3, 42)
+    assert (list(letter.rows), letter.events, letter.code) == ([1, 2], 2, "invalid_event")
+
+
+@pytest.mark.parametrize("value", [b"[oops", b"oops", b"", None, b"[]"])
+async def test_a_record_that_holds_no_event_goes_whole(
+    topic: JsonTopic, log: FakeEventLog, value: bytes | None
+) -> None:
+    await topic.move(a_record(value))
+
+    (letter,) = letters(log)
+    assert letter.original == (value or b"")
+    assert letter.events == 1
+
+
+async def test_time_is_judged_by_the_brokers_clock(topic: JsonTopic, log: FakeEventLog) -> None:
+    late = a_visit(1, event_time_ms=NOW_MS + 60_001)
+
+    await topic.move(a_record(json.dumps(late).encode()))
+
+    (letter,) = letters(log)
+    assert (letter.code, letter.refused_ms) == ("event_time_out_of_range", NOW_MS)
+
+
+async def test_a_record_is_moved_again_until_the_log_acks(
+    topic: JsonTopic, log: FakeEventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.ingest.json_topic._RETRY_LOG_S", 0.01)
+    log.failure = DependencyUnavailable("dependency_unavailable: down")
+    moving = asyncio.create_task(topic.move(a_record(json.dumps(a_visit(1)).encode())))
+
+    done, _ = await asyncio.wait([moving], timeout=0.1)
+    log.failure = None
+    await moving
+
+    assert not done
+    assert moved(log) == 1
+
+
+@pytest.mark.integration
+async def test_records_are_moved_and_their_offsets_committed(kafka_topics: str) -> None:
+    metrics_of = Metrics(CollectorRegistry())
+    producer = EventProducer(kafka_topics)
+    publisher = Publisher(producer, IngestSettings(batch_wait_ms=1), metrics_of)
+    await publisher.locate()
+    far = TimeLimits(behind_ms_max=1 << 50, ahead_ms_max=1 << 50)
+    for number in range(20):
+        value = json.dumps(a_visit(number)).encode() if number else b"oops"
+        await producer.send("events.json", value, partition=number % 2)
+
+    following = asyncio.create_task(
+        JsonTopic(kafka_topics, publisher=publisher, limits=far, metrics_of=metrics_of).follow()
+    )
+    counts = await until_read(kafka_topics, {"events": 19, "events.dead": 1})
+    committed = await until_committed(kafka_topics, [10, 10])
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    await producer.flush_and_close()
+
+    assert counts == {"events": 19, "events.dead": 1}
+    assert committed == [10, 10]
+
+
+async def until_read(bootstrap: str, wanted: dict[str, int]) -> dict[str, int]:
+    reader = LogReader(bootstrap, list(wanted))
+    counts = dict.fromkeys(wanted, 0)
+    async with asyncio.timeout(30):
+        while counts != wanted:
+            for record in await reader.poll(100, 0.2):
+                value = record.value or b""
+                counts[record.topic] += len(decode_batch(value)) if record.topic == "events" else 1
+    await reader.close()
+    return counts
+
+
+async def until_committed(bootstrap: str, wanted: list[int]) -> list[int]:
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": GROUP})
+    places = [TopicPartition("events.json", partition) for partition in range(2)]
+    offsets: list[int] = []
+    async with asyncio.timeout(30):
+        while offsets != wanted:
+            found = await asyncio.to_thread(consumer.committed, places, 5.0)
+            offsets = [place.offset for place in found]
+    await asyncio.to_thread(consumer.close)
+    return offsets
