@@ -1,7 +1,7 @@
 """`python -m bench [NAME]`: measure, then print what bench/out holds.
 
-A row is {id, value, unit, spread, against, ratio, command, commit}: the figure, its spread (standard
-error), the alternative measured in the same run and the ratio to it, where there is one.
+A row is {id, value, unit, spread, against, ratio, command, commit}: the figure, its spread
+(standard error), the alternative measured in the same run and the ratio to it, if there is one.
 """
 
 from __future__ import annotations

@@ -26,9 +26,8 @@ from rankstream import topics
 from rankstream.adapters.kafka import EventProducer, LogReader
 from rankstream.client import EXPERIMENTS_URL, INGEST_URL, RANKER_TARGET, Client, SendResult
 from rankstream.contracts.codec import decode_batch, encode_batch, event_at
-from rankstream.contracts.columns import EventColumns, Kind
 from rankstream.contracts.events import Event
-from rankstream.errors import InvalidInput, NotFound, RankstreamError, UnknownKind
+from rankstream.errors import InvalidInput, NotFound, RankstreamError
 from rankstream.pb import events_pb2 as pb
 
 app = typer.Typer(no_args_is_help=True, help="Rankstream from the command line.")
@@ -385,14 +384,7 @@ def mended_record(letter: pb.DeadLetter) -> tuple[bytes, int, list[str]]:
     refused: list[str] = []
     for row in letter.rows:
         try:
-            events.append(_event(columns, row))
+            events.append(event_at(columns, row))
         except InvalidInput as error:
             refused.append(str(error))
     return encode_batch(events) if events else b"", len(events), refused
-
-
-def _event(columns: EventColumns, row: int) -> Event:
-    number = int(columns.kind[row])
-    if number not in set(Kind):
-        raise UnknownKind(f"unknown_kind: row {row} has kind {number}, which is not known here yet")
-    return event_at(columns, row)

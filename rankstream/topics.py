@@ -10,7 +10,7 @@ DAY_MS: Final = 86_400_000
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic. `retention_ms` -1 keeps for ever; a compacted topic keeps the last value of a key."""
+    """One topic. `retention_ms` -1 keeps for ever; a compacted one keeps a key's last value."""
 
     name: str
     key: str
@@ -38,7 +38,9 @@ MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 # Partition counts of a row of co-partitioned topics must stay equal:
 # events, labels, sessions (user_id); feature-updates, items (item or category).
 EVENTS: Final = Topic("events", "user_id", "ingest, any producer", "EventBatch", retention_ms=-1)
-EVENTS_JSON: Final = Topic("events.json", "user_id", "any producer", "JSON event or array of events")
+EVENTS_JSON: Final = Topic(
+    "events.json", "user_id", "any producer", "JSON event or array of events"
+)
 EVENTS_DEAD: Final = Topic(
     "events.dead", "", "ingest, features", "DeadLetter", partitions=1, retention_ms=30 * DAY_MS
 )

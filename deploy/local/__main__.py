@@ -113,10 +113,10 @@ def show_logs(system: System, name: str | None, *, follow: bool) -> int:
 def _demo(system: System, rest: list[str]) -> int:
     """The demo measures its first run from the moment that make was started."""
     # Not at the top: it imports the training libraries, which takes seconds.
-    from deploy.local import demo
+    from deploy.local.demo import main as demo
 
     started_at_s = float(os.environ.get(STARTED_AT) or time.time())
-    return demo.main(system, rest, started_at_s=started_at_s)
+    return demo(system, rest, started_at_s=started_at_s)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import grpc
 import httpx
+import numpy as np
 from rich.console import Console
 
 from deploy.local.errors import LocalError
@@ -33,7 +34,7 @@ from deploy.local.traffic import Plan, Tally, Traffic
 from deploy.local.verdict import Conservation, Measured, Skew, checks, figures, render
 from pipelines.datasets.movielens import LIKED, read_ratings
 from rankstream.contracts.experiment import Experiment, Scorecard, Variant
-from rankstream.pb.ranker_pb2_grpc import RankerStub
+from rankstream.pb.ranker_pb2 import RankReply, RecommendRequest
 from rankstream.simulation.lift import true_lift
 from rankstream.simulation.truth import Truth, fit_truth
 
@@ -45,11 +46,13 @@ FEATURES_ENVIRON: Final = {
     "FEATURES_CLICK_WINDOW_MS": "10000",
     "FEATURES_CONVERSION_WINDOW_MS": "20000",
     "FEATURES_LATENESS_MS": "3000",
+    "FEATURES_LAKE_FLUSH_S": "2",
 }
 HISTORY_TIMEOUT_S: Final = 180.0
 MODELS_TIMEOUT_S: Final = 60.0
 SETTLE_TIMEOUT_S: Final = 90.0
 JOB_TIMEOUT_S: Final = 300.0
+REQUEST_TIMEOUT_S: Final = 5.0
 SAMPLE_EVERY_S: Final = 5.0
 POLL_S: Final = 0.5
 MARKER: Final = "made-by-demo"
@@ -161,7 +164,9 @@ class _Run:
             scorecard=self._scorecard(0.05),
             strict=self._scorecard(0.01),
             truth=true_lift(
-                tally.preview_control, tally.preview_treatment, tally.preview_user
+                np.array(tally.preview_control),
+                np.array(tally.preview_treatment),
+                tally.preview_user,
             ),
             tally=tally,
             events=self._conservation(int(history["events"]), tally),
@@ -276,22 +281,28 @@ class _Run:
             planned_lift=0.1,
         )
         with httpx.Client(timeout=10.0) as client:
-            client.post(
-                self._experiments, content=experiment.model_dump_json()
-            ).raise_for_status()
+            client.post(self._experiments, content=experiment.model_dump_json()).raise_for_status()
             client.post(f"{self._experiments}/{EXPERIMENT}:start").raise_for_status()
 
     async def _live(self, truth: Truth) -> Tally:
         """Traffic, with the memory of all processes sampled beside it."""
         ports, options = self._system.ports, self._options
-        plan = Plan(
-            EXPERIMENT, CONTROL, TREATMENT, options.seed, options.seconds, options.rate
-        )
+        plan = Plan(EXPERIMENT, CONTROL, TREATMENT, options.seed, options.seconds, options.rate)
         async with (
             grpc.aio.insecure_channel(f"127.0.0.1:{ports.ranker_grpc}") as channel,
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports.ingest}", timeout=30.0) as ingest,
         ):
-            traffic = Traffic(plan, truth, ranker=RankerStub(channel), ingest=ingest)
+            call = channel.unary_unary(
+                "/rankstream.v1.Ranker/Recommend",
+                request_serializer=RecommendRequest.SerializeToString,
+                response_deserializer=RankReply.FromString,
+            )
+            traffic = Traffic(
+                plan,
+                truth,
+                recommend=lambda request: call(request, timeout=REQUEST_TIMEOUT_S),
+                ingest=ingest,
+            )
             sampler = asyncio.create_task(self._sample_memory())
             total = round(options.seconds)
             tally = await traffic.run(

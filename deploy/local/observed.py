@@ -54,7 +54,7 @@ def freshness_seen(url: str) -> Mapping[float, float]:
 
 
 def freshness_ms(before: Mapping[float, float], after: Mapping[float, float]) -> dict[str, float]:
-    """p50 and p99 between two readings, linear inside a bucket as Prometheus' histogram_quantile."""
+    """p50 and p99 between two readings, by the rule of Prometheus' histogram_quantile."""
     bounds = sorted(after)
     seen = [after[bound] - before.get(bound, 0.0) for bound in bounds]
     return {name: 1000.0 * _quantile(q, bounds, seen) for name, q in (("p50", 0.5), ("p99", 0.99))}

@@ -45,6 +45,7 @@ class Terminal:
         self._console = console
         self._began_s: dict[str, float] = {}
         self._tasks: dict[str, TaskID] = {}
+        self._told: set[str] = set()
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description:<16}"),
@@ -72,7 +73,8 @@ class Terminal:
             self._began_s[what] = time.monotonic()
             self._tasks[what] = self._bars.add_task(what, total=total)
         self._bars.update(self._tasks[what], completed=done, total=total)
-        if done == total and not self._console.is_terminal:
+        if done == total and what not in self._told and not self._console.is_terminal:
+            self._told.add(what)
             elapsed_s = time.monotonic() - self._began_s[what]
             self._console.print(f"{what}: {done}/{total} in {elapsed_s:.1f} s", highlight=False)
 

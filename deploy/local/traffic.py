@@ -10,9 +10,9 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 import httpx
@@ -20,13 +20,13 @@ import numpy as np
 
 from rankstream.contracts.ids import new_id
 from rankstream.pb import ranker_pb2
-from rankstream.pb.ranker_pb2_grpc import RankerStub
 from rankstream.simulation.attention import Buying, clicks, expected_ctr, purchases
 from rankstream.simulation.truth import Truth
 
 SLATE: Final = 10
-REQUEST_TIMEOUT_S: Final = 5.0
 SEND_TRIES: Final = 5
+
+Recommend: TypeAlias = Callable[[ranker_pb2.RecommendRequest], Awaitable[ranker_pb2.RankReply]]
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Plan:
     requests_per_s: float = 60.0
     preview_share: float = 0.2  # of requests whose slate both variants are asked for
     repeat_share: float = 0.01  # of bodies sent a second time
-    broken_share: float = 0.002  # of bodies that carry an event without a user
+    broken_share: float = 0.002  # of bodies that carry an event of no known kind
     click_delay_s: tuple[float, float] = (0.2, 3.0)
-    buying: Buying = Buying(p_purchase=0.15, delay_ms_mean=4_000.0)
+    buying: Buying = field(default_factory=lambda: Buying(p_purchase=0.15, delay_ms_mean=4_000.0))
 
 
 @dataclass
@@ -67,12 +67,12 @@ class Traffic:
     """One run of a plan against a ranker and an ingest gateway."""
 
     def __init__(
-        self, plan: Plan, truth: Truth, *, ranker: RankerStub, ingest: httpx.AsyncClient
+        self, plan: Plan, truth: Truth, *, recommend: Recommend, ingest: httpx.AsyncClient
     ) -> None:
         self.tally = Tally()
         self._plan = plan
         self._truth = truth
-        self._ranker = ranker
+        self._recommend_rpc = recommend
         self._ingest = ingest
         self._rng = np.random.default_rng(plan.seed)
 
@@ -122,13 +122,10 @@ class Traffic:
         if variant:
             request.preview = True
             request.variant_overrides[self._plan.experiment_id] = variant
-        reply: ranker_pb2.RankReply = await self._ranker.Recommend(
-            request, timeout=REQUEST_TIMEOUT_S
-        )
-        return reply
+        return await self._recommend_rpc(request)
 
     async def _preview(self, user: str) -> None:
-        """What each variant would show now, and what that is worth: the truth, free of click noise."""
+        """What each variant would show now, and what it is worth: truth without click noise."""
         variants = (self._plan.control, self._plan.treatment)
         try:
             slates = [list((await self._recommend(user, v)).item_id) for v in variants]

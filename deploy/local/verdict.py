@@ -1,4 +1,4 @@
-"""What a demo run measured: the checks that it must pass, the figures it keeps, the page it prints."""
+"""What a demo run measured: checks that it must pass, figures to keep, the page to print."""
 
 from __future__ import annotations
 
@@ -95,6 +95,7 @@ def checks(run: Measured) -> list[Check]:
     covered = low is not None and high is not None and low <= lift <= high
     events, skew, srm = run.events, run.skew, run.scorecard.srm
     failed = sum(run.tally.failed.values())
+    asked = len(run.tally.latency_s) + failed
     return [
         Check("every service was healthy", not run.unhealthy, ", ".join(run.unhealthy) or "all 8"),
         Check(
@@ -114,7 +115,7 @@ def checks(run: Measured) -> list[Check]:
             skew.skewed_features == 0 and skew.slates > 0,
             f"{skew.skewed_features} of {skew.items:,} vectors of {skew.slates:,} slates differ",
         ),
-        Check("no request failed", failed == 0, f"{failed} of {len(run.tally.latency_s) + failed:,}"),
+        Check("no request failed", failed == 0, f"{failed} of {asked:,}"),
         Check(
             f"at least {REQUESTS_PER_S_MIN:g} recommendations/s",
             run.requests_per_s >= REQUESTS_PER_S_MIN,
@@ -170,7 +171,7 @@ def figures(run: Measured, *, command: str, commit: str) -> list[dict[str, Any]]
 
 def percent(share: float | None) -> str:
     """A relative lift as people read it."""
-    return "–" if share is None else f"{100 * share:+.1f} %"
+    return "?" if share is None else f"{100 * share:+.1f} %"
 
 
 def interval(estimate: Estimate) -> str:

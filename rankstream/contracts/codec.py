@@ -24,6 +24,7 @@ from rankstream.pb import events_pb2 as pb
 from rankstream.pb import experiments_pb2
 
 EVENTS_PER_BATCH_MAX = 10_000
+KINDS = ", ".join(f"{kind.value} ({kind.name.lower()})" for kind in Kind)
 
 _TEXT_COLUMNS = (
     "user_id",
@@ -222,7 +223,10 @@ def event_at(columns: EventColumns, row: int) -> Event:
 
     Raises: InvalidEvent if the row breaks the contract.
     """
-    kind = Kind(int(columns.kind[row]))
+    number = int(columns.kind[row])
+    if number not in set(Kind):
+        raise UnknownKind(f"unknown_kind: row {row} has kind {number}. Use one of {KINDS}.")
+    kind = Kind(number)
     fields: dict[str, Any] = {
         "kind": kind.name.lower(),
         "event_id": str(UUID(bytes=columns.event_id[16 * row : 16 * row + 16])),

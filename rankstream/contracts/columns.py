@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from math import isfinite
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +90,8 @@ def refuse(columns: EventColumns, *, append_time_ms: int, limits: TimeLimits) ->
     `append_time_ms` is the broker's clock when the record was appended, so that
     a replay refuses exactly what the first reading refused.
     """
+    if _is_clean(columns, append_time_ms, limits):
+        return []
     kind, strings = columns.kind, columns.strings
     blank = np.fromiter((not s for s in strings), bool, len(strings))
     long_id = np.fromiter((len(s) > ID_BYTES_MAX for s in strings), bool, len(strings))
@@ -151,6 +154,45 @@ def refuse(columns: EventColumns, *, append_time_ms: int, limits: TimeLimits) ->
 
 def _over(text: str, bytes_max: int) -> bool:
     return 4 * len(text) > bytes_max and len(text.encode()) > bytes_max
+
+
+def _is_clean(columns: EventColumns, append_time_ms: int, limits: TimeLimits) -> bool:
+    """True only if no row breaks a rule: whole columns at once, which takes a tenth of the time.
+
+    False says nothing: the rules themselves decide then.
+    """
+    text = "".join(columns.strings)
+    if not text.isascii() or max(map(len, columns.strings)) > CATEGORY_BYTES_MAX:
+        return False
+    kinds, times = columns.kind.tolist(), columns.event_time_ms.tolist()
+    positions, values = columns.position.tolist(), columns.value.tolist()
+    present = set(kinds)
+    if not (
+        present <= _ORDINARY_KINDS
+        and columns.strings.count("") == 1
+        and min(times) > 0
+        and max(times) - append_time_ms <= limits.ahead_ms_max
+        and append_time_ms - min(times) <= limits.behind_ms_max
+        and min(positions) >= 0
+        and max(positions) < POSITION_MAX
+        and isfinite(sum(values))
+        and 0 <= min(values)
+        and max(values) <= VALUE_MAX
+        and 0 not in columns.user_id.tolist()
+    ):
+        return False
+    items, requests = columns.item_id.tolist(), columns.request_id.tolist()
+    if present <= _FEEDBACK_KINDS:
+        return 0 not in items and 0 not in requests
+    return not any(
+        (not item and kind in _ITEM_KINDS) or (not request and kind in _FEEDBACK_KINDS)
+        for kind, item, request in zip(kinds, items, requests, strict=True)
+    )
+
+
+_ORDINARY_KINDS = frozenset(map(int, Kind)) - {int(Kind.TICK)}
+_ITEM_KINDS = frozenset(map(int, ITEM_KINDS))
+_FEEDBACK_KINDS = frozenset(map(int, FEEDBACK_KINDS))
 
 
 def _describe(columns: EventColumns, row: int) -> str:

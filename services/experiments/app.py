@@ -17,7 +17,7 @@ from prometheus_client import Gauge
 from pydantic import ValidationError
 
 from rankstream import metrics, topics
-from rankstream.adapters.follow import POLL_S, RECORDS_PER_POLL, Reader, follow
+from rankstream.adapters.follow import POLL_S, RECORDS_PER_POLL, follow
 from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import EventProducer, LogReader, Record
 from rankstream.adapters.metrics import Metrics
@@ -145,7 +145,10 @@ class Experiments:
         return self._board.experiment(experiment_id)
 
     def scorecard(self, experiment_id: str, *, alpha: float) -> Scorecard:
-        """The scorecard as of the log. Raises: UnknownExperiment, Conflict for a draft, NotReady."""
+        """The scorecard as of the log.
+
+        Raises: UnknownExperiment, NotReady; Conflict if it was never started.
+        """
         self._check_ready()
         # Here too, so that what is said to wait depends on the log and not on when it was read.
         self._board.expire(self._settings.exposure_wait_ms)

@@ -32,6 +32,7 @@ from services.features.workers import Workers
 APP_ID: Final = "features"
 READ: Final = (topics.EVENTS, topics.FEATURE_UPDATES, topics.ITEMS, topics.LABELS, topics.SERVED)
 BUFFER_RECORDS: Final = 500
+HEARTBEATS_PER_SESSION: Final = 4
 QUIET: Final = ("faust", "aiokafka", "mode")
 
 
@@ -52,6 +53,8 @@ def build_app(settings: FeaturesSettings, workers: Workers, loop: Any) -> faust.
         value_serializer="raw",
         consumer_auto_offset_reset="earliest",
         broker_commit_interval=1.0,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / HEARTBEATS_PER_SESSION,
         stream_buffer_maxsize=BUFFER_RECORDS,
         # A record that is not acknowledged at a revocation is read again by the next owner.
         stream_wait_empty=False,

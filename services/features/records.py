@@ -17,7 +17,6 @@ from rankstream.sessions import ClosedSession
 UNMATCHED_CODE = "unmatched"
 _SOURCE = "features"
 _PROTOBUF = "application/x-protobuf"
-_UINT32 = (1 << 32) - 1
 
 
 def _dictionary() -> tuple[dict[str, int], Callable[[str], int]]:
@@ -54,10 +53,7 @@ def encode_labels(
 
 
 def encode_updates(deltas: Sequence[Delta], *, partition: int, offset: int) -> bytes:
-    """FeatureUpdates of one source record for one target partition.
-
-    Impressions and clicks may be taken back: counts are modulo 2**32.
-    """
+    """FeatureUpdates of one source record for one target partition."""
     known, number = _dictionary()
     entity, key, times, impressions, clicks, views, purchases, value, ratings, rating = zip(
         *deltas, strict=True
@@ -68,8 +64,8 @@ def encode_updates(deltas: Sequence[Delta], *, partition: int, offset: int) -> b
         entity=entity,
         key=[number(text) for text in key],
         event_time_ms=times,
-        impressions=[count & _UINT32 for count in impressions],
-        clicks=[count & _UINT32 for count in clicks],
+        impressions=impressions,
+        clicks=clicks,
         views=views,
         purchases=purchases,
         value_micros=value,
@@ -123,7 +119,7 @@ def _columns(updates: pb.FeatureUpdates) -> tuple[Sequence[int], ...]:
 
 
 def deltas_of(updates: pb.FeatureUpdates) -> Iterator[Delta]:
-    """Rows of a decoded record; counts stay modulo 2**32."""
+    """Rows of a decoded record."""
     strings = list(updates.strings)
     for entity, key, *amounts in zip(*_columns(updates), strict=True):
         yield (entity, strings[key], *amounts)

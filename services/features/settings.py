@@ -39,6 +39,8 @@ class FeaturesSettings(ServiceSettings):
     inbox_records: int = Field(default=400, ge=1, le=100_000)
     # A partition without records for so long has its watermark moved by a tick.
     idle_ms: int = Field(default=2_000, ge=100, le=600_000)
+    # A worker not heard of for so long loses its partitions; brokers allow 6 s and more by default.
+    session_timeout_s: float = Field(default=10.0, ge=1, le=300)
     dead_share_max: float = Field(default=0.5, gt=0, le=1)
     dead_window_events: int = Field(default=10_000, ge=1)
 

@@ -1,0 +1,137 @@
+"""What the log says, computed in one process and one thread: what the service must arrive at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rankstream import topics
+from rankstream.adapters.kafka import Record
+from rankstream.adapters.log_range import PartitionLog
+from rankstream.contracts.codec import decode_batch
+from rankstream.contracts.high_water import HighWater
+from rankstream.errors import InvalidBatch
+from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows
+from rankstream.pb import events_pb2 as pb
+from services.features.items import ItemPartition
+from services.features.partition import FoldSettings, UserPartition
+
+Label = tuple[int, int, int, int]  # status, clicked, purchased, value_micros
+
+
+def read_log(bootstrap: str, topic: topics.Topic) -> dict[int, list[Record]]:
+    """Every record of a topic, by partition."""
+
+    async def read(partition: int) -> list[Record]:
+        log = PartitionLog(bootstrap, topic.name, partition, client_id="test")
+        return [record async for portion in log.read(0) for record in portion]
+
+    async def every() -> dict[int, list[Record]]:
+        return {partition: await read(partition) for partition in range(topic.partitions)}
+
+    return asyncio.run(every())
+
+
+@dataclass
+class Expected:
+    """Rows by id, stamps blanked where they depend on repeated sends; labels by key."""
+
+    users: dict[str, bytes] = field(default_factory=dict)
+    items: dict[str, bytes] = field(default_factory=dict)
+    categories: dict[str, bytes] = field(default_factory=dict)
+    labels: dict[tuple[str, str, str], Label] = field(default_factory=dict)
+    sessions: set[bytes] = field(default_factory=set)
+    late: int = 0
+    duplicates: int = 0
+
+
+def expected(bootstrap: str, settings: FoldSettings) -> Expected:
+    """Fold the whole log."""
+    out = Expected()
+    stage2 = {p: ItemPartition(p) for p in range(topics.FEATURE_UPDATES.partitions)}
+    offsets = dict.fromkeys(stage2, 0)
+    batches = []
+    for partition, records in read_log(bootstrap, topics.EVENTS).items():
+        state = UserPartition(partition, len(stage2), settings)
+        users: set[str] = set()
+        for record in records:
+            try:
+                columns = decode_batch(record.value or b"")
+            except InvalidBatch:
+                state.skip(record.offset)
+                continue
+            outputs = state.fold(
+                columns,
+                offset=record.offset,
+                append_time_ms=record.timestamp_ms,
+                original=record.value or b"",
+            )
+            users |= outputs.changed_users
+            out.late += outputs.counts.late
+            out.duplicates += outputs.counts.duplicates
+            out.sessions |= set(outputs.sessions)
+            if outputs.label_batch is not None:
+                batches.append(outputs.label_batch)
+            for target, update in outputs.updates.items():
+                stage2[target].fold_updates(update, offset=offsets[target])
+                offsets[target] += 1
+        out.users |= dict(state.rows(users))
+    out.labels = labels_of(batches)
+    for partition, records in read_log(bootstrap, topics.ITEMS).items():
+        for record in records:
+            stage2[partition].fold_item(record.value or b"", offset=record.offset)
+    items, categories = keys_of(bootstrap)
+    for state2 in stage2.values():
+        out.items |= {key: unstamped(row, ITEM_ROW) for key, row in state2.item_rows(items)}
+        out.categories |= {
+            key: unstamped(row, CATEGORY_ROW) for key, row in state2.category_rows(categories)
+        }
+    return out
+
+
+def labels_of(batches: Iterable[bytes]) -> dict[tuple[str, str, str], Label]:
+    """Labels after all changes, as a reader arrives at them: repeated records are skipped."""
+    mark, labels = HighWater(), {}
+    for raw in batches:
+        batch = pb.LabelBatch.FromString(raw)
+        if not mark.advance(batch.source_partition, batch.source_offset):
+            continue
+        for row in range(len(batch.user_id)):
+            key = (
+                batch.strings[batch.user_id[row]],
+                batch.strings[batch.request_id[row]],
+                batch.strings[batch.item_id[row]],
+            )
+            labels[key] = (
+                batch.new_status[row],
+                batch.new_clicked[row],
+                batch.new_purchased[row],
+                batch.new_value_micros[row],
+            )
+    return labels
+
+
+def keys_of(bootstrap: str) -> tuple[set[str], set[str]]:
+    """Items and categories that any update names."""
+    items: set[str] = set()
+    categories: set[str] = set()
+    for records in read_log(bootstrap, topics.FEATURE_UPDATES).values():
+        for record in records:
+            updates = pb.FeatureUpdates.FromString(record.value or b"")
+            for entity, key in zip(updates.entity, updates.key, strict=True):
+                of_item = entity == pb.FeatureUpdates.ENTITY_ITEM
+                (items if of_item else categories).add(updates.strings[key])
+    return items, categories
+
+
+def unstamped(row: bytes | Rows, dtype: np.dtype[np.void]) -> bytes:
+    """The row without its stamp, which tells apart equal states reached through repeated sends."""
+    rows = np.array(row if isinstance(row, np.ndarray) else np.frombuffer(row, dtype))
+    rows["offset"] = rows["items_offset"] = rows["partition"] = 0
+    return rows.tobytes()
+
+
+__all__ = ["CATEGORY_ROW", "ITEM_ROW", "USER_ROW", "expected", "labels_of", "read_log", "unstamped"]

@@ -1,0 +1,236 @@
+"""The whole service on a real Kafka and Redis: kills, repeats, bad input, fences."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from rankstream import topics
+from rankstream.adapters.kafka import EventProducer
+from rankstream.adapters.redis_rows import CATEGORY_STATE, ITEM_STATE
+from rankstream.adapters.redis_store import RedisFeatureStore
+from rankstream.contracts.codec import encode_batch
+from rankstream.contracts.events import Click, Event, Impression, Purchase
+from rankstream.contracts.ids import new_id, partition_of
+from rankstream.pb import events_pb2 as pb
+from services.features.lake_rows import TICK
+from services.features.partition import FoldSettings
+from tests.services.features.embedded_service import Service
+from tests.services.features.log_reference import (
+    Expected,
+    expected,
+    keys_of,
+    labels_of,
+    read_log,
+    unstamped,
+)
+
+pytestmark = pytest.mark.integration
+
+SETTINGS = FoldSettings(lateness_ms=2_000, click_window_ms=5_000, conversion_window_ms=10_000)
+PARTITIONS = topics.EVENTS.partitions
+USERS = [f"user-{number}" for number in range(60)]
+NewService = Callable[..., Service]
+
+
+def a_slate(user: str, rng: random.Random, now_ms: int) -> list[Event]:
+    """Impressions of one request, some clicks, now and then a purchase."""
+    request, events = new_id(), list[Event]()
+    for position in range(5):
+        about = {
+            "user_id": user,
+            "request_id": request,
+            "item_id": f"item-{rng.randrange(40)}-{position}",
+            "category": f"category-{rng.randrange(5)}",
+        }
+        events.append(
+            Impression(event_id=new_id(), event_time_ms=now_ms, position=position, **about)
+        )
+        if rng.random() < 0.3:
+            events.append(Click(event_id=new_id(), event_time_ms=now_ms + 5, **about))
+            if rng.random() < 0.3:
+                events.append(
+                    Purchase(event_id=new_id(), event_time_ms=now_ms + 9, value=9.5, **about)
+                )
+    return events
+
+
+def traffic(records: int, seed: int) -> list[tuple[int, bytes]]:
+    """(partition, record), with one record in ten sent twice."""
+    rng, now_ms = random.Random(seed), time.time_ns() // 1_000_000
+    out = []
+    for number in range(records):
+        user = rng.choice(USERS)
+        partition = partition_of(user, PARTITIONS)
+        record = (partition, encode_batch(a_slate(user, rng, now_ms + number)))
+        out += [record] * (2 if rng.random() < 0.1 else 1)
+    return out
+
+
+def produce(bootstrap: str, records: Sequence[tuple[int, bytes]]) -> None:
+    async def send() -> None:
+        producer = EventProducer(bootstrap)
+        await asyncio.gather(
+            *(producer.send(topics.EVENTS.name, value, partition=p) for p, value in records)
+        )
+        await producer.flush_and_close()
+
+    asyncio.run(send())
+
+
+def end(bootstrap: str) -> int:
+    return sum(len(records) for records in read_log(bootstrap, topics.EVENTS).values())
+
+
+def settled(counts: dict[str, object]) -> bool:
+    return (
+        counts["events_lag"] == counts["updates_lag"] == 0
+        and counts["open_labels"] == 0
+        and counts["open_sessions"] == 0
+    )
+
+
+def differences(bootstrap: str, redis_url: str, want: Expected) -> list[str]:
+    """What in Redis and in `labels` and `sessions` is not as the log has it."""
+    items, categories = sorted(want.items), sorted(want.categories)
+
+    async def found() -> tuple[dict[str, bytes], list[bytes], list[bytes]]:
+        store = RedisFeatureStore(redis_url, timeout_s=5)
+        users = {user: (await store.user(user)).tobytes() for user in sorted(want.users)}
+        item_rows = [unstamped(row, ITEM_STATE.dtype) for row in await store.items(items)]
+        category_rows = [
+            unstamped(row, CATEGORY_STATE.dtype) for row in await store.categories(categories)
+        ]
+        await store.close()
+        return users, item_rows, category_rows
+
+    users, item_rows, category_rows = asyncio.run(found())
+    wrong = [f"user {user}" for user, row in want.users.items() if users[user] != row]
+    wrong += [f"item {i}" for i, row in zip(items, item_rows, strict=True) if row != want.items[i]]
+    wrong += [
+        f"category {c}"
+        for c, row in zip(categories, category_rows, strict=True)
+        if row != want.categories[c]
+    ]
+    sent = read_log(bootstrap, topics.LABELS)
+    labels = labels_of(record.value or b"" for records in sent.values() for record in records)
+    if labels != want.labels:
+        wrong.append(f"labels: {len(labels)} of {len(want.labels)}")
+    closed = read_log(bootstrap, topics.SESSIONS)
+    sessions = {record.value for records in closed.values() for record in records}
+    if sessions != want.sessions:
+        wrong.append(f"sessions: {len(sessions)} of {len(want.sessions)}")
+    return wrong
+
+
+def test_kills_repeats_and_a_second_worker_change_nothing(
+    new_service: NewService, kafka_topics: str, clean_redis: str, tmp_path: Path
+) -> None:
+    first = new_service(SNAPSHOT_EVERY_S="1", SESSION_GAP_MS="3000")
+    second = new_service(SNAPSHOT_EVERY_S="1", SESSION_GAP_MS="3000")
+    records = traffic(600, seed=11)
+    first.start()
+    produce(kafka_topics, records[:200])
+    first.wait(lambda counts: counts["events"] > 0)
+    produce(kafka_topics, records[200:400])
+    first.kill()
+    second.start()
+    first.start()
+    produce(kafka_topics, records[400:])
+    first.wait(lambda counts: counts["events"] > 0)
+    first.kill()
+
+    second.wait(lambda counts: len(counts["partitions"]) == PARTITIONS and settled(counts), 90)
+    counts = second.counts()
+    assert second.stop() == 0
+
+    events = read_log(kafka_topics, topics.EVENTS)
+    ticks_aside = sum(len(pb.EventBatch.FromString(raw).kind) for _, raw in records)
+    want = expected(kafka_topics, FoldSettings(**{**vars(SETTINGS), "session_gap_ms": 3_000}))
+    assert differences(kafka_topics, clean_redis, want) == []
+    assert want.duplicates > 0
+    assert counts["events"] == ticks_aside
+    assert counts["duplicates"] == want.duplicates
+    assert counts["folded"] + counts["duplicates"] + counts["late"] == ticks_aside
+    lake = DeltaTable(str(tmp_path / "lake" / "events")).to_pyarrow_table()
+    places = set(
+        zip(*(lake[name].to_pylist() for name in ("partition", "offset", "row")), strict=True)
+    )
+    assert len(places) == lake.num_rows == ticks_aside + lake["kind"].to_pylist().count(TICK)
+    in_log = {(partition, r.offset) for partition, log in events.items() for r in log}
+    assert {place[:2] for place in places} == in_log
+
+
+def test_bad_records_go_to_the_dead_letters_and_the_rest_is_folded(
+    new_service: NewService, kafka_topics: str, clean_redis: str
+) -> None:
+    service = new_service(SESSION_GAP_MS="3000")
+    rng, now_ms = random.Random(3), time.time_ns() // 1_000_000
+    slate = a_slate("user-1", rng, now_ms)
+    far = Impression(
+        event_id=new_id(),
+        user_id="user-1",
+        request_id="r",
+        item_id="far-item",
+        event_time_ms=now_ms + 86_400_000,
+        position=0,
+    )
+    partition = partition_of("user-1", PARTITIONS)
+    garbage, mixed = b"\xff\x00 not a batch", encode_batch([*slate, far])
+    service.start()
+
+    produce(kafka_topics, [(partition, garbage), (partition, mixed)])
+    service.wait(lambda counts: counts["events"] == len(slate) + 2 and counts["updates_lag"] == 0)
+
+    counts = service.counts()
+    (dead,) = read_log(kafka_topics, topics.EVENTS_DEAD).values()
+    letters = [pb.DeadLetter.FromString(record.value or b"") for record in dead]
+    assert [(letter.code, letter.original) for letter in letters] == [
+        ("invalid_batch", garbage),
+        ("event_time_out_of_range", mixed),
+    ]
+    assert list(letters[1].rows) == [len(slate)]
+    assert (counts["folded"], counts["refused"]) == (len(slate), 2)
+    assert counts["partitions"][str(partition)]["watermark_ms"] <= now_ms
+    items, _ = keys_of(kafka_topics)
+    assert "far-item" not in items
+
+
+def test_redis_that_lost_its_data_is_written_again(
+    new_service: NewService, kafka_topics: str, clean_redis: str
+) -> None:
+    import redis
+
+    service = new_service(SESSION_GAP_MS="3000")
+    records = traffic(60, seed=5)
+    service.start()
+    produce(kafka_topics, records)
+    service.wait(lambda counts: counts["events"] > 0 and settled(counts))
+    assert service.stop() == 0
+
+    with redis.Redis.from_url(clean_redis) as client:
+        client.flushall()
+    service.start()
+    service.wait(settled)
+
+    metrics = service.get("/metrics")
+    assert metrics is not None
+    assert 'rebuilds_total{reason="redis_lost_rows",stage="users"}' in metrics.text
+    want = expected(kafka_topics, FoldSettings(**{**vars(SETTINGS), "session_gap_ms": 3_000}))
+    assert differences(kafka_topics, clean_redis, want) == []
+
+
+def test_a_poisoned_stream_stops_the_service(new_service: NewService, kafka_topics: str) -> None:
+    service = new_service(DEAD_SHARE_MAX="0.1", DEAD_WINDOW_EVENTS="10")
+    service.start()
+
+    produce(kafka_topics, [(0, b"poison")] * 20)
+
+    assert service.wait_exit(60) != 0
+    assert "too_many_dead_letters" in service.log.read_text()
