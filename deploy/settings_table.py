@@ -1,4 +1,6 @@
-"""Write docs/settings.md from the settings classes: `python -m deploy.settings_table > docs/settings.md`.
+"""Write docs/settings.md from the settings classes.
+
+    python -m deploy.settings_table > docs/settings.md
 
 What a setting does stands, in this order, in its `Field(description=...)`, in MEANINGS, or in the
 comment right above it. MEANINGS is for what a comment at the field would only repeat, and for
@@ -26,7 +28,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 HEAD: Final = """\
 # Settings
 
-Written by `python -m deploy.settings_table > docs/settings.md` from the settings classes; do not edit.
+Written by `python -m deploy.settings_table > docs/settings.md`; do not edit.
 
 A service reads these environment variables once, when it starts. An unknown variable with its
 prefix and a value that is not allowed are refused by name. `python -m services.<name>
@@ -71,12 +73,17 @@ def settings_of(service: str) -> list[Setting]:
         and value.__module__ == module.__name__
     ]
     assert len(found) == 1, f"services/{service}/settings.py has {len(found)} settings classes"
-    comments = _comments(ServiceSettings) | _comments(found[0])
-    own = set(found[0].__annotations__)
-    fields = sorted(found[0].model_fields.items(), key=lambda field: field[0] not in own)
+    return rows_of(service, module.PREFIX, found[0])
+
+
+def rows_of(service: str, prefix: str, cls: type[ServiceSettings]) -> list[Setting]:
+    """The settings of a class, its own fields first."""
+    comments = _comments(ServiceSettings) | _comments(cls)
+    own = set(cls.__annotations__)
+    fields = sorted(cls.model_fields.items(), key=lambda field: field[0] not in own)
     return [
         Setting(
-            variable=f"{module.PREFIX}{name.upper()}",
+            variable=f"{prefix}{name.upper()}",
             default=_default(name, field),
             allowed=_allowed(field),
             meaning=_meaning(service, name, field, comments),
@@ -185,10 +192,14 @@ MEANINGS: Final[Mapping[str, str]] = {
     "ingest.clock_skew_ms_max": "An event further ahead of the clock is refused.",
     "ingest.event_age_ms_max": "An event older than this is refused.",
     "ingest.body_bytes_max": "A larger request body is refused with 413.",
-    "ingest.queue_events_max": "Events that wait for Kafka's ack; above it requests get 503. At least one full request.",
+    "ingest.queue_events_max": (
+        "Events that wait for Kafka's ack; above it requests get 503. At least one full request."
+    ),
     "ingest.batch_events_max": "Events in one record at most.",
     "ingest.batch_wait_ms": "An event waits this long for others to share its record.",
-    "ingest.delivery_timeout_s": "A record without Kafka's ack for this long has failed, and its request with it.",
+    "ingest.delivery_timeout_s": (
+        "A record without Kafka's ack for this long has failed, and its request with it."
+    ),
     "features.redis_timeout_s": "Redis that does not answer for this long counts as gone.",
     "features.snapshots": "Folder of the state snapshots.",
     "features.snapshot_every_s": "A snapshot is written this often.",
@@ -196,12 +207,23 @@ MEANINGS: Final[Mapping[str, str]] = {
     "features.lake": "Folder of the lake, Parquet by date and hour.",
     "features.lake_flush_s": "Rows wait this long in memory before they are written to the lake.",
     "features.lake_flush_bytes": "Rows of more bytes are written to the lake at once.",
-    "features.lateness_ms": "The watermark runs this far behind the newest event; results change with it.",
-    "features.click_window_ms": "Attribution window from impression to click, end included; labels change with it.",
-    "features.conversion_window_ms": "Attribution window from impression to purchase, end included; labels change with it.",
+    "features.lateness_ms": (
+        "The watermark runs this far behind the newest event; results change with it."
+    ),
+    "features.click_window_ms": (
+        "Attribution window from impression to click, end included; labels change with it."
+    ),
+    "features.conversion_window_ms": (
+        "Attribution window from impression to purchase, end included; labels change with it."
+    ),
     "features.session_gap_ms": "A pause longer than this ends a session; sessions change with it.",
-    "features.dedupe_ms": "Event ids are remembered this long behind the watermark, so that duplicates change nothing.",
-    "features.clock_skew_ms_max": "An event further ahead of its append time becomes a dead letter.",
+    "features.dedupe_ms": (
+        "Event ids are remembered this long behind the watermark, so that duplicates change "
+        "nothing."
+    ),
+    "features.clock_skew_ms_max": (
+        "An event further ahead of its append time becomes a dead letter."
+    ),
     "features.event_age_ms_max": "An event further behind its append time becomes a dead letter.",
     "features.batch_records": "Records that are folded and committed together at most.",
     "features.inbox_records": "Records read ahead of the fold, per partition, at most.",
@@ -218,8 +240,12 @@ MEANINGS: Final[Mapping[str, str]] = {
     "ranker.n_max": "Items in the answer to a Recommend request at most.",
     "ranker.items_max": "Items to be ranked in a Rank request at most.",
     "ranker.candidates": "Candidates asked of retrieval.",
-    "ranker.features_timeout_ms": "Redis has this long; then features are defaults and the reply says so.",
-    "ranker.retrieval_timeout_ms": "Retrieval has this long; then candidates are popular items and the reply says so.",
+    "ranker.features_timeout_ms": (
+        "Redis has this long; then features are defaults and the reply says so."
+    ),
+    "ranker.retrieval_timeout_ms": (
+        "Retrieval has this long; then candidates are popular items and the reply says so."
+    ),
     "ranker.inflight_max": "Requests in flight; above it they are refused.",
     "ranker.log_delivery_timeout_s": "Kafka has this long to ack the record of an answer.",
     "ranker.answer_ttl_s": "An answer can be explained for this long.",
@@ -233,16 +259,22 @@ MEANINGS: Final[Mapping[str, str]] = {
     "monitor.slates_max": "Slates that wait for labels at most.",
     "monitor.early_labels_max": "Labels that wait for their slate at most.",
     "monitor.models_max": "Models watched at most; the oldest goes.",
-    "monitor.observations_min": "With fewer observations a drift or calibration check is inconclusive.",
-    "monitor.expected_clicks_min": "With fewer expected clicks, observed over expected is inconclusive.",
+    "monitor.observations_min": (
+        "With fewer observations a drift or calibration check is inconclusive."
+    ),
+    "monitor.expected_clicks_min": (
+        "With fewer expected clicks, observed over expected is inconclusive."
+    ),
     "monitor.drift_alpha": "Drift must be significant at this level to alarm.",
-    "monitor.psi_max": "Drift must be larger than this, too (population stability index).",
+    "monitor.psi_max": (
+        "Drift must be larger than this, too: population stability index above what chance gives."
+    ),
     "monitor.observed_expected_tolerance": "Observed over expected clicks may be this far from 1.",
     "monitor.observed_expected_z_max": "It must also be this many standard errors from 1 to alarm.",
-    "monitor.ece_max": "Expected calibration error at most.",
+    "monitor.ece_max": "Expected calibration error above what chance gives, at most.",
     "monitor.degraded_max": "Share of degraded answers at most.",
-    "monitor.served_delay_ms_p99_max": "p99 of the time from serving to the record in the log at most.",
-    "monitor.label_delay_ms_p99_max": "p99 of the time from an impression to its label in the log at most.",
+    "monitor.served_delay_ms_p99_max": "From serving to the record in the log, p99 at most.",
+    "monitor.label_delay_ms_p99_max": "From an impression to its label in the log, p99 at most.",
     "monitor.group_lag_records_max": "Records that a watched consumer group may be behind.",
 }
 

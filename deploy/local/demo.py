@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -198,6 +199,7 @@ class _Run:
         done = subprocess.run(
             command,
             cwd=self._system.root,
+            env={**os.environ, **FEATURES_ENVIRON},
             capture_output=True,
             text=True,
             timeout=JOB_TIMEOUT_S,
@@ -345,7 +347,9 @@ class _Run:
             "--sample",
             str(SKEW_SLATES),
         )
-        return Skew(found["slates"], found["items"], found["skewed_features"])
+        return Skew(
+            found["slates"], found["items"], found["skewed_features"], found["unverifiable"]
+        )
 
     def _scorecard(self, alpha: float) -> Scorecard:
         answer = httpx.get(

@@ -44,6 +44,7 @@ class Skew:
     slates: int
     items: int
     skewed_features: int
+    unverifiable: int  # slates whose records the log no longer has
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,9 @@ def checks(run: Measured) -> list[Check]:
         Check("sample ratio fits the weights", srm.verdict == "pass", f"p = {srm.p_value:.3f}"),
         Check(
             "served features equal their recomputation",
-            skew.skewed_features == 0 and skew.slates > 0,
-            f"{skew.skewed_features} of {skew.items:,} vectors of {skew.slates:,} slates differ",
+            skew.skewed_features == 0 and skew.slates > 0 and skew.unverifiable == 0,
+            f"{skew.skewed_features} features differ in {skew.items:,} vectors"
+            f" of {skew.slates:,} slates",
         ),
         Check("no request failed", failed == 0, f"{failed} of {asked:,}"),
         Check(
@@ -151,7 +153,7 @@ def figures(run: Measured, *, command: str, commit: str) -> list[dict[str, Any]]
         ("demo.low", estimate.low, "ratio"),
         ("demo.high", estimate.high, "ratio"),
         ("demo.lost_events", run.events.lost, "events"),
-        ("demo.skewed_features", run.skew.skewed_features, "vectors"),
+        ("demo.skewed_features", run.skew.skewed_features, "features"),
     ]
     spread = {"demo.true_lift": run.truth.standard_error, "demo.estimate": estimate.se}
     return [

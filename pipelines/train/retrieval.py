@@ -16,9 +16,10 @@ from scipy.sparse.linalg import svds
 
 from rankstream.errors import InvalidInput
 
-DIMENSIONS: Final = 32
+# Chosen on MovieLens 100K by recall@500 on the last tenth of the log.
+DIMENSIONS: Final = 16
 # Columns are divided by popularity to this power, so that a hit is not in every item's company.
-POPULARITY_POWER: Final = 0.25
+POPULARITY_POWER: Final = 0.5
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,7 +54,7 @@ class CounterTable:
         self._rows[field][row] = value
 
     def add(self, additions: Iterable[_Pending]) -> None:
-        """Add amounts to rows; an impression count of 2**32 - 1 takes one back."""
+        """Add amounts to rows; a negative impression count takes one back."""
         self._pending.extend(additions)
         if len(self._pending) >= PENDING_MAX:
             self._fold()
@@ -70,7 +70,7 @@ class CounterTable:
         matrix = np.array(self._pending, np.int64)
         self._pending.clear()
         index, time_ms, value_micros = matrix[:, 0], matrix[:, 1], matrix[:, 6]
-        counts = matrix[:, 2:6].astype(np.int32)  # modulo 2**32
+        counts = matrix[:, 2:6].astype(np.int32)
         add(self._rows, index, time_ms, counts, value_micros)
         amounts = matrix[:, 2:]
         amounts[:, : len(COUNTERS)] = counts

@@ -34,8 +34,8 @@ class Send:
 class Totals:
     """Since the start of the log, up to the committed offset.
 
-    Stage users: events + undecodable == folded + duplicates + refused + late, ticks aside;
-    a record that cannot be decoded counts as one refused event.
+    Stage users: events == folded + duplicates + refused + late, ticks aside; a record that cannot
+    be decoded counts as one event, refused.
     Stage items: events are records of both topics.
     """
 
@@ -83,6 +83,10 @@ class Stage(Protocol):
         """Take all changed rows as stored."""
         ...
 
+    def folded_times_ms(self) -> list[int]:
+        """Newest event time of each record folded since the last call, where that means anything."""
+        ...
+
     def newest_ms(self) -> int:
         """Newest event time seen; 0: none, or of no meaning here."""
         ...
@@ -127,6 +131,7 @@ class UserStage:
         self._partition = partition
         self._state = UserPartition(partition, partitions, settings)
         self._changed: set[str] = set()
+        self._folded_times_ms: list[int] = []
         self._rows = RowEncoder(USER_STATE)
         self.totals = Totals()
         self.last_append_ms = 0
@@ -153,6 +158,8 @@ class UserStage:
             original_key=record.key,
         )
         self._changed |= outputs.changed_users
+        if outputs.counts.folded:
+            self._folded_times_ms.append(int(columns.event_time_ms.max()))
         self._count(outputs.counts)
         return self._sends(outputs)
 
@@ -187,6 +194,11 @@ class UserStage:
 
     def forget_changes(self) -> None:
         self._changed.clear()
+        self._folded_times_ms.clear()
+
+    def folded_times_ms(self) -> list[int]:
+        taken, self._folded_times_ms = self._folded_times_ms, []
+        return taken
 
     def newest_ms(self) -> int:
         return self._state.newest_ms
@@ -259,6 +271,9 @@ class ItemStage:
     def forget_changes(self) -> None:
         self._items.clear()
         self._categories.clear()
+
+    def folded_times_ms(self) -> list[int]:
+        return []
 
     def newest_ms(self) -> int:
         return 0

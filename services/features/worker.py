@@ -330,8 +330,9 @@ class PartitionWorker:
         for record in records:
             since_append.observe(max(0, now_ms - record.timestamp_ms) / 1000)
         measures.records.labels(name).inc(len(records))
-        if newest_ms := self.stage.newest_ms():
-            measures.freshness.labels(name, "event").observe(max(0, now_ms - newest_ms) / 1000)
+        since_event = measures.freshness.labels(name, "event")
+        for time_ms in self.stage.folded_times_ms():
+            since_event.observe(max(0, now_ms - time_ms) / 1000)
 
     # Idle partitions and snapshots.
 

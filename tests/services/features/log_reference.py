@@ -94,7 +94,8 @@ def expected(bootstrap: str, settings: FoldSettings) -> Expected:
 
 def labels_of(batches: Iterable[bytes]) -> dict[tuple[str, str, str], Label]:
     """Labels after all changes, as a reader arrives at them: repeated records are skipped."""
-    mark, labels = HighWater(), {}
+    mark = HighWater()
+    labels: dict[tuple[str, str, str], Label] = {}
     for raw in batches:
         batch = pb.LabelBatch.FromString(raw)
         if not mark.advance(batch.source_partition, batch.source_offset):

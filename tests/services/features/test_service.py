@@ -7,8 +7,10 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 from deltalake import DeltaTable
 
 from rankstream import topics
@@ -43,7 +45,7 @@ def a_slate(user: str, rng: random.Random, now_ms: int) -> list[Event]:
     """Impressions of one request, some clicks, now and then a purchase."""
     request, events = new_id(), list[Event]()
     for position in range(5):
-        about = {
+        about: dict[str, Any] = {
             "user_id": user,
             "request_id": request,
             "item_id": f"item-{rng.randrange(40)}-{position}",
@@ -155,6 +157,8 @@ def test_kills_repeats_and_a_second_worker_change_nothing(
     want = expected(kafka_topics, FoldSettings(**{**vars(SETTINGS), "session_gap_ms": 3_000}))
     assert differences(kafka_topics, clean_redis, want) == []
     assert want.duplicates > 0
+    assert want.labels
+    assert want.sessions
     assert counts["events"] == ticks_aside
     assert counts["duplicates"] == want.duplicates
     assert counts["folded"] + counts["duplicates"] + counts["late"] == ticks_aside
@@ -205,8 +209,6 @@ def test_bad_records_go_to_the_dead_letters_and_the_rest_is_folded(
 def test_redis_that_lost_its_data_is_written_again(
     new_service: NewService, kafka_topics: str, clean_redis: str
 ) -> None:
-    import redis
-
     service = new_service(SESSION_GAP_MS="3000")
     records = traffic(60, seed=5)
     service.start()

@@ -1,0 +1,296 @@
+"""Skew: do the features that the ranker served equal those recomputed from the log?
+
+    python -m pipelines.features.skew --bootstrap 127.0.0.1:9092 --sample 1000
+
+Every slate of topic `served` holds the vectors that were scored, the time, and how far the log had
+been folded into each row (stamps). This job folds `events`, `feature-updates` and `items` up to the
+stamps of a sample, takes the `snapshot` as of the time served, and compares bit by bit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from pipelines.features.stream_fold import ItemFold, StreamSettings, UserFold, nothing_known
+from rankstream import topics
+from rankstream.adapters.kafka import LogReader, Record
+from rankstream.contracts.codec import decode_batch
+from rankstream.errors import InvalidBatch, RankstreamError
+from rankstream.features import spec
+from rankstream.features.rows import CATEGORY_ROW, ITEM_ATTRIBUTES, ITEM_ROW, USER_ROW, Rows
+from rankstream.features.snapshot import snapshot
+from rankstream.pb import events_pb2 as pb
+
+EXAMPLES_MAX: Final = 10
+_POLL_RECORDS: Final = 5_000
+_POLL_TIMEOUT_S: Final = 1.0
+
+# (partition, offset, key): the row of a key as the record at this offset left it.
+Wanted: TypeAlias = tuple[int, int, str]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One feature that differs."""
+
+    request_id: str
+    item_id: str
+    feature: str
+    served: float
+    recomputed: float
+
+
+@dataclass
+class Skew:
+    """What was compared. `unverifiable` slates rest on records that the log no longer has, or on
+    another feature definition; they are in no other count."""
+
+    slates: int = 0
+    items: int = 0
+    features: int = 0
+    skewed_features: int = 0
+    skewed_slates: int = 0
+    unverifiable: int = 0
+    examples: list[Example] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RowsAt:
+    """Rows by where they stood; `described` is (partition, offset) of `items` -> Item."""
+
+    users: Mapping[Wanted, Rows]
+    items: Mapping[Wanted, Rows]
+    categories: Mapping[Wanted, Rows]
+    described: Mapping[tuple[int, int], pb.Item]
+
+
+def compare(slates: Sequence[pb.ServedSlate], rows: RowsAt) -> Skew:
+    """Recompute the features of these slates, and count what differs in any bit."""
+    skew = Skew()
+    for slate in slates:
+        recomputed = _recompute(slate, rows) if slate.spec_id == spec.SPEC_ID else None
+        if recomputed is None:
+            skew.unverifiable += 1
+            continue
+        served = np.frombuffer(slate.features, "<f4").reshape(recomputed.shape)
+        skew.slates += 1
+        skew.items += len(recomputed)
+        skew.features += recomputed.size
+        places = np.argwhere(served.view("<u4") != recomputed.view("<u4"))
+        skew.skewed_features += len(places)
+        skew.skewed_slates += bool(len(places))
+        for slot, feature in places[: EXAMPLES_MAX - len(skew.examples)].tolist():
+            skew.examples.append(
+                Example(
+                    slate.request_id,
+                    slate.item_id[slot],
+                    spec.NAMES[feature],
+                    float(served[slot, feature]),
+                    float(recomputed[slot, feature]),
+                )
+            )
+    return skew
+
+
+def _recompute(slate: pb.ServedSlate, rows: RowsAt) -> npt.NDArray[np.float32] | None:
+    """Features of a slate, shape (slots, spec.WIDTH); None if a record behind them is gone."""
+    user = _row(rows.users, slate.user_stamp, slate.user_id, USER_ROW)
+    items: list[Rows] = []
+    categories: list[Rows] = []
+    for slot, (item_id, category) in enumerate(zip(slate.item_id, slate.category, strict=True)):
+        item = _row(rows.items, slate.item_stamp[slot], item_id, ITEM_ROW)
+        of_category = _row(rows.categories, slate.category_stamp[slot], category, CATEGORY_ROW)
+        if item is None or of_category is None:
+            return None
+        stamp = slate.item_stamp[slot]
+        if stamp.items_offset >= 0:
+            described = rows.described.get((stamp.partition, stamp.items_offset))
+            if described is None:
+                return None
+            _describe(item, described)
+        items.append(item)
+        categories.append(of_category)
+    if user is None or not items:
+        return None
+    as_of_ms = np.array([slate.served_time_ms], np.int64)
+    return snapshot(user, np.concatenate(items), np.concatenate(categories), as_of_ms)
+
+
+def _row(
+    rows: Mapping[Wanted, Rows], stamp: pb.Stamp, key: str, dtype: np.dtype[np.void]
+) -> Rows | None:
+    if stamp.offset < 0:
+        return nothing_known(dtype)
+    found = rows.get((stamp.partition, stamp.offset, key))
+    return None if found is None else found.copy()
+
+
+def _describe(row: Rows, item: pb.Item) -> None:
+    row["category"] = item.category.encode()
+    row["withdrawn"] = int(item.withdrawn)
+    row["attributes"] = [[item.attributes.get(name, np.nan) for name in ITEM_ATTRIBUTES]]
+
+
+def sample_slates(served: Sequence[bytes], sample: int, *, seed: int) -> list[pb.ServedSlate]:
+    """Up to `sample` of the slates that have items, in the order served."""
+    slates = [slate for body in served if (slate := pb.ServedSlate.FromString(body)).item_id]
+    chosen = np.random.default_rng(seed).permutation(len(slates))[:sample]
+    return [slates[place] for place in np.sort(chosen).tolist()]
+
+
+async def measure(bootstrap: str, sample: int, *, seed: int, settings: StreamSettings) -> Skew:
+    """Read the log and compare a sample of slates.
+
+    Raises: DependencyUnavailable: Kafka does not answer.
+    """
+    served = [r.value async for r in _records(bootstrap, topics.SERVED.name) if r.value is not None]
+    slates = sample_slates(served, sample, seed=seed)
+    users: dict[tuple[int, int], set[str]] = defaultdict(set)
+    items: dict[tuple[int, int], set[str]] = defaultdict(set)
+    categories: dict[tuple[int, int], set[str]] = defaultdict(set)
+    for slate in slates:
+        users[slate.user_stamp.partition, slate.user_stamp.offset].add(slate.user_id)
+        for item_id, stamp in zip(slate.item_id, slate.item_stamp, strict=True):
+            items[stamp.partition, stamp.offset].add(item_id)
+        for category, stamp in zip(slate.category, slate.category_stamp, strict=True):
+            categories[stamp.partition, stamp.offset].add(category)
+    item_rows, category_rows = await _item_rows(bootstrap, items, categories)
+    rows = RowsAt(
+        users=await _user_rows(bootstrap, users, settings),
+        items=item_rows,
+        categories=category_rows,
+        described={
+            (r.partition, r.offset): pb.Item.FromString(r.value)
+            async for r in _records(bootstrap, topics.ITEMS.name)
+            if r.value is not None
+        },
+    )
+    return compare(slates, rows)
+
+
+async def _user_rows(
+    bootstrap: str, wanted: Mapping[tuple[int, int], set[str]], settings: StreamSettings
+) -> dict[Wanted, Rows]:
+    last = _last(wanted)
+    folds: dict[int, UserFold] = {}
+    found: dict[Wanted, Rows] = {}
+    async for record in _records(bootstrap, topics.EVENTS.name):
+        partition, offset = record.partition, record.offset
+        if offset > last.get(partition, -1):
+            continue
+        fold = folds.setdefault(partition, UserFold(partition, settings))
+        try:
+            columns = decode_batch(record.value or b"")
+        except InvalidBatch:
+            continue
+        fold.fold(columns, offset=offset, append_time_ms=record.timestamp_ms)
+        _keep(found, record, wanted, fold.rows)
+    return found
+
+
+async def _item_rows(
+    bootstrap: str,
+    items: Mapping[tuple[int, int], set[str]],
+    categories: Mapping[tuple[int, int], set[str]],
+) -> tuple[dict[Wanted, Rows], dict[Wanted, Rows]]:
+    last = _last([*items, *categories])
+    folds: dict[int, ItemFold] = {}
+    found_items: dict[Wanted, Rows] = {}
+    found_categories: dict[Wanted, Rows] = {}
+    async for record in _records(bootstrap, topics.FEATURE_UPDATES.name):
+        if record.value is None or record.offset > last.get(record.partition, -1):
+            continue
+        fold = folds.setdefault(record.partition, ItemFold(record.partition))
+        fold.fold(pb.FeatureUpdates.FromString(record.value), offset=record.offset)
+        _keep(found_items, record, items, fold.items)
+        _keep(found_categories, record, categories, fold.categories)
+    return found_items, found_categories
+
+
+def _keep(
+    found: dict[Wanted, Rows],
+    record: Record,
+    wanted: Mapping[tuple[int, int], set[str]],
+    rows: Callable[[set[str]], dict[str, Rows]],
+) -> None:
+    keys = wanted.get((record.partition, record.offset))
+    if keys:
+        for key, row in rows(keys).items():
+            found[record.partition, record.offset, key] = row
+
+
+def _last(wanted: Sequence[tuple[int, int]] | Mapping[tuple[int, int], set[str]]) -> dict[int, int]:
+    last: dict[int, int] = {}
+    for partition, offset in wanted:
+        last[partition] = max(offset, last.get(partition, -1))
+    return last
+
+
+async def _records(bootstrap: str, topic: str) -> AsyncIterator[Record]:
+    """Records that were in the topic when this began, each partition in order."""
+    reader = LogReader(bootstrap, [topic], client_id="skew")
+    try:
+        while not reader.caught_up:
+            for record in await reader.poll(_POLL_RECORDS, _POLL_TIMEOUT_S):
+                yield record
+    finally:
+        await reader.close()
+
+
+app = typer.Typer(add_completion=False, help=__doc__)
+_DEFAULTS: Final = StreamSettings()
+
+
+@app.command()
+def skew(
+    bootstrap: Annotated[str, typer.Option(help="Kafka, host:port")] = "127.0.0.1:9092",
+    sample: Annotated[int, typer.Option(min=1, help="slates to compare")] = 1000,
+    seed: Annotated[int, typer.Option(help="of the sample")] = 1,
+    lateness_ms: Annotated[
+        int, typer.Option(envvar="FEATURES_LATENESS_MS")
+    ] = _DEFAULTS.lateness_ms,
+    click_window_ms: Annotated[
+        int, typer.Option(envvar="FEATURES_CLICK_WINDOW_MS")
+    ] = _DEFAULTS.click_window_ms,
+    conversion_window_ms: Annotated[
+        int, typer.Option(envvar="FEATURES_CONVERSION_WINDOW_MS")
+    ] = _DEFAULTS.conversion_window_ms,
+    session_gap_ms: Annotated[
+        int, typer.Option(envvar="FEATURES_SESSION_GAP_MS")
+    ] = _DEFAULTS.session_gap_ms,
+    dedupe_ms: Annotated[int, typer.Option(envvar="FEATURES_DEDUPE_MS")] = _DEFAULTS.dedupe_ms,
+) -> None:
+    """Compare; the settings must be those of the features service. JSON on the last line."""
+    settings = StreamSettings(
+        lateness_ms=lateness_ms,
+        click_window_ms=click_window_ms,
+        conversion_window_ms=conversion_window_ms,
+        session_gap_ms=session_gap_ms,
+        dedupe_ms=dedupe_ms,
+    )
+    found = asyncio.run(measure(bootstrap, sample, seed=seed, settings=settings))
+    typer.echo(json.dumps(asdict(found)))
+
+
+def main() -> int:
+    """Run the command; a named error is one line on stderr and exit code 1."""
+    try:
+        app()
+    except RankstreamError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

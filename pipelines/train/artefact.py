@@ -1,0 +1,179 @@
+"""From a fitted model to an artefact: parity first, then one folder, written whole."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from pipelines.features.replay import TrainingRows
+from pipelines.train.graphs import tower_graph
+from pipelines.train.rankers import Ranker
+from pipelines.train.retrieval import ItemVectors
+from rankstream.adapters.artifacts import Artifact, write_artifact
+from rankstream.adapters.faiss_index import NAME as INDEX_FILE
+from rankstream.adapters.faiss_index import FaissIndex
+from rankstream.adapters.item_table import NAME as ITEMS_FILE
+from rankstream.adapters.onnx_model import RANKER_FILE, TOWER_FILE
+from rankstream.contracts.ids import id64
+from rankstream.contracts.manifest import Histogram
+from rankstream.errors import InvalidArtifact
+from rankstream.features import spec
+from rankstream.monitoring.histogram import reference_histogram
+
+PARITY_ROWS: Final = 10_000
+PARITY_MAX_ABS: Final = 1e-4
+HISTORY_FOR_PARITY: Final = 50
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a model was made from, and when."""
+
+    created_ms: int
+    data_version: str
+    train_from_ms: int
+    train_until_ms: int
+
+    def model_id(self, family: str) -> str:
+        """Unique as long as no two models of a family are made within a millisecond."""
+        return f"{family}-{self.created_ms}-{self.data_version[:8]}"
+
+    def fields(self) -> dict[str, int | str]:
+        """Fields of the manifest."""
+        return {
+            "created_ms": self.created_ms,
+            "data_version": self.data_version,
+            "train_from_ms": self.train_from_ms,
+            "train_until_ms": self.train_until_ms,
+        }
+
+
+def data_version(rows: TrainingRows) -> str:
+    """Hash of everything that training reads: equal rows, equal version."""
+    digest = hashlib.sha256(spec.SPEC_ID.encode())
+    for array in (rows.features, rows.clicked, rows.time_ms, rows.user, rows.item, rows.recent):
+        digest.update(np.ascontiguousarray(array).data)
+    digest.update("\0".join((*rows.users, "", *rows.items)).encode())
+    return digest.hexdigest()[:16]
+
+
+def ranker_parity(ranker: Ranker, features: npt.NDArray[np.float32], *, seed: int) -> float:
+    """Largest difference of pctr between the graph and the library on up to PARITY_ROWS rows.
+
+    Raises: InvalidArtifact: over PARITY_MAX_ABS, or logit and pctr disagree; do not register it.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(features))[:PARITY_ROWS]
+    sample = features[chosen]
+    logit, pctr = _session(ranker.graph).run(["logit", "pctr"], {"features": sample})
+    gap = float(np.abs(pctr - ranker.predict(sample)).max())
+    twist = float(np.abs(1.0 / (1.0 + np.exp(-logit.astype(np.float64))) - pctr).max())
+    return _within(ranker.family, max(gap, twist))
+
+
+def tower_parity(items: ItemVectors, *, seed: int) -> float:
+    """Largest difference between the graph's query and the mean of item vectors.
+
+    Raises: InvalidArtifact, as ranker_parity.
+    """
+    session, rng = _session(tower_graph(items.vectors)), np.random.default_rng(seed)
+    worst = 0.0
+    for _ in range(100):
+        recent = rng.integers(-1, len(items.item_id), (1, rng.integers(1, HISTORY_FOR_PARITY)))
+        weight = rng.random(recent.shape).astype(np.float32)
+        (query,) = session.run(["query"], {"recent": recent, "weight": weight})
+        share = np.where(recent[0] >= 0, weight[0], 0.0).astype(np.float64)
+        expected = share @ items.vectors[recent[0]] / max(share.sum(), 1e-6)
+        worst = max(worst, float(np.abs(query[0] - expected).max()))
+    return _within("pure_svd", worst)
+
+
+def _within(family: str, gap: float) -> float:
+    # Not `gap > limit`: nan fails too.
+    if not gap <= PARITY_MAX_ABS:
+        raise InvalidArtifact(
+            f"invalid_artifact: the ONNX graph of {family} is off by {gap:g} (limit"
+            f" {PARITY_MAX_ABS:g}). Nothing was registered. Mend the export."
+        )
+    return gap
+
+
+def _session(graph: bytes) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def write_ranker(
+    root: Path,
+    ranker: Ranker,
+    train: TrainingRows,
+    origin: Origin,
+    *,
+    metrics: Mapping[str, float],
+    parity: float,
+) -> Artifact:
+    """The ranker's folder under `root`; raises as write_artifact."""
+    model_id = origin.model_id(ranker.family)
+    histograms = {
+        name: _histogram(train.features[:, place]) for place, name in enumerate(spec.NAMES)
+    }
+    means = train.features.mean(axis=0, dtype=np.float64).tolist()
+    fields = {
+        **origin.fields(),
+        "model_id": model_id,
+        "role": "ranker",
+        "family": ranker.family,
+        "spec_id": spec.SPEC_ID,
+        "metrics": dict(metrics),
+        "parity_max_abs": parity,
+        "parameters": dict(ranker.parameters),
+        "feature_means": tuple(means),
+        "feature_histograms": histograms,
+    }
+    return write_artifact(root / "ranker" / model_id, fields, {RANKER_FILE: ranker.graph})
+
+
+def _histogram(values: npt.NDArray[np.float32]) -> Histogram:
+    found = reference_histogram(values)
+    return Histogram(edges=tuple(found.edges.tolist()), counts=tuple(found.counts.tolist()))
+
+
+def write_retrieval(
+    root: Path, items: ItemVectors, origin: Origin, *, metrics: Mapping[str, float], parity: float
+) -> Artifact:
+    """The folder of query tower, item table and index under `root`; raises as write_artifact."""
+    model_id = origin.model_id("pure_svd")
+    fields = {
+        **origin.fields(),
+        "model_id": model_id,
+        "role": "retrieval",
+        "family": "pure_svd",
+        "metrics": dict(metrics),
+        "parity_max_abs": parity,
+        "items": len(items.item_id),
+        "dimensions": int(items.vectors.shape[1]),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        index, table = Path(folder) / INDEX_FILE, Path(folder) / ITEMS_FILE
+        FaissIndex.build(items.vectors).save(index)
+        np.savez(
+            table,
+            item_id=np.array(items.item_id, np.str_),
+            id64=np.array([id64(name) for name in items.item_id], np.uint64),
+            vectors=items.vectors,
+            popularity=items.popularity,
+        )
+        files: dict[str, bytes | Path] = {
+            TOWER_FILE: tower_graph(items.vectors),
+            ITEMS_FILE: table,
+            INDEX_FILE: index,
+        }
+        return write_artifact(root / "retrieval" / model_id, fields, files)

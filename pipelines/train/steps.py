@@ -1,0 +1,128 @@
+"""Rows to evaluated, parity-checked artefacts. Nothing is written unless every model passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.evaluate.metrics import ranker_metrics, recall_at
+from pipelines.features.replay import TrainingRows
+from pipelines.train.artefact import (
+    Origin,
+    data_version,
+    ranker_parity,
+    tower_parity,
+    write_ranker,
+    write_retrieval,
+)
+from pipelines.train.rankers import check_rows, fit_logistic_regression, fit_xgboost
+from pipelines.train.retrieval import ItemVectors, fit_pure_svd
+from rankstream.adapters.artifacts import Artifact
+from rankstream.adapters.faiss_index import FaissIndex
+from rankstream.contracts.ids import id64
+
+Rows = npt.NDArray[np.int64]
+
+TEST_SHARE: Final = 0.1
+CANDIDATES: Final = 500
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Artefacts by (alias, artefact), their metrics by name, and the split in epoch ms."""
+
+    artifacts: list[tuple[str, Artifact]]
+    metrics: dict[str, dict[str, float]]
+    data_version: str
+    split_ms: int
+    train_rows: int
+    test_rows: int
+
+
+def split(rows: TrainingRows) -> tuple[TrainingRows, TrainingRows, int]:
+    """Training rows, test rows and the moment between: the last tenth by time is the test."""
+    cut_ms = int(rows.time_ms[min(len(rows) - 1, round(len(rows) * (1 - TEST_SHARE)))])
+    before = rows.time_ms < cut_ms
+    return rows.take(np.flatnonzero(before)), rows.take(np.flatnonzero(~before)), cut_ms
+
+
+def train(
+    rows: TrainingRows,
+    catalogue: Iterable[str],
+    root: Path,
+    *,
+    created_ms: int,
+    seed: int,
+    step: Callable[[str], None],
+) -> Trained:
+    """Fit, check, evaluate, write.
+
+    Args:
+        catalogue: ids of all items, those without a row too.
+        root: folder of artefacts.
+        step: hears what is done next.
+
+    Raises: InvalidInput, InvalidArtifact, Conflict; nothing is registered then.
+    """
+    check_rows(rows.features, rows.clicked)
+    train_rows, test_rows, split_ms = split(rows)
+    check_rows(test_rows.features, test_rows.clicked)
+    origin = Origin(created_ms, data_version(rows), int(rows.time_ms[0]), split_ms)
+    step("retrieval")
+    item_id = tuple(dict.fromkeys((*rows.items, *sorted(catalogue))))
+    liked = np.flatnonzero(train_rows.clicked)
+    items = fit_pure_svd(
+        item_id, train_rows.user[liked], train_rows.item[liked], users=len(rows.users), seed=seed
+    )
+    tower_gap = tower_parity(items, seed=seed)
+    recall = {f"recall_at_{CANDIDATES}": _recall(items, test_rows), "items": float(len(item_id))}
+    rankers = []
+    for alias, fit in ((CHAMPION, fit_logistic_regression), (CHALLENGER, fit_xgboost)):
+        step(alias)
+        ranker = fit(train_rows.features, train_rows.clicked, seed=seed)
+        gap = ranker_parity(ranker, rows.features, seed=seed)
+        metrics = ranker_metrics(test_rows.clicked, ranker.predict(test_rows.features))
+        rankers.append((alias, ranker, gap, metrics))
+    step("artefacts")
+    artifacts = [
+        (alias, write_ranker(root, ranker, train_rows, origin, metrics=metrics, parity=gap))
+        for alias, ranker, gap, metrics in rankers
+    ]
+    index = write_retrieval(root, items, origin, metrics=recall, parity=tower_gap)
+    return Trained(
+        artifacts=[*artifacts, (CHAMPION, index)],
+        metrics={alias: metrics for alias, _, _, metrics in rankers} | {"retrieval": recall},
+        data_version=origin.data_version,
+        split_ms=split_ms,
+        train_rows=len(train_rows),
+        test_rows=len(test_rows),
+    )
+
+
+def _recall(items: ItemVectors, test: TrainingRows) -> float:
+    """recall@CANDIDATES of the test's likes, each from the user's actions just before it."""
+    row_of = {id64(name): row for row, name in enumerate(items.item_id)}
+    liked = np.flatnonzero(test.clicked)
+    queries = [
+        np.array([row_of.get(h, -1) for h in hashes if h], np.int64)
+        for hashes in test.recent[liked].tolist()
+    ]
+    index = FaissIndex.build(items.vectors)
+    popular = np.argsort(-items.popularity, kind="stable")
+
+    def retrieve(history: Rows, k: int) -> Rows:
+        known = history[history >= 0]
+        if not len(known):
+            return popular[:k]
+        query = items.vectors[known].mean(axis=0)
+        return index.search(query, k, np.unique(known))[0]
+
+    # The test's item numbers are those of the rows, which come first in the table.
+    return recall_at(CANDIDATES, queries, test.item[liked], retrieve)
