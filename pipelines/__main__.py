@@ -14,11 +14,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from pipelines.evaluate.report import write_report
 from pipelines.features.lake import read_events, read_items
-from pipelines.features.replay import Windows, training_rows
+from pipelines.features.replay import ItemFacts, TrainingRows, Windows, training_rows
 from pipelines.promote.publish import publish
 from pipelines.promote.registry import LEDGER, Promotion, prepare, register
 from pipelines.train.steps import Trained, train
@@ -56,17 +56,7 @@ def run(
         # The registry needs seconds to import and to migrate: it does so while rows are made.
         ready = beside.submit(prepare, registry)
         task = bar.add_task("lake", total=None)
-        events = read_events(lake, until_ms=until_ms, limits=TimeLimits())
-        items = asyncio.run(read_items(bootstrap))
-        rows = training_rows(
-            events,
-            items,
-            until_ms=until_ms,
-            windows=Windows(),
-            progress=lambda done, total: bar.update(
-                task, description="rows", completed=done, total=total
-            ),
-        )
+        rows, items = _rows(lake, bootstrap, until_ms, bar, task)
         trained = train(
             rows,
             items,
@@ -90,6 +80,19 @@ def run(
         ).result()
     asyncio.run(_publish(bootstrap, promotions))
     typer.echo(json.dumps(_summary(trained, promotions, report)))
+
+
+def _rows(
+    lake: Path, bootstrap: str, until_ms: int, bar: Progress, task: TaskID
+) -> tuple[TrainingRows, dict[str, ItemFacts]]:
+    events = read_events(lake, until_ms=until_ms, limits=TimeLimits())
+    items = asyncio.run(read_items(bootstrap))
+
+    def progress(done: int, total: int) -> None:
+        bar.update(task, description="rows", completed=done, total=total)
+
+    rows = training_rows(events, items, until_ms=until_ms, windows=Windows(), progress=progress)
+    return rows, items
 
 
 def _report(folder: Path, trained: Trained) -> None:

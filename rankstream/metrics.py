@@ -183,7 +183,7 @@ FEATURES_WATERMARK_DELAY_SECONDS: Final = _gauge(
 )
 FEATURES_STATE: Final = _gauge("features_state", "Entries of state.", "stage", "part")
 FEATURES_TICKS: Final = _counter("features_ticks", "Ticks appended to idle partitions.")
-FEATURES_DEAD_LETTERS: Final = _counter("features_dead_letters", "Dead letters acked.", "stage")
+FEATURES_DEAD_LETTERS: Final = _counter("features_dead_letters", "Dead letters acked.", "code")
 FEATURES_SNAPSHOTS: Final = _counter(
     "features_snapshots", "Snapshots: saved, failed, refused at load.", "stage", "outcome"
 )

@@ -322,7 +322,7 @@ class _Run:
 
     def _settle(self, tally: Tally) -> None:
         """Wait until each label of the traffic is final and counted."""
-        shown = tally.sent["impression"] - tally.repeated_impressions
+        shown = tally.sent["impression"] - tally.repeated["impression"]
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
         while True:
             seen = counts(self._features)

@@ -7,10 +7,9 @@ A few events are sent twice and a few are broken, as from real clients.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -18,13 +17,13 @@ import grpc
 import httpx
 import numpy as np
 
+from deploy.local.beacon import Beacon
 from rankstream.contracts.ids import new_id
 from rankstream.pb import ranker_pb2
 from rankstream.simulation.attention import Buying, clicks, expected_ctr, purchases
 from rankstream.simulation.truth import Truth
 
 SLATE: Final = 10
-SEND_TRIES: Final = 5
 
 Recommend: TypeAlias = Callable[[ranker_pb2.RecommendRequest], Awaitable[ranker_pb2.RankReply]]
 
@@ -40,8 +39,8 @@ class Plan:
     seconds: float = 90.0
     requests_per_s: float = 60.0
     preview_share: float = 0.2  # of requests whose slate both variants are asked for
-    repeat_share: float = 0.01  # of bodies sent a second time
-    broken_share: float = 0.002  # of bodies that carry an event of no known kind
+    repeat_share: float = 0.02  # of posts sent a second time
+    broken_share: float = 0.01  # of posts that carry an event of no known kind
     click_delay_s: tuple[float, float] = (0.2, 3.0)
     buying: Buying = field(default_factory=lambda: Buying(p_purchase=0.15, delay_ms_mean=4_000.0))
 
@@ -53,7 +52,7 @@ class Tally:
     sent: Counter[str] = field(default_factory=Counter)  # events by kind, repeats included
     accepted: int = 0
     rejected: int = 0
-    repeated_impressions: int = 0
+    repeated: Counter[str] = field(default_factory=Counter)  # of those, the repeats
     latency_s: list[float] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)
     degraded: Counter[str] = field(default_factory=Counter)
@@ -73,13 +72,28 @@ class Traffic:
         self._plan = plan
         self._truth = truth
         self._recommend_rpc = recommend
-        self._ingest = ingest
         self._rng = np.random.default_rng(plan.seed)
+        self._beacon = Beacon(
+            ingest,
+            np.random.default_rng([plan.seed, 1]),
+            repeat_share=plan.repeat_share,
+            broken_share=plan.broken_share,
+        )
 
     async def run(self, progress: Callable[[float], None]) -> Tally:
         """Arrivals are a Poisson process that does not wait for answers; returns when all that was
         begun has ended.
         """
+        posting = asyncio.create_task(self._beacon.run())
+        await self._arrivals(progress)
+        posting.cancel()
+        await posting
+        beacon, tally = self._beacon, self.tally
+        tally.sent, tally.repeated = beacon.sent, beacon.repeated
+        tally.accepted, tally.rejected = beacon.accepted, beacon.rejected
+        return tally
+
+    async def _arrivals(self, progress: Callable[[float], None]) -> None:
         began = time.monotonic()
         due = began
         async with asyncio.TaskGroup() as visits:
@@ -90,7 +104,6 @@ class Traffic:
                 user = self._truth.users[int(self._rng.integers(len(self._truth.users)))]
                 visits.create_task(self._visit(user, due, int(self._rng.integers(1 << 62))))
             self.tally.seconds = time.monotonic() - began
-        return self.tally
 
     async def _visit(self, user: str, due: float, seed: int) -> None:
         """One slate: asked for, seen, clicked, perhaps bought from. `due` is when it should begin:
@@ -105,12 +118,13 @@ class Traffic:
         self.tally.latency_s.append(time.monotonic() - due)
         self.tally.degraded.update(reply.degraded)
         slate = list(reply.item_id)
-        await self._send([self._impression(user, reply, slot) for slot in range(len(slate))], rng)
+        for slot in range(len(slate)):
+            self._beacon.add(self._event("impression", user, reply, slot) | {"position": slot})
         clicked = clicks(self._truth, user, slate, rng)
         bought = {sale.position: sale for sale in purchases(clicked, rng, self._plan.buying)}
         later = [self._click(user, reply, slot, rng) for slot in np.flatnonzero(clicked).tolist()]
         later += [
-            self._purchase(user, reply, slot, sale.delay_ms, sale.value, rng)
+            self._purchase(user, reply, slot, sale.delay_ms, sale.value)
             for slot, sale in bought.items()
         ]
         if rng.random() < self._plan.preview_share:
@@ -150,14 +164,11 @@ class Traffic:
             "category": reply.category[slot],
         }
 
-    def _impression(self, user: str, reply: ranker_pb2.RankReply, slot: int) -> dict[str, Any]:
-        return self._event("impression", user, reply, slot) | {"position": slot}
-
     async def _click(
         self, user: str, reply: ranker_pb2.RankReply, slot: int, rng: np.random.Generator
     ) -> None:
         await asyncio.sleep(float(rng.uniform(*self._plan.click_delay_s)))
-        await self._send([self._event("click", user, reply, slot)], rng)
+        self._beacon.add(self._event("click", user, reply, slot))
 
     async def _purchase(
         self,
@@ -166,38 +177,7 @@ class Traffic:
         slot: int,
         delay_ms: int,
         value: float,
-        rng: np.random.Generator,
     ) -> None:
         await asyncio.sleep(self._plan.click_delay_s[1] + delay_ms / 1000.0)
-        event = self._event("purchase", user, reply, slot) | {"value": value, "currency": "USD"}
-        await self._send([event], rng)
-
-    async def _send(self, events: Sequence[dict[str, Any]], rng: np.random.Generator) -> None:
-        """Post a batch, now and then twice, now and then with a broken event in it."""
-        body = list(events)
-        is_slate = body[0]["kind"] == "impression"
-        if rng.random() < self._plan.broken_share:
-            body.append({**body[0], "event_id": new_id(), "kind": "tap"})
-        times = 2 if rng.random() < self._plan.repeat_share else 1
-        for nth in range(times):
-            answer = await self._post(body)
-            self.tally.sent.update(event["kind"] for event in body)
-            self.tally.accepted += answer["accepted"]
-            self.tally.rejected += len(answer["rejected"])
-            self.tally.repeated_impressions += len(events) if nth and is_slate else 0
-
-    async def _post(self, body: list[dict[str, Any]]) -> dict[str, Any]:
-        """Send until ingest has answered for every event; its 503 says when to come back."""
-        for _ in range(SEND_TRIES):
-            answer = await self._ingest.post(
-                "/v1/events:batch",
-                content=json.dumps(body),
-                headers={"content-type": "application/json"},
-            )
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                break
-            await asyncio.sleep(float(answer.headers.get("retry-after", "1")))
-        if answer.status_code >= 500:
-            answer.raise_for_status()
-        found: dict[str, Any] = answer.json()
-        return found
+        sale = {"value": value, "currency": "USD"}
+        self._beacon.add(self._event("purchase", user, reply, slot) | sale)

@@ -111,23 +111,8 @@ def training_rows(
 
     Raises: InvalidInput: the log has no such impression.
     """
-    order = in_event_time(columns, until_ms=until_ms)
-    intake = take_in(columns, order.tolist())
-    labels, counted = _attribute(intake, windows)
-    labels = sorted(
-        (
-            label
-            for label in labels
-            if label.impression_time_ms <= until_ms - windows.click_window_ms
-        ),
-        key=lambda label: (label.impression_time_ms, label.key),
-    )
-    if not labels:
-        raise InvalidInput(
-            f"invalid_input: {len(order)} events until {until_ms} ms hold no impression whose click"
-            f" window ({windows.click_window_ms} ms) has closed. No rows were made."
-            " Send impressions, or wait for the window."
-        )
+    intake = take_in(columns, in_event_time(columns, until_ms=until_ms).tolist())
+    labels, counted = _attribute(intake, windows, until_ms)
     additions = [*intake.additions, *counted]
     keys = _Keys([label.key[0] for label in labels], [label.key[2] for label in labels], items)
     time_ms = np.array([label.impression_time_ms for label in labels], np.int64)
@@ -168,8 +153,10 @@ def in_event_time(columns: EventColumns, *, until_ms: int) -> npt.NDArray[np.int
     return rows[np.argsort(columns.event_time_ms[rows], kind="stable")]
 
 
-def _attribute(intake: Intake, windows: Windows) -> tuple[list[LabelChange], list[Addition]]:
-    """Every label, closed, and what impressions and clicks add to the counters."""
+def _attribute(
+    intake: Intake, windows: Windows, until_ms: int
+) -> tuple[list[LabelChange], list[Addition]]:
+    """Labels whose click window has closed, in order of time, and what counters are to add."""
     attribution = Attribution(
         click_window_ms=windows.click_window_ms,
         conversion_window_ms=windows.conversion_window_ms,
@@ -181,7 +168,19 @@ def _attribute(intake: Intake, windows: Windows) -> tuple[list[LabelChange], lis
         counted += map(addition, attribution.fold(part, offset=start))
         labels += attribution.close(part[-1][4]).changes
     labels += attribution.close(_FOREVER_MS).changes
-    return [label for label in labels if label.new.status == FINAL], counted
+    last_ms = until_ms - windows.click_window_ms
+    closed = [
+        label
+        for label in labels
+        if label.new.status == FINAL and label.impression_time_ms <= last_ms
+    ]
+    if not closed:
+        raise InvalidInput(
+            f"invalid_input: {len(intake.activity)} events until {until_ms} ms hold no impression"
+            f" whose click window ({windows.click_window_ms} ms) has closed. No rows were made."
+            " Send impressions, or wait for the window."
+        )
+    return sorted(closed, key=lambda label: (label.impression_time_ms, label.key)), counted
 
 
 class _Keys:

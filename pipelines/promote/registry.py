@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from rankstream.adapters.artifacts import Artifact, read_manifest
 from rankstream.errors import DependencyUnavailable
 
@@ -46,7 +48,7 @@ def open_registry(uri: str) -> Any:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         if client.get_experiment_by_name(EXPERIMENT) is None:
             client.create_experiment(EXPERIMENT)
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise DependencyUnavailable(
             f"dependency_unavailable: model registry {uri}: {str(error)[:200]}."
             " Nothing was registered. Mend it and run again."
@@ -83,7 +85,7 @@ def register(
         versions = [_version(client, artifact) for _, artifact in artifacts]
         for (alias, artifact), version in zip(artifacts, versions, strict=True):
             client.set_registered_model_alias(artifact.manifest.role, alias, version)
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         raise DependencyUnavailable(
             f"dependency_unavailable: model registry {uri}: {str(error)[:200]}."
             " Nothing was published. Mend it and run again."

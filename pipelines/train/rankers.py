@@ -98,19 +98,7 @@ def fit_xgboost(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
     check_rows(features, clicked)
     check_rows(features[:cut], clicked[:cut])
     names = [f"f{k}" for k in range(features.shape[1])]
-    parameters: dict[str, str | float | int] = {
-        "objective": "binary:logistic",
-        "eval_metric": "logloss",
-        "tree_method": "hist",
-        "max_depth": 4,
-        "max_bin": MAX_BIN,
-        "learning_rate": 0.1,
-        "min_child_weight": 20.0,
-        "subsample": 0.8,
-        "colsample_bytree": 0.6,
-        "reg_lambda": 5.0,
-        "seed": seed,
-    }
+    parameters = _boosting(seed)
     # More threads lose here: rounds this small spend their time waiting for each other.
     data = xgb.QuantileDMatrix(
         features[:cut], clicked[:cut], feature_names=names, max_bin=MAX_BIN, nthread=1
@@ -138,6 +126,22 @@ def fit_xgboost(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
         predict=predict,
         parameters={**parameters, "trees": best.num_boosted_rounds()},
     )
+
+
+def _boosting(seed: int) -> dict[str, str | float | int]:
+    return {
+        "objective": "binary:logistic",
+        "eval_metric": "logloss",
+        "tree_method": "hist",
+        "max_depth": 4,
+        "max_bin": MAX_BIN,
+        "learning_rate": 0.1,
+        "min_child_weight": 20.0,
+        "subsample": 0.8,
+        "colsample_bytree": 0.6,
+        "reg_lambda": 5.0,
+        "seed": seed,
+    }
 
 
 def trees_of(booster: xgb.Booster) -> Trees:

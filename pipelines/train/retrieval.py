@@ -20,6 +20,7 @@ from rankstream.errors import InvalidInput
 DIMENSIONS: Final = 16
 # Columns are divided by popularity to this power, so that a hit is not in every item's company.
 POPULARITY_POWER: Final = 0.5
+_STRENGTH_MIN: Final = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,9 @@ def fit_pure_svd(
     damped = table.multiply(np.maximum(popularity, 1.0) ** -POPULARITY_POWER).tocsr()
     k = min(dimensions, min(damped.shape) - 1)
     start = np.random.default_rng(seed).normal(size=min(damped.shape))
-    _, _, components = svds(damped, k=k, v0=start)
+    _, strength, components = svds(damped, k=k, v0=start)
+    # A direction without strength is arbitrary: the table has fewer than k of its own.
+    components[strength < _STRENGTH_MIN * strength.max()] = 0.0
     vectors = np.zeros((len(item_id), dimensions), np.float32)
     vectors[:, :k] = components.T
     return ItemVectors(item_id, vectors, popularity.astype(np.float32))

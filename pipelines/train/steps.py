@@ -53,6 +53,13 @@ def split(rows: TrainingRows) -> tuple[TrainingRows, TrainingRows, int]:
     return rows.take(np.flatnonzero(before)), rows.take(np.flatnonzero(~before)), cut_ms
 
 
+def _checked_split(rows: TrainingRows) -> tuple[TrainingRows, TrainingRows, int]:
+    check_rows(rows.features, rows.clicked)
+    parts = split(rows)
+    check_rows(parts[1].features, parts[1].clicked)
+    return parts
+
+
 def train(
     rows: TrainingRows,
     catalogue: Iterable[str],
@@ -71,9 +78,7 @@ def train(
 
     Raises: InvalidInput, InvalidArtifact, Conflict; nothing is registered then.
     """
-    check_rows(rows.features, rows.clicked)
-    train_rows, test_rows, split_ms = split(rows)
-    check_rows(test_rows.features, test_rows.clicked)
+    train_rows, test_rows, split_ms = _checked_split(rows)
     origin = Origin(created_ms, data_version(rows), int(rows.time_ms[0]), split_ms)
     step("retrieval")
     item_id = tuple(dict.fromkeys((*rows.items, *sorted(catalogue))))

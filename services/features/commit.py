@@ -31,7 +31,7 @@ class Fence:
         self._name = f"{stage}[{partition}]"
         self._key = offset_key(stage, partition)
         self._owner = owner.encode()
-        self._expected = b""
+        self._broken = False
 
     async def claim(self) -> tuple[int, ...]:
         """Take the partition over; the offsets to go on from, none if there never was a commit.
@@ -55,9 +55,14 @@ class Fence:
             Fenced: another worker has claimed the partition, or Redis was emptied; nothing stored.
             DependencyUnavailable: no answer; it may have been stored.
         """
+        if self._broken:
+            raise self._fenced(None)
+        # Until it is known to have been stored, no second try: its watch would be a new one.
+        self._broken = True
         committed, stored = await self._write(hsets, tuple(offsets))
         if not committed:
             raise self._fenced(stored)
+        self._broken = False
 
     async def close(self) -> None:
         """Close the connection; the claim stays until another's."""

@@ -34,7 +34,7 @@ class FeaturesSettings(ServiceSettings):
     event_age_ms_max: int = Field(default=400 * 86_400_000, gt=0)
 
     # A partition waits so long for more records before it folds and commits what has come.
-    linger_ms: int = Field(default=20, ge=0, le=1_000)
+    linger_ms: int = Field(default=50, ge=0, le=1_000)
     batch_records: int = Field(default=200, ge=1, le=10_000)
     inbox_records: int = Field(default=400, ge=1, le=100_000)
     # A partition without records for so long has its watermark moved by a tick.

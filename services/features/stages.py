@@ -84,7 +84,7 @@ class Stage(Protocol):
         ...
 
     def folded_times_ms(self) -> list[int]:
-        """Newest event time of each record folded since the last call, where that means anything."""
+        """Newest event time of each record folded since the last call; none in stage items."""
         ...
 
     def newest_ms(self) -> int:

@@ -25,6 +25,7 @@ from rankstream.adapters.log_range import PartitionLog
 from rankstream.contracts.codec import encode_tick
 from rankstream.contracts.ids import new_id
 from rankstream.errors import DependencyUnavailable, InvalidArtifact, QueueFull
+from rankstream.pb import events_pb2 as pb
 from rankstream.ports import EventLog
 from services.features.commit import Fence
 from services.features.dead_share import DeadShare
@@ -299,8 +300,9 @@ class PartitionWorker:
             *(producer.send(send.topic, send.value, partition=send.partition) for send in sends)
         )
         measures.send_seconds.labels(name).observe(time.perf_counter() - started_s)
-        dead = sum(send.topic == topics.EVENTS_DEAD.name for send in sends)
-        measures.dead_letters.labels(name).inc(dead)
+        for send in sends:
+            if send.topic == topics.EVENTS_DEAD.name:
+                measures.dead_letters.labels(pb.DeadLetter.FromString(send.value).code).inc()
 
     async def _commit(self, meanwhile: Sequence[int] | None) -> None:
         """Write the changed rows; the offsets go with the last of them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -169,6 +170,37 @@ def test_kills_repeats_and_a_second_worker_change_nothing(
     assert len(places) == lake.num_rows == ticks_aside + lake["kind"].to_pylist().count(TICK)
     in_log = {(partition, r.offset) for partition, log in events.items() for r in log}
     assert {place[:2] for place in places} == in_log
+
+
+def test_a_worker_that_comes_back_from_the_dead_cannot_write(
+    new_service: NewService, kafka_topics: str, clean_redis: str
+) -> None:
+    zombie, heir = new_service(SESSION_GAP_MS="3000"), new_service(SESSION_GAP_MS="3000")
+    records = traffic(300, seed=23)
+    zombie.start()
+    zombie.wait(lambda counts: len(counts["partitions"]) == PARTITIONS)
+    produce(kafka_topics, records[:150])
+    assert zombie.process is not None
+    zombie.process.send_signal(signal.SIGSTOP)
+    heir.start()
+    heir.wait(lambda counts: len(counts["partitions"]) == PARTITIONS)
+    produce(kafka_topics, records[150:])
+    heir.wait(lambda counts: counts["events_lag"] == 0)
+
+    zombie.process.send_signal(signal.SIGCONT)
+    owned = {"zombie": 0, "heir": 0}
+
+    def shared_out(counts: dict[str, Any]) -> bool:
+        # The zombie is fenced and exits, or learns of its loss first and joins the group again.
+        assert zombie.process is not None
+        owned["heir"] = len(counts["partitions"])
+        back = {} if zombie.process.poll() is not None else zombie.counts()
+        owned["zombie"] = len(back.get("partitions", ()))
+        return sum(owned.values()) == PARTITIONS and settled(counts)
+
+    heir.wait(shared_out, 90)
+    want = expected(kafka_topics, FoldSettings(**{**vars(SETTINGS), "session_gap_ms": 3_000}))
+    assert differences(kafka_topics, clean_redis, want) == []
 
 
 def test_bad_records_go_to_the_dead_letters_and_the_rest_is_folded(

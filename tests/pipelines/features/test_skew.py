@@ -1,0 +1,101 @@
+"""Skew is counted in features that differ in any bit."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipelines.features.skew import RowsAt, compare, sample_slates
+from rankstream.features import spec
+from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, empty_rows
+from rankstream.features.snapshot import snapshot
+from rankstream.pb import events_pb2 as pb
+
+NOW_MS = 1_700_000_000_000
+
+
+def a_slate(**fields: object) -> tuple[pb.ServedSlate, RowsAt]:
+    """A slate of two items, and the rows that it was made from."""
+    user, item, category = (empty_rows(1, dtype) for dtype in (USER_ROW, ITEM_ROW, CATEGORY_ROW))
+    user["totals"][0, 0] = 5
+    item["totals"][0, :2] = 9, 4
+    described = item.copy()
+    described["category"], described["attributes"] = b"war", [[1995.0, np.nan]]
+    items = np.concatenate([described, empty_rows(1, ITEM_ROW)])
+    categories = np.concatenate([category, empty_rows(1, CATEGORY_ROW)])
+    slate = pb.ServedSlate(
+        request_id="r1",
+        user_id="u",
+        served_time_ms=NOW_MS,
+        item_id=["i", "unknown"],
+        category=["war", ""],
+        features=snapshot(user, items, categories, np.array([NOW_MS])).astype("<f4").tobytes(),
+        spec_id=spec.SPEC_ID,
+        user_stamp=pb.Stamp(partition=1, offset=7, items_offset=-1),
+        item_stamp=[
+            pb.Stamp(partition=2, offset=3, items_offset=4),
+            pb.Stamp(offset=-1, items_offset=-1),
+        ],
+        category_stamp=[
+            pb.Stamp(partition=0, offset=2, items_offset=-1),
+            pb.Stamp(offset=-1, items_offset=-1),
+        ],
+    )
+    for name, value in fields.items():
+        setattr(slate, name, value)
+    rows = RowsAt(
+        users={(1, 7, "u"): user},
+        items={(2, 3, "i"): item},
+        categories={(0, 2, "war"): category},
+        described={(2, 4): pb.Item(item_id="i", category="war", attributes={"year": 1995.0})},
+    )
+    return slate, rows
+
+
+def test_features_that_the_log_gives_again_are_no_skew() -> None:
+    slate, rows = a_slate()
+
+    found = compare([slate], rows)
+
+    assert (found.slates, found.items, found.features) == (1, 2, 2 * spec.WIDTH)
+    assert (found.skewed_features, found.skewed_slates, found.unverifiable) == (0, 0, 0)
+
+
+def test_one_bit_of_one_feature_is_skew() -> None:
+    slate, rows = a_slate()
+    served = np.frombuffer(slate.features, "<f4").copy()
+    served[spec.WIDTH + 3] = np.nextafter(served[spec.WIDTH + 3], np.float32(9))
+    slate.features = served.tobytes()
+
+    found = compare([slate], rows)
+
+    assert (found.skewed_features, found.skewed_slates) == (1, 1)
+    (example,) = found.examples
+    assert (example.request_id, example.item_id, example.feature) == (
+        "r1",
+        "unknown",
+        spec.NAMES[3],
+    )
+
+
+def test_a_slate_whose_records_are_gone_is_not_called_right() -> None:
+    slate, rows = a_slate()
+
+    gone = compare([slate], RowsAt({}, rows.items, rows.categories, rows.described))
+    compacted = compare([slate], RowsAt(rows.users, rows.items, rows.categories, {}))
+    other, _ = a_slate(spec_id="another")
+
+    for found in (gone, compacted, compare([other], rows)):
+        assert (found.slates, found.unverifiable) == (0, 1)
+
+
+def test_the_sample_is_seeded_and_leaves_empty_slates_out() -> None:
+    bodies = [
+        pb.ServedSlate(request_id=f"r{k}", item_id=["i"] * (k % 2)).SerializeToString()
+        for k in range(40)
+    ]
+
+    first, second = sample_slates(bodies, 5, seed=1), sample_slates(bodies, 5, seed=1)
+
+    assert first == second
+    assert len(first) == 5
+    assert len(sample_slates(bodies, 100, seed=1)) == 20

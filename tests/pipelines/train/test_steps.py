@@ -1,0 +1,108 @@
+"""Training writes all models or none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.features.replay import TrainingRows
+from pipelines.train.artefact import data_version
+from pipelines.train.retrieval import fit_pure_svd
+from pipelines.train.steps import Trained, split, train
+from rankstream.adapters.artifacts import read_manifest
+from rankstream.adapters.faiss_index import FaissIndex
+from rankstream.adapters.item_table import read_item_table
+from rankstream.adapters.onnx_model import OnnxModel, QueryTower
+from rankstream.errors import InvalidInput
+from rankstream.features import spec
+from tests.pipelines.rows import some_rows
+
+
+def trained(rows: TrainingRows, root: Path) -> Trained:
+    return train(rows, rows.items, root, created_ms=1, seed=1, step=lambda name: None)
+
+
+def test_the_artefacts_load_where_they_are_served(tmp_path: Path) -> None:
+    rows = some_rows()
+
+    found = train(
+        rows, [*rows.items, "never-shown"], tmp_path, created_ms=7, seed=1, step=lambda name: None
+    )
+
+    aliases = [(alias, a.manifest.role, a.manifest.family) for alias, a in found.artifacts]
+    assert aliases == [
+        ("champion", "ranker", "logistic_regression"),
+        ("challenger", "ranker", "xgboost"),
+        ("champion", "retrieval", "pure_svd"),
+    ]
+    for _, ranker in found.artifacts[:2]:
+        assert OnnxModel.load(ranker.uri, ranker.sha256).model_id == ranker.manifest.model_id
+        assert set(ranker.manifest.feature_histograms) == set(spec.NAMES)
+        assert ranker.manifest.metrics["auc"] > 0.75
+    index = found.artifacts[2][1]
+    manifest = read_manifest(index.uri, index.sha256)
+    table = read_item_table(Path(index.uri))
+    assert table.item_id[-1] == "never-shown"
+    assert FaissIndex.load(Path(index.uri), size=manifest.items).size == len(rows.items) + 1
+    tower = QueryTower.load(Path(index.uri), dimensions=manifest.dimensions)
+    assert tower.embed(np.array([0, -1])).shape == (manifest.dimensions,)
+
+
+def test_no_test_row_is_trained_on() -> None:
+    rows = some_rows()
+
+    before, after, cut_ms = split(rows)
+
+    assert before.time_ms.max() < cut_ms <= after.time_ms.min()
+    assert len(before) + len(after) == len(rows)
+    assert len(after) == len(rows) // 10
+
+
+def test_equal_rows_have_equal_versions_and_one_bit_makes_another() -> None:
+    rows, other = some_rows(), some_rows()
+
+    other.features[5, 5] += 1e-6
+
+    assert data_version(rows) == data_version(some_rows())
+    assert data_version(rows) != data_version(other)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"clicked": np.zeros(3_000, np.uint8)}, "3000 rows, 0 of them clicked: one class only"),
+        ({"clicked": np.full(3_000, np.nan)}, "the label of row 0 is nan, not 0 or 1"),
+        ({"features": np.full((3_000, spec.WIDTH), np.nan, np.float32)}, "feature 0 of row 0 is"),
+        (
+            {"clicked": np.array([1, 0] * 1_350 + [0] * 300, np.uint8)},
+            "300 rows, 0 of them clicked: one class only",
+        ),
+    ],
+)
+def test_rows_that_teach_nothing_are_refused_and_nothing_is_written(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InvalidInput, match=reason):
+        trained(replace(some_rows(), **change), tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_items_liked_together_are_near_each_other() -> None:
+    group = np.arange(30) % 3
+    user, item = np.nonzero(group[:, None] == group[None, :12])
+
+    items = fit_pure_svd(tuple(f"i{k}" for k in range(12)), user, item, users=30, seed=1)
+
+    near = items.vectors @ items.vectors[0]
+    assert set(np.argsort(-near)[:4].tolist()) == {0, 3, 6, 9}
+    assert items.popularity.tolist() == [10.0] * 12
+
+
+def test_one_user_is_no_company() -> None:
+    with pytest.raises(InvalidInput, match="1 users like 2 items"):
+        fit_pure_svd(("a", "b"), np.zeros(2, np.int64), np.arange(2), users=1, seed=1)
