@@ -92,6 +92,10 @@ proto: $(STAMP) ## generate rankstream/pb from proto/
 	$(PY) -m grpc_tools.protoc -I proto --python_out=$(OUT) --pyi_out=$(OUT) $(PROTOS)
 	$(PY) -m grpc_tools.protoc -I proto --grpc_python_out=$(OUT) $(shell grep -l '^service ' $(PROTOS))
 
+.PHONY: docs
+docs: $(STAMP) ## write docs/settings.md from the settings classes
+	$(PY) -m deploy.settings_table > docs/settings.md
+
 .PHONY: lock
 lock: $(STAMP) ## resolve all requirements again and write the hashed locks
 	$(PY) -m deploy.local.locks

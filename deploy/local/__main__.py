@@ -113,7 +113,7 @@ def show_logs(system: System, name: str | None, *, follow: bool) -> int:
 def _demo(system: System, rest: list[str]) -> int:
     """The demo measures its first run from the moment that make was started."""
     # Not at the top: it imports the training libraries, which takes seconds.
-    from deploy.local.demo import main as demo
+    from deploy.local.demo.command import main as demo
 
     started_at_s = float(os.environ.get(STARTED_AT) or time.time())
     return demo(system, rest, started_at_s=started_at_s)

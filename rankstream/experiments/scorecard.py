@@ -124,6 +124,8 @@ class UnitTable:
         """Fold one label delta. `impression_ms` is the impression's time: a retraction carries the
         old one.
         """
+        if impression_ms < (self.experiment.start_ms or 0):
+            return  # before it began; the table may not have existed when this was first read
         if not self._inside(impression_ms):
             self.labels_outside += 1
             return

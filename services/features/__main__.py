@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -23,6 +24,8 @@ from services.features.worker import Shared
 from services.features.workers import ASSIGNED, CAUGHT_UP, Workers
 
 MEASURE_EVERY_S = 0.5
+# State is millions of small objects without cycles: full collections only cost time.
+GC_THRESHOLDS = (100_000, 50, 100)
 
 
 def now_ms() -> int:
@@ -30,6 +33,7 @@ def now_ms() -> int:
 
 
 async def main(settings: FeaturesSettings) -> None:
+    gc.set_threshold(*GC_THRESHOLDS)
     health = Health(ASSIGNED, CAUGHT_UP)
     metrics_of = Metrics(CollectorRegistry())
     producer = EventProducer(settings.kafka_url, client_id="features")

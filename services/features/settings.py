@@ -6,7 +6,7 @@ from pydantic import Field
 
 from rankstream.adapters.settings import ServiceSettings
 from rankstream.contracts.columns import TimeLimits
-from services.features.partition import FoldSettings
+from rankstream.stream.partition import FoldSettings
 
 PREFIX = "FEATURES_"
 

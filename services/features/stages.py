@@ -15,10 +15,10 @@ from rankstream.adapters.kafka import Record
 from rankstream.adapters.redis_rows import CATEGORY_STATE, ITEM_STATE, USER_STATE, RowEncoder
 from rankstream.contracts.codec import decode_batch
 from rankstream.errors import InvalidBatch, InvalidInput
-from services.features import dump as dumps
-from services.features.items import Changed, ItemPartition
-from services.features.partition import Counts, FoldSettings, Outputs, UserPartition
-from services.features.records import dead_record
+from rankstream.stream import dump as dumps
+from rankstream.stream.items import Changed, ItemPartition
+from rankstream.stream.partition import Counts, FoldSettings, Outputs, UserPartition
+from rankstream.stream.records import dead_record
 
 
 @dataclass(frozen=True, slots=True)

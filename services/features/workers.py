@@ -16,9 +16,9 @@ import structlog
 
 from rankstream import topics
 from rankstream.adapters.health import Health
+from rankstream.stream.partition import FoldSettings
 from services.features.lake import LakeWorker
 from services.features.lake_rows import TABLES
-from services.features.partition import FoldSettings
 from services.features.stages import ItemStage, Stage, Totals, UserStage, summed
 from services.features.worker import Delivery, PartitionWorker, Shared
 

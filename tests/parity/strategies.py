@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import strategies as st
 
 from rankstream.contracts.events import Event, ItemUpdate
-from services.features.partition import FoldSettings
+from rankstream.stream.partition import FoldSettings
 from tests.parity.events import an_event
 
 MINUTE_MS = 60_000

@@ -15,8 +15,8 @@ from rankstream.contracts.ids import partition_of
 from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows, empty_rows
 from rankstream.features.snapshot import snapshot
 from rankstream.pb import events_pb2 as pb
-from services.features.items import ItemPartition
-from services.features.partition import FoldSettings, Outputs, UserPartition
+from rankstream.stream.items import ItemPartition
+from rankstream.stream.partition import FoldSettings, Outputs, UserPartition
 from tests.parity.events import START_MS
 
 # The broker's clock: a constant, so that only event time can decide anything.

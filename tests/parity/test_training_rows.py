@@ -14,7 +14,7 @@ from rankstream.contracts.columns import EventColumns
 from rankstream.contracts.events import Event, ItemUpdate
 from rankstream.contracts.ids import id64
 from rankstream.pb import events_pb2 as pb
-from services.features.partition import FoldSettings, UserPartition
+from rankstream.stream.partition import FoldSettings, UserPartition
 from tests.parity.events import START_MS, an_event
 from tests.parity.stream import APPEND_MS, Stream
 

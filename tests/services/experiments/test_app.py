@@ -265,11 +265,6 @@ def expected(
 
 
 @pytest.mark.integration
-@pytest.mark.xfail(
-    strict=True,
-    reason="UnitTable counts labels from before start_ms as outside, and meets them only when the"
-    " log is read again",
-)
 def test_labels_from_before_the_start_are_the_same_after_a_restart(service: Service) -> None:
     service.define()
     service.label(1_700_000_000_000, clicks_of(USERS), watermark_ms=1_700_000_000_000)

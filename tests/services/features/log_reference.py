@@ -16,8 +16,8 @@ from rankstream.contracts.high_water import HighWater
 from rankstream.errors import InvalidBatch
 from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows
 from rankstream.pb import events_pb2 as pb
-from services.features.items import ItemPartition
-from services.features.partition import FoldSettings, UserPartition
+from rankstream.stream.items import ItemPartition
+from rankstream.stream.partition import FoldSettings, UserPartition
 
 Label = tuple[int, int, int, int]  # status, clicked, purchased, value_micros
 

@@ -22,8 +22,8 @@ from rankstream.contracts.codec import encode_batch
 from rankstream.contracts.events import Click, Event, Impression, Purchase
 from rankstream.contracts.ids import new_id, partition_of
 from rankstream.pb import events_pb2 as pb
+from rankstream.stream.partition import FoldSettings
 from services.features.lake_rows import TICK
-from services.features.partition import FoldSettings
 from tests.services.features.embedded_service import Service
 from tests.services.features.log_reference import (
     Expected,

@@ -20,8 +20,8 @@ from rankstream.errors import InvalidEvent
 from rankstream.features.items import ItemStates
 from rankstream.features.state import ATTRIBUTE_MAX
 from rankstream.pb import events_pb2 as pb
-from services.features import dump as dumps
-from services.features import records
+from rankstream.stream import dump as dumps
+from rankstream.stream import records
 
 DUMP_VERSION: Final = 1
 _NOTHING: Final[frozenset[str]] = frozenset()

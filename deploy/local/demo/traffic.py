@@ -17,7 +17,7 @@ import grpc
 import httpx
 import numpy as np
 
-from deploy.local.beacon import Beacon
+from deploy.local.demo.beacon import Beacon
 from rankstream.contracts.ids import new_id
 from rankstream.pb import ranker_pb2
 from rankstream.simulation.attention import Buying, clicks, expected_ctr, purchases

@@ -25,9 +25,9 @@ from rankstream.features.deltas import Addition, deltas_by_partition
 from rankstream.features.rows import MICROS
 from rankstream.features.state import RECENT_KINDS, Action, UserStates
 from rankstream.sessions import ACTIVITY_KINDS, Sessions
-from services.features import dump as dumps
-from services.features import records
-from services.features.dedupe import SeenIds
+from rankstream.stream import dump as dumps
+from rankstream.stream import records
+from rankstream.stream.dedupe import SeenIds
 
 DUMP_VERSION: Final = 1
 

@@ -10,9 +10,9 @@ from rankstream.contracts.columns import TimeLimits
 from rankstream.errors import InvalidArtifact, InvalidBatch, InvalidEvent
 from rankstream.features import spec
 from rankstream.pb import events_pb2 as pb
-from services.features import records
-from services.features.items import ItemPartition
-from services.features.partition import FoldSettings, UserPartition
+from rankstream.stream import records
+from rankstream.stream.items import ItemPartition
+from rankstream.stream.partition import FoldSettings, UserPartition
 from tests.parity.events import START_MS, an_event
 from tests.parity.stream import APPEND_MS, Stream
 

@@ -8,18 +8,15 @@ from typing import Any, Final
 
 import numpy as np
 from rich.console import Console, Group, RenderableType
-from rich.panel import Panel
 from rich.table import Table
 
-from deploy.local.traffic import Tally
+from deploy.local.demo.traffic import Tally
 from rankstream.contracts.experiment import Estimate, Scorecard
 from rankstream.simulation.lift import TrueLift
 
-GB: Final = 1e9
 REQUESTS_PER_S_MIN: Final = 50.0
 LATENCY_MS_P99_MAX: Final = 100.0
 RSS_GB_MAX: Final = 4.0
-RECALL_AT: Final = 500
 
 
 @dataclass(frozen=True)
@@ -190,6 +187,15 @@ _VERDICTS: Final = {
 }
 
 
+# Of what the pipeline measures, what fits a line.
+_EVIDENCE: Final = (
+    ("auc", "AUC"),
+    ("log_loss", "log loss"),
+    ("ece", "ECE"),
+    ("recall_at_500", "recall@500"),
+)
+
+
 def _experiment(run: Measured) -> Table:
     table = Table(title="Experiment: champion (logistic regression) against challenger (XGBoost)")
     for column in ("variant", "users", "impressions", "clicks", "CTR", "purchases", "CVR"):
@@ -243,8 +249,8 @@ def _system(run: Measured) -> Table:
         f" {events.dead:,} dead letters, {events.late:,} late, {events.lost:,} lost",
     )
     for name, metrics in run.models.items():
-        shown = ", ".join(f"{metric} {value:.3f}" for metric, value in metrics.items())
-        table.add_row(name, shown)
+        shown = (f"{what} {metrics[key]:.3f}" for key, what in _EVIDENCE if key in metrics)
+        table.add_row(name, ", ".join(shown))
     degraded = ", ".join(f"{n} {reason}" for reason, n in sorted(run.tally.degraded.items()))
     table.add_row("degraded answers", degraded or "none")
     table.add_row("used", f"{run.rss_gb:.2f} GB resident, {run.cpu_cores:.2f} cores")
@@ -260,6 +266,13 @@ def _checks(run: Measured) -> Table:
     return table
 
 
+def _where(where: Mapping[str, str]) -> Table:
+    table = Table(title="Where to look next", show_header=False)
+    for what, address in where.items():
+        table.add_row(what, address)
+    return table
+
+
 def render(console: Console, run: Measured, *, where: Mapping[str, str]) -> None:
     """Print the result; `where` names pages to look at next."""
 
@@ -268,10 +281,6 @@ def render(console: Console, run: Measured, *, where: Mapping[str, str]) -> None
         yield _lift(run)
         yield _system(run)
         yield _checks(run)
-        yield Panel(
-            "\n".join(f"{what:<22} {address}" for what, address in where.items()),
-            title="Where to look next",
-            expand=False,
-        )
+        yield _where(where)
 
     console.print(Group(*parts()))
