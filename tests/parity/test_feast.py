@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def test_we_read_the_rows_that_feast_writes(
 
     async def read() -> Rows:
         store = RedisFeatureStore(clean_redis, timeout_s=5)
-        reads = {
+        reads: dict[str, Callable[[str], Awaitable[Rows]]] = {
             USER_STATE.name: store.user,
             ITEM_STATE.name: lambda key: store.items([key]),
             CATEGORY_STATE.name: lambda key: store.categories([key]),
