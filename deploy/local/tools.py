@@ -31,6 +31,8 @@ JAVA_MAJOR_MIN: Final = 17
 REDIS_MAJOR_MIN: Final = 6
 DOWNLOADS_AT_ONCE: Final = 8
 DOWNLOAD_TIMEOUT_S: Final = 120
+DOWNLOAD_TRIES: Final = 5
+DOWNLOAD_WAIT_S_MAX: Final = 8.0
 DATASET_FILES: Final = ("ml-100k.inter", "ml-100k.item", "ml-100k.user")
 DATASET_NOTICE: Final = (
     "MovieLens 100K is GroupLens Research's: use it for research, cite Harper and Konstan (2015),"
@@ -187,6 +189,7 @@ def _fetch(jars: tuple[Jar, ...], repository: Path) -> Iterator[tuple[Jar, Path]
     """Each jar with its downloaded file, in the order of arrival."""
     # Only the first start needs them; a quarter of a second on every other one.
     import requests
+    import tenacity
     from jgo.maven import MavenContext
 
     bundle = registry_environ(Path(sys.executable), os.environ).get("REQUESTS_CA_BUNDLE")
@@ -195,6 +198,13 @@ def _fetch(jars: tuple[Jar, ...], repository: Path) -> Iterator[tuple[Jar, Path]
         os.environ.setdefault("REQUESTS_CA_BUNDLE", bundle)
     context = MavenContext(repo_cache=repository, timeout=DOWNLOAD_TIMEOUT_S)
 
+    # A name that does not resolve for a moment must not end a first run.
+    @tenacity.retry(
+        stop=tenacity.stop_after_attempt(DOWNLOAD_TRIES),
+        wait=tenacity.wait_exponential(max=DOWNLOAD_WAIT_S_MAX),
+        retry=tenacity.retry_if_exception_type((OSError, RuntimeError)),
+        reraise=True,
+    )
     def fetch(jar: Jar) -> Path:
         component = context.project(jar.group, jar.artifact).at_version(jar.version)
         return Path(component.artifact().resolve())
