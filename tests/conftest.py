@@ -6,11 +6,14 @@ test asks. All is stopped at the end, whatever failed.
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# Before Feast is: it chooses, for good, how values are kept.
+import prometheus_client  # noqa: F401
 import pytest
 import redis
 from confluent_kafka import KafkaError, KafkaException
@@ -29,6 +32,14 @@ from rankstream.adapters.kafka import create_topics
 ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 60.0
 ADMIN_TIMEOUT_S = 10.0
+
+
+def pytest_collection_finish() -> None:
+    """Forget what importing Feast has set, for the sake of its own server: prometheus_client's
+    multi-process mode, in which our services do not run.
+    """
+    for name in ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -89,8 +90,11 @@ class Loop:
         tools = system.provision(report)
         system.start_servers(tools, report)
         system.start_services(SERVICES, report)
-        history = self._history(tools)
-        models = self._train(history)
+        with ThreadPoolExecutor(1) as beside:
+            feast = beside.submit(self._apply_feast)
+            history = self._history(tools)
+            models = self._train(history)
+            feast.result()
         system.await_ready(SERVICES, report, MODELS_TIMEOUT_S)
         truth = self._truth(tools)
         self._define_experiment()
@@ -180,6 +184,20 @@ class Loop:
                     " Still running. See make logs."
                 )
             time.sleep(POLL_S)
+
+    def _apply_feast(self) -> None:
+        """Feast's registry, so that its own API reads the rows that the stream writes."""
+        self._job(
+            "Feast definitions",
+            "pipelines.features",
+            "apply",
+            "--redis-url",
+            self._system.redis_url,
+            "--registry",
+            str(self._system.state / "feast" / "registry.db"),
+            "--offline",
+            str(self._system.state / "lake" / "feature_rows"),
+        )
 
     def _train(self, history: Mapping[str, Any]) -> Any:
         state = self._system.state
