@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +32,9 @@ def main(system: System, argv: Sequence[str], *, started_at_s: float) -> int:
     system = System(
         system.root, system.ports, run=system.run, environ={"features": FEATURES_ENVIRON}
     )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Also where a shell has started us in the background, with SIGINT ignored.
+        signal.signal(number, signal.default_int_handler)
     first = not (system.run / "tools").exists()
     _fresh_state(system)
     try:
@@ -87,6 +91,7 @@ def _where(system: System) -> Mapping[str, str]:
         "ingest's API": f"http://127.0.0.1:{ports.ingest}/docs",
         "experiments' API": f"http://127.0.0.1:{ports.experiments}/docs",
         "ask for a slate": ".run/venv/bin/rankstream recommend 42",
+        "what Feast says": ".run/venv/bin/python -m pipelines.features show --help",
         "processes": "make status",
     }
 
