@@ -51,7 +51,7 @@ def main(argv: list[str], console: Console) -> int:
         sys.stderr.write("Interrupted. What has started still runs: make down stops it.\n")
         return 130
     if arguments.command == "up":
-        return show_status(system, console)
+        show_status(system, console)
     if arguments.command == "down":
         console.print("Nothing runs.")
     return 0

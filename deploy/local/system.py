@@ -27,6 +27,7 @@ from deploy.local.services import SERVICES, Ports, service_ports, service_spec
 from deploy.local.tools import Tools, provision
 
 SERVERS: Final = ("kafka", "redis")
+NEEDS_MODEL: Final = ("retrieval", "ranker")
 SERVER_TIMEOUT_S: Final = 60.0
 LIVE_TIMEOUT_S: Final = 60.0
 READY_TIMEOUT_S: Final = 60.0
@@ -119,13 +120,22 @@ class System:
         return provision(self.run / "tools", report)
 
     def up(self, report: Report) -> None:
-        """Everything that does not run yet, until all of it is ready.
+        """Everything that does not run yet, until all of it is ready, or waits for a first model.
 
         Raises: LocalError by name; what has started goes on running, `down` stops it.
         """
         self.start_servers(self.provision(report), report)
         self.start_services(SERVICES, report)
-        self.await_ready(SERVICES, report, READY_TIMEOUT_S)
+        if (self.state / "artifacts").exists():
+            self.await_ready(SERVICES, report, READY_TIMEOUT_S)
+            return
+        self.await_ready(
+            [name for name in SERVICES if name not in NEEDS_MODEL], report, READY_TIMEOUT_S
+        )
+        report.say(
+            f"{' and '.join(NEEDS_MODEL)} wait for their first model:"
+            f" .run/venv/bin/python -m pipelines run --help"
+        )
 
     def start_servers(self, tools: Tools, report: Report) -> None:
         """Kafka with its topics, and Redis.
