@@ -21,7 +21,7 @@ from pipelines.features.lake import read_events, read_items
 from pipelines.features.replay import ItemFacts, TrainingRows, Windows, training_rows
 from pipelines.promote.publish import publish
 from pipelines.promote.registry import LEDGER, Promotion, prepare, register
-from pipelines.train.steps import Trained, train
+from pipelines.train.steps import Trained, hold_unobserved, train
 from rankstream.adapters.kafka import EventProducer
 from rankstream.contracts.columns import TimeLimits
 from rankstream.errors import RankstreamError
@@ -92,7 +92,7 @@ def _rows(
         bar.update(task, description="rows", completed=done, total=total)
 
     rows = training_rows(events, items, until_ms=until_ms, windows=Windows(), progress=progress)
-    return rows, items
+    return hold_unobserved(rows, events.kind), items
 
 
 def _report(folder: Path, trained: Trained) -> None:

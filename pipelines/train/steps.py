@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,9 @@ from pipelines.train.rankers import check_rows, fit_logistic_regression, fit_xgb
 from pipelines.train.retrieval import ItemVectors, fit_pure_svd
 from rankstream.adapters.artifacts import Artifact
 from rankstream.adapters.faiss_index import FaissIndex
+from rankstream.contracts.columns import Kind
 from rankstream.contracts.ids import id64
+from rankstream.features import spec
 
 Rows = npt.NDArray[np.int64]
 
@@ -51,6 +53,21 @@ def split(rows: TrainingRows) -> tuple[TrainingRows, TrainingRows, int]:
     cut_ms = int(rows.time_ms[min(len(rows) - 1, round(len(rows) * (1 - TEST_SHARE)))])
     before = rows.time_ms < cut_ms
     return rows.take(np.flatnonzero(before)), rows.take(np.flatnonzero(~before)), cut_ms
+
+
+def hold_unobserved(rows: TrainingRows, kinds: npt.NDArray[np.uint8]) -> TrainingRows:
+    """The rows with conversion rates at their defaults if the log has no purchase.
+
+    A smoothed rate of what never happened tells its denominator and nothing else; a model that
+    learned from it is thrown off by the first purchase that it sees.
+    """
+    if np.any(kinds == Kind.PURCHASE):
+        return rows
+    features = rows.features.copy()
+    for column, feature in enumerate(spec.FEATURES):
+        if feature.name.endswith("_cvr"):
+            features[:, column] = feature.default
+    return replace(rows, features=features)
 
 
 def _checked_split(rows: TrainingRows) -> tuple[TrainingRows, TrainingRows, int]:

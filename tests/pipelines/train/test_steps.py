@@ -12,11 +12,12 @@ import pytest
 from pipelines.features.replay import TrainingRows
 from pipelines.train.artefact import data_version
 from pipelines.train.retrieval import fit_pure_svd
-from pipelines.train.steps import Trained, split, train
+from pipelines.train.steps import Trained, hold_unobserved, split, train
 from rankstream.adapters.artifacts import read_manifest
 from rankstream.adapters.faiss_index import FaissIndex
 from rankstream.adapters.item_table import read_item_table
 from rankstream.adapters.onnx_model import OnnxModel, QueryTower
+from rankstream.contracts.columns import Kind
 from rankstream.errors import InvalidInput
 from rankstream.features import spec
 from tests.pipelines.rows import some_rows
@@ -106,3 +107,17 @@ def test_items_liked_together_are_near_each_other() -> None:
 def test_one_user_is_no_company() -> None:
     with pytest.raises(InvalidInput, match="1 users like 2 items"):
         fit_pure_svd(("a", "b"), np.zeros(2, np.int64), np.arange(2), users=1, seed=1)
+
+
+def test_a_rate_of_what_never_happened_is_held_at_its_default() -> None:
+    rows = some_rows(50)
+    cvr = spec.NAMES.index("item_cvr")
+    without = np.array([Kind.IMPRESSION, Kind.CLICK], np.uint8)
+
+    held = hold_unobserved(rows, without)
+    kept = hold_unobserved(rows, np.append(without, np.uint8(Kind.PURCHASE)))
+
+    assert set(held.features[:, cvr].tolist()) == {np.float32(spec.CVR_PRIOR)}
+    others = [k for k, name in enumerate(spec.NAMES) if not name.endswith("_cvr")]
+    assert np.array_equal(held.features[:, others], rows.features[:, others])
+    assert np.array_equal(kept.features, rows.features)
