@@ -39,7 +39,9 @@ def run(
     lake: Annotated[Path, typer.Option(help="folder of Delta tables")],
     artifacts: Annotated[Path, typer.Option(help="folder to write artefacts to")],
     registry: Annotated[str, typer.Option(help="MLflow registry, sqlite:///<path>")],
-    until_ms: Annotated[int, typer.Option("--until-ms", help="read events up to here")],
+    until_ms: Annotated[
+        int | None, typer.Option("--until-ms", help="read events up to here; default: now")
+    ] = None,
     bootstrap: Annotated[str, typer.Option(help="Kafka, host:port")] = "127.0.0.1:9092",
     seed: Annotated[int, typer.Option(help="of everything random")] = 1,
     why: Annotated[str, typer.Option(help="reason, for the ledger")] = "scheduled training",
@@ -56,7 +58,7 @@ def run(
         # The registry needs seconds to import and to migrate: it does so while rows are made.
         ready = beside.submit(prepare, registry)
         task = bar.add_task("lake", total=None)
-        rows, items = _rows(lake, bootstrap, until_ms, bar, task)
+        rows, items = _rows(lake, bootstrap, until_ms or created_ms, bar, task)
         trained = train(
             rows,
             items,
