@@ -22,6 +22,7 @@ from rankstream.contracts.ids import new_id
 from rankstream.errors import RankstreamError, TooLarge
 
 BODY_BYTES_MAX = 5_000_000
+DRAIN_BYTES_MAX = 64 * 1024 * 1024
 REQUEST_ID_CHARACTERS_MAX = 128
 RETRY_AFTER_S = 1
 
@@ -123,12 +124,15 @@ class BodyLimit:
         declared = _header(scope, b"content-length")
         if declared:
             if int(declared) > self.bytes_max:
+                await self._drain(receive)
                 await self._refuse(int(declared), scope, receive, send)
             else:
                 await self.app(scope, receive, send)
             return
         messages, size = await self._buffer(receive)
         if size > self.bytes_max:
+            if messages[-1].get("more_body", False):
+                await self._drain(receive)
             await self._refuse(size, scope, receive, send)
             return
         replayed = iter(messages)
@@ -150,9 +154,19 @@ class BodyLimit:
                 break
         return messages, size
 
+    async def _drain(self, receive: Receive) -> None:
+        """Take what the client is still sending, within reason: a client that finds the connection
+        closed while it sends never reads why.
+        """
+        drained, more = 0, True
+        while more and drained < DRAIN_BYTES_MAX:
+            message = await receive()
+            drained += len(message.get("body", b""))
+            more = message["type"] == "http.request" and message.get("more_body", False)
+
     async def _refuse(self, size: int, scope: Scope, receive: Receive, send: Send) -> None:
         error = TooLarge(
-            f"too_large: a body of at least {size} bytes (limit {self.bytes_max}). Not read."
+            f"too_large: a body of at least {size} bytes (limit {self.bytes_max}). Not taken."
             " Send several smaller requests."
         )
         await error_response(error)(scope, receive, send)

@@ -6,12 +6,13 @@ import asyncio
 import os
 import signal
 import socket
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
-from rankstream.adapters.http import serve
+from rankstream.adapters.http import install_errors, serve
 from rankstream.adapters.settings import ServiceSettings
 
 
@@ -92,3 +93,34 @@ async def test_a_background_failure_stops_the_service_and_is_raised() -> None:
         )
 
     assert stopped.is_set()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_client_that_sends_too_much_reads_why(chunked: bool) -> None:
+    app = FastAPI()
+    install_errors(app, body_bytes_max=1_000)
+    stop = asyncio.Event()
+
+    async def on_stop() -> None:
+        return None
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(160):
+            yield b"x" * 65_536
+
+    settings = ServiceSettings(port=free_port())
+    url = f"http://127.0.0.1:{settings.port}"
+    # A background coroutine that ends stops the service.
+    served = asyncio.create_task(serve(app, settings, on_stop=on_stop, background=[_until(stop)]))
+    async with httpx.AsyncClient(timeout=20) as client:
+        await until_answering(client, url)
+        reply = await client.post(url, content=chunks() if chunked else b"x" * 10_000_000)
+    stop.set()
+    await served
+
+    assert reply.status_code == 413
+    assert reply.json()["error"]["code"] == "too_large"
+
+
+async def _until(stop: asyncio.Event) -> None:
+    await stop.wait()
