@@ -36,7 +36,7 @@ def main(system: System, argv: Sequence[str], *, started_at_s: float) -> int:
         # Also where a shell has started us in the background, with SIGINT ignored.
         signal.signal(number, signal.default_int_handler)
     first = not (system.run / "tools").exists()
-    _fresh_state(system)
+    fresh_state(system)
     try:
         with Terminal(console) as report:
             run = Loop(system, options, report, started_at_s=started_at_s, first=first)
@@ -63,7 +63,7 @@ def _options(argv: Sequence[str]) -> Options:
     return Options(**vars(parser.parse_args(argv)))
 
 
-def _fresh_state(system: System) -> None:
+def fresh_state(system: System) -> None:
     """An empty state folder: a run must be able to account for every event.
 
     Raises: LocalError if something runs, or if the folder was filled by `make up`.

@@ -17,6 +17,12 @@ from rankstream.simulation.lift import TrueLift
 REQUESTS_PER_S_MIN: Final = 50.0
 LATENCY_MS_P99_MAX: Final = 100.0
 RSS_GB_MAX: Final = 4.0
+# Checks that a busy machine can fail with nothing wrong.
+PERFORMANCE: Final = (
+    f"at least {REQUESTS_PER_S_MIN:g} recommendations/s",
+    f"p99 of at most {LATENCY_MS_P99_MAX:g} ms",
+    f"at most {RSS_GB_MAX:g} GB resident",
+)
 
 
 @dataclass(frozen=True)
@@ -116,18 +122,16 @@ def checks(run: Measured) -> list[Check]:
         ),
         Check("no request failed", failed == 0, f"{failed} of {asked:,}"),
         Check(
-            f"at least {REQUESTS_PER_S_MIN:g} recommendations/s",
+            PERFORMANCE[0],
             run.requests_per_s >= REQUESTS_PER_S_MIN,
             f"{run.requests_per_s:.1f}",
         ),
         Check(
-            f"p99 of at most {LATENCY_MS_P99_MAX:g} ms",
+            PERFORMANCE[1],
             run.latency_ms(0.99) <= LATENCY_MS_P99_MAX,
             f"{run.latency_ms(0.99):.1f} ms",
         ),
-        Check(
-            f"at most {RSS_GB_MAX:g} GB resident", run.rss_gb <= RSS_GB_MAX, f"{run.rss_gb:.2f} GB"
-        ),
+        Check(PERFORMANCE[2], run.rss_gb <= RSS_GB_MAX, f"{run.rss_gb:.2f} GB"),
     ]
 
 
