@@ -1,6 +1,6 @@
 """Events sorted by who takes them in: labels, counters, recent actions, sessions, attributes.
 
-The stream (services/features) makes the same cut; tests/parity holds the two together.
+The live fold (rankstream/stream) makes the same cut; tests/parity holds the two together.
 """
 
 from __future__ import annotations

@@ -21,15 +21,23 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from pipelines.features.stream_fold import ItemFold, StreamSettings, UserFold, nothing_known
 from rankstream import topics
 from rankstream.adapters.kafka import LogReader, Record
 from rankstream.contracts.codec import decode_batch
 from rankstream.errors import InvalidBatch, RankstreamError
 from rankstream.features import spec
-from rankstream.features.rows import CATEGORY_ROW, ITEM_ATTRIBUTES, ITEM_ROW, USER_ROW, Rows
+from rankstream.features.rows import (
+    CATEGORY_ROW,
+    ITEM_ATTRIBUTES,
+    ITEM_ROW,
+    USER_ROW,
+    Rows,
+    empty_rows,
+)
 from rankstream.features.snapshot import snapshot
 from rankstream.pb import events_pb2 as pb
+from rankstream.stream.items import ItemPartition
+from rankstream.stream.partition import FoldSettings, UserPartition
 
 EXAMPLES_MAX: Final = 10
 _POLL_RECORDS: Final = 5_000
@@ -130,7 +138,7 @@ def _row(
     rows: Mapping[Wanted, Rows], stamp: pb.Stamp, key: str, dtype: np.dtype[np.void]
 ) -> Rows | None:
     if stamp.offset < 0:
-        return nothing_known(dtype)
+        return empty_rows(1, dtype)
     found = rows.get((stamp.partition, stamp.offset, key))
     return None if found is None else found.copy()
 
@@ -148,7 +156,7 @@ def sample_slates(served: Sequence[bytes], sample: int, *, seed: int) -> list[pb
     return [slates[place] for place in np.sort(chosen).tolist()]
 
 
-async def measure(bootstrap: str, sample: int, *, seed: int, settings: StreamSettings) -> Skew:
+async def measure(bootstrap: str, sample: int, *, seed: int, settings: FoldSettings) -> Skew:
     """Read the log and compare a sample of slates.
 
     Raises: DependencyUnavailable: Kafka does not answer.
@@ -179,22 +187,26 @@ async def measure(bootstrap: str, sample: int, *, seed: int, settings: StreamSet
 
 
 async def _user_rows(
-    bootstrap: str, wanted: Mapping[tuple[int, int], set[str]], settings: StreamSettings
+    bootstrap: str, wanted: Mapping[tuple[int, int], set[str]], settings: FoldSettings
 ) -> dict[Wanted, Rows]:
     last = _last(wanted)
-    folds: dict[int, UserFold] = {}
+    folds: dict[int, UserPartition] = {}
     found: dict[Wanted, Rows] = {}
     async for record in _records(bootstrap, topics.EVENTS.name):
         partition, offset = record.partition, record.offset
         if offset > last.get(partition, -1):
             continue
-        fold = folds.setdefault(partition, UserFold(partition, settings))
+        if partition not in folds:
+            folds[partition] = UserPartition(partition, topics.FEATURE_UPDATES.partitions, settings)
+        body = record.value or b""
         try:
-            columns = decode_batch(record.value or b"")
+            columns = decode_batch(body)
         except InvalidBatch:
             continue
-        fold.fold(columns, offset=offset, append_time_ms=record.timestamp_ms)
-        _keep(found, record, wanted, fold.rows)
+        folds[partition].fold(
+            columns, offset=offset, append_time_ms=record.timestamp_ms, original=body
+        )
+        _keep(found, record, wanted, USER_ROW, folds[partition].rows)
     return found
 
 
@@ -204,16 +216,16 @@ async def _item_rows(
     categories: Mapping[tuple[int, int], set[str]],
 ) -> tuple[dict[Wanted, Rows], dict[Wanted, Rows]]:
     last = _last([*items, *categories])
-    folds: dict[int, ItemFold] = {}
+    folds: dict[int, ItemPartition] = {}
     found_items: dict[Wanted, Rows] = {}
     found_categories: dict[Wanted, Rows] = {}
     async for record in _records(bootstrap, topics.FEATURE_UPDATES.name):
         if record.value is None or record.offset > last.get(record.partition, -1):
             continue
-        fold = folds.setdefault(record.partition, ItemFold(record.partition))
-        fold.fold(pb.FeatureUpdates.FromString(record.value), offset=record.offset)
-        _keep(found_items, record, items, fold.items)
-        _keep(found_categories, record, categories, fold.categories)
+        fold = folds.setdefault(record.partition, ItemPartition(record.partition))
+        fold.fold_updates(record.value, offset=record.offset)
+        _keep(found_items, record, items, ITEM_ROW, fold.item_rows)
+        _keep(found_categories, record, categories, CATEGORY_ROW, fold.category_rows)
     return found_items, found_categories
 
 
@@ -221,12 +233,13 @@ def _keep(
     found: dict[Wanted, Rows],
     record: Record,
     wanted: Mapping[tuple[int, int], set[str]],
-    rows: Callable[[set[str]], dict[str, Rows]],
+    dtype: np.dtype[np.void],
+    rows: Callable[[set[str]], list[tuple[str, bytes]]],
 ) -> None:
     keys = wanted.get((record.partition, record.offset))
     if keys:
-        for key, row in rows(keys).items():
-            found[record.partition, record.offset, key] = row
+        for key, packed in rows(keys):
+            found[record.partition, record.offset, key] = np.frombuffer(packed, dtype)
 
 
 def _last(wanted: Sequence[tuple[int, int]] | Mapping[tuple[int, int], set[str]]) -> dict[int, int]:
@@ -248,7 +261,7 @@ async def _records(bootstrap: str, topic: str) -> AsyncIterator[Record]:
 
 
 app = typer.Typer(add_completion=False, help=__doc__)
-_DEFAULTS: Final = StreamSettings()
+_DEFAULTS: Final = FoldSettings()
 
 
 @app.command()
@@ -271,7 +284,7 @@ def skew(
     dedupe_ms: Annotated[int, typer.Option(envvar="FEATURES_DEDUPE_MS")] = _DEFAULTS.dedupe_ms,
 ) -> None:
     """Compare; the settings must be those of the features service. JSON on the last line."""
-    settings = StreamSettings(
+    settings = FoldSettings(
         lateness_ms=lateness_ms,
         click_window_ms=click_window_ms,
         conversion_window_ms=conversion_window_ms,

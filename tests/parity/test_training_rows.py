@@ -1,4 +1,4 @@
-"""Training rows and the skew check's rows equal what the live stream holds, bit for bit."""
+"""Training rows equal what the live stream holds, bit for bit."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 
 from pipelines.features.replay import ItemFacts, Windows, training_rows
-from pipelines.features.stream_fold import ItemFold, StreamSettings, UserFold
 from rankstream.contracts.codec import decode_batch, encode_batch
 from rankstream.contracts.columns import EventColumns
 from rankstream.contracts.events import Event, ItemUpdate
 from rankstream.contracts.ids import id64
-from rankstream.pb import events_pb2 as pb
-from rankstream.stream.partition import FoldSettings, UserPartition
+from rankstream.stream.partition import FoldSettings
 from tests.parity.events import START_MS, an_event
-from tests.parity.stream import APPEND_MS, Stream
+from tests.parity.stream import Stream
 
 CATEGORIES = ("drama", "war", "noir")
 ITEMS = [
@@ -91,32 +89,3 @@ def test_a_training_row_is_what_the_live_stream_would_have_served(seed: int) -> 
     clicked = sorted((label[4], label[1]) for label in live.labels.values())
     assert sorted(zip(rows.time_ms.tolist(), rows.clicked.tolist(), strict=True)) == clicked
     assert set(rows.recent.ravel().tolist()) <= {0, *(id64(item.item_id) for item in ITEMS)}
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_skew_check_folds_the_log_as_the_stream_does(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    events = a_log(seed)
-    settings = FoldSettings(lateness_ms=1_000_000, dedupe_ms=500_000)
-    live = UserPartition(0, 1, settings)
-    users = UserFold(0, StreamSettings(lateness_ms=1_000_000, dedupe_ms=500_000))
-    items = ItemFold(0)
-    stream = Stream(FoldSettings(lateness_ms=1_000_000, dedupe_ms=500_000))
-    start = offset = 0
-
-    while start < len(events):
-        end = start + int(rng.integers(1, 30))
-        again = [events[k] for k in rng.integers(0, end if end < len(events) else len(events), 4)]
-        record = encode_batch([*events[start:end], *again])  # repeats, and events that are late
-        columns = decode_batch(record)
-        live.fold(columns, offset=offset, append_time_ms=APPEND_MS, original=record)
-        users.fold(columns, offset=offset, append_time_ms=APPEND_MS)
-        for updates in stream.record(record).updates.values():
-            items.fold(pb.FeatureUpdates.FromString(updates), offset=offset)
-            items.fold(pb.FeatureUpdates.FromString(updates), offset=offset)  # sent twice
-        start, offset = end, offset + 1
-
-    names = [f"u{k}" for k in range(4)]
-    mine = {user: row.tobytes() for user, row in users.rows(names).items()}
-    assert mine == dict(live.rows(names))
-    assert len(items.items([item.item_id for item in ITEMS])) == len(ITEMS)
