@@ -24,6 +24,7 @@ import typer
 from rankstream import topics
 from rankstream.adapters.kafka import LogReader, Record
 from rankstream.contracts.codec import decode_batch
+from rankstream.contracts.columns import TimeLimits
 from rankstream.errors import InvalidBatch, RankstreamError
 from rankstream.features import spec
 from rankstream.features.rows import (
@@ -166,10 +167,12 @@ async def measure(bootstrap: str, sample: int, *, seed: int, settings: FoldSetti
     users: dict[tuple[int, int], set[str]] = defaultdict(set)
     items: dict[tuple[int, int], set[str]] = defaultdict(set)
     categories: dict[tuple[int, int], set[str]] = defaultdict(set)
+    described: set[tuple[int, int]] = set()
     for slate in slates:
         users[slate.user_stamp.partition, slate.user_stamp.offset].add(slate.user_id)
         for item_id, stamp in zip(slate.item_id, slate.item_stamp, strict=True):
             items[stamp.partition, stamp.offset].add(item_id)
+            described.add((stamp.partition, stamp.items_offset))
         for category, stamp in zip(slate.category, slate.category_stamp, strict=True):
             categories[stamp.partition, stamp.offset].add(category)
     item_rows, category_rows = await _item_rows(bootstrap, items, categories)
@@ -180,7 +183,8 @@ async def measure(bootstrap: str, sample: int, *, seed: int, settings: FoldSetti
         described={
             (r.partition, r.offset): pb.Item.FromString(r.value)
             async for r in _records(bootstrap, topics.ITEMS.name)
-            if r.value is not None
+            # Others may be what the stream refuses.
+            if r.value is not None and (r.partition, r.offset) in described
         },
     )
     return compare(slates, rows)
@@ -220,10 +224,16 @@ async def _item_rows(
     found_items: dict[Wanted, Rows] = {}
     found_categories: dict[Wanted, Rows] = {}
     async for record in _records(bootstrap, topics.FEATURE_UPDATES.name):
-        if record.value is None or record.offset > last.get(record.partition, -1):
+        partition, offset = record.partition, record.offset
+        if offset > last.get(partition, -1):
             continue
-        fold = folds.setdefault(record.partition, ItemPartition(record.partition))
-        fold.fold_updates(record.value, offset=record.offset)
+        if partition not in folds:
+            folds[partition] = ItemPartition(partition)
+        fold = folds[partition]
+        try:
+            fold.fold_updates(record.value or b"", offset=offset)
+        except InvalidBatch:
+            continue
         _keep(found_items, record, items, ITEM_ROW, fold.item_rows)
         _keep(found_categories, record, categories, CATEGORY_ROW, fold.category_rows)
     return found_items, found_categories
@@ -282,6 +292,12 @@ def skew(
         int, typer.Option(envvar="FEATURES_SESSION_GAP_MS")
     ] = _DEFAULTS.session_gap_ms,
     dedupe_ms: Annotated[int, typer.Option(envvar="FEATURES_DEDUPE_MS")] = _DEFAULTS.dedupe_ms,
+    clock_skew_ms_max: Annotated[
+        int, typer.Option(envvar="FEATURES_CLOCK_SKEW_MS_MAX")
+    ] = _DEFAULTS.limits.ahead_ms_max,
+    event_age_ms_max: Annotated[
+        int, typer.Option(envvar="FEATURES_EVENT_AGE_MS_MAX")
+    ] = _DEFAULTS.limits.behind_ms_max,
 ) -> None:
     """Compare; the settings must be those of the features service. JSON on the last line."""
     settings = FoldSettings(
@@ -290,6 +306,7 @@ def skew(
         conversion_window_ms=conversion_window_ms,
         session_gap_ms=session_gap_ms,
         dedupe_ms=dedupe_ms,
+        limits=TimeLimits(ahead_ms_max=clock_skew_ms_max, behind_ms_max=event_age_ms_max),
     )
     found = asyncio.run(measure(bootstrap, sample, seed=seed, settings=settings))
     typer.echo(json.dumps(asdict(found)))

@@ -23,10 +23,9 @@ from rankstream.adapters.faiss_index import FaissIndex
 from rankstream.adapters.item_table import NAME as ITEMS_FILE
 from rankstream.adapters.onnx_model import RANKER_FILE, TOWER_FILE
 from rankstream.contracts.ids import id64
-from rankstream.contracts.manifest import Histogram
 from rankstream.errors import InvalidArtifact
 from rankstream.features import spec
-from rankstream.monitoring.histogram import reference_histogram
+from rankstream.monitoring.histogram import encode_histogram, reference_histogram
 
 PARITY_ROWS: Final = 10_000
 PARITY_MAX_ABS: Final = 1e-4
@@ -123,7 +122,8 @@ def write_ranker(
     """The ranker's folder under `root`; raises as write_artifact."""
     model_id = origin.model_id(ranker.family)
     histograms = {
-        name: _histogram(train.features[:, place]) for place, name in enumerate(spec.NAMES)
+        name: encode_histogram(reference_histogram(train.features[:, place]))
+        for place, name in enumerate(spec.NAMES)
     }
     means = train.features.mean(axis=0, dtype=np.float64).tolist()
     fields = {
@@ -139,11 +139,6 @@ def write_ranker(
         "feature_histograms": histograms,
     }
     return write_artifact(root / "ranker" / model_id, fields, {RANKER_FILE: ranker.graph})
-
-
-def _histogram(values: npt.NDArray[np.float32]) -> Histogram:
-    found = reference_histogram(values)
-    return Histogram(edges=tuple(found.edges.tolist()), counts=tuple(found.counts.tolist()))
 
 
 def write_retrieval(

@@ -10,7 +10,13 @@ from rankstream.contracts.base import Contract, Id
 
 
 class Histogram(Contract):
-    """Training distribution of a feature: counts[i] values in [edges[i-1], edges[i]), open ends."""
+    """Training distribution of a feature, without missing values.
+
+    k `edges` ascend strictly; `counts` has k + 1 entries, of bins closed on the left:
+    counts[0] values < edges[0], counts[i] in [edges[i-1], edges[i]), counts[k] >= edges[k-1].
+    Without edges, counts[0] is all values. There is no bin for missing values: a training
+    feature has a default instead. Form and check: rankstream/monitoring/histogram.py.
+    """
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]  # len(edges) + 1

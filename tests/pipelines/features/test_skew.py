@@ -1,14 +1,20 @@
-"""Skew is counted in features that differ in any bit."""
+"""Skew is counted in features that differ in any bit; replay stops at the stamps."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from pipelines.features.skew import RowsAt, compare, sample_slates
+from pipelines.features.skew import RowsAt, compare, measure, sample_slates
+from rankstream.contracts.columns import TimeLimits
 from rankstream.features import spec
 from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, empty_rows
 from rankstream.features.snapshot import snapshot
 from rankstream.pb import events_pb2 as pb
+from rankstream.stream.partition import FoldSettings
+from tests.parity.events import START_MS
+from tests.parity.stream import APPEND_MS
+from tests.pipelines.features.served_log import ServedLog, a_served_log
 
 NOW_MS = 1_700_000_000_000
 
@@ -99,3 +105,77 @@ def test_the_sample_is_seeded_and_leaves_empty_slates_out() -> None:
     assert first == second
     assert len(first) == 5
     assert len(sample_slates(bodies, 100, seed=1)) == 20
+
+
+async def measured(
+    log: ServedLog, monkeypatch: pytest.MonkeyPatch, settings: FoldSettings
+) -> tuple[int, int]:
+    """Features that differ, and slates that cannot be verified."""
+    monkeypatch.setattr("pipelines.features.skew.LogReader", log.reader)
+    found = await measure("unused", 100, seed=1, settings=settings)
+    assert found.slates + found.unverifiable == len(log.slates)
+    return found.skewed_features, found.unverifiable
+
+
+async def test_a_replay_up_to_the_stamps_gives_what_was_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = FoldSettings()
+    log = a_served_log(settings)
+
+    found = await measured(log, monkeypatch, settings)
+
+    assert found == (0, 0)
+    assert len(log.slates) > 10
+
+
+async def test_one_bit_served_otherwise_than_replayed_is_skew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = FoldSettings()
+    log = a_served_log(settings)
+    served = np.frombuffer(log.slates[-1].features, "<u4").copy()
+    served[3] ^= 1
+    log.slates[-1].features = served.tobytes()
+
+    found = await measured(log, monkeypatch, settings)
+
+    assert found == (1, 0)
+
+
+@pytest.mark.parametrize("which", ["user", "item", "category", "description"])
+async def test_a_stamp_one_record_off_is_skew(monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+    settings = FoldSettings()
+    log = a_served_log(settings)
+    slate = log.slates[-1]
+    if which == "user":
+        slate.user_stamp.offset -= 1
+    elif which == "description":
+        slate.item_stamp[0].items_offset -= 1
+    else:
+        stamp = slate.item_stamp[0] if which == "item" else slate.category_stamp[0]
+        stamp.offset -= 1
+
+    skewed, unverifiable = await measured(log, monkeypatch, settings)
+
+    assert skewed > 0
+    assert unverifiable == 0
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        FoldSettings(lateness_ms=10_000_000),
+        FoldSettings(session_gap_ms=1),
+        # Refuses what the first ten minutes hold.
+        FoldSettings(limits=TimeLimits(behind_ms_max=APPEND_MS - START_MS - 600_000)),
+    ],
+)
+async def test_settings_other_than_the_streams_are_skew(
+    monkeypatch: pytest.MonkeyPatch, others: FoldSettings
+) -> None:
+    log = a_served_log(FoldSettings())
+
+    skewed, _ = await measured(log, monkeypatch, others)
+
+    assert skewed > 0

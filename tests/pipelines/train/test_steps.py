@@ -20,6 +20,7 @@ from rankstream.adapters.onnx_model import OnnxModel, QueryTower
 from rankstream.contracts.columns import Kind
 from rankstream.errors import InvalidInput
 from rankstream.features import spec
+from rankstream.monitoring.histogram import decode_histogram
 from tests.pipelines.rows import some_rows
 
 
@@ -43,6 +44,8 @@ def test_the_artefacts_load_where_they_are_served(tmp_path: Path) -> None:
     for _, ranker in found.artifacts[:2]:
         assert OnnxModel.load(ranker.uri, ranker.sha256).model_id == ranker.manifest.model_id
         assert set(ranker.manifest.feature_histograms) == set(spec.NAMES)
+        for stored in ranker.manifest.feature_histograms.values():
+            assert decode_histogram(stored).n == found.train_rows
         assert ranker.manifest.metrics["auc"] > 0.75
     index = found.artifacts[2][1]
     manifest = read_manifest(index.uri, index.sha256)
