@@ -59,7 +59,10 @@ def _options(argv: Sequence[str]) -> Options:
     parser.add_argument("--exit", action="store_true", help="stop and clean up after the result")
     parser.add_argument("--seconds", type=float, default=90.0, help="of live traffic")
     parser.add_argument("--rate", type=float, default=60.0, help="requests per second")
-    parser.add_argument("--seed", type=int, default=20_251, help="of users and their choices")
+    # Another draw of users and arms each time: the interval must cover across runs, not in one.
+    parser.add_argument(
+        "--seed", type=int, default=int(time.time()), help="of users, arms and choices; printed"
+    )
     return Options(**vars(parser.parse_args(argv)))
 
 

@@ -125,6 +125,7 @@ class Loop:
             started_s=started_s,
             total_s=time.time() - self._started_at_s,
             first=self._first,
+            seed=self._options.seed,
         )
 
     @property

@@ -68,6 +68,7 @@ class Measured:
     started_s: float  # command to first live request
     total_s: float  # command to result
     first: bool  # something had to be downloaded
+    seed: int
 
     def latency_ms(self, quantile: float) -> float:
         return float(np.quantile(self.tally.latency_s, quantile)) * 1000.0
@@ -259,6 +260,7 @@ def _system(run: Measured) -> Table:
     table.add_row("degraded answers", degraded or "none")
     table.add_row("used", f"{run.rss_gb:.2f} GB resident, {run.cpu_cores:.2f} cores")
     table.add_row("time", f"live after {run.started_s:.0f} s, result after {run.total_s:.0f} s")
+    table.add_row("again", f"make demo ARGS='--seed {run.seed}'")
     return table
 
 
