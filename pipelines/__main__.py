@@ -9,13 +9,13 @@ import multiprocessing
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, TaskID
 
+from pipelines import command
 from pipelines.evaluate.report import write_report
 from pipelines.features.lake import read_events, read_items
 from pipelines.features.replay import ItemFacts, TrainingRows, Windows, training_rows
@@ -24,7 +24,6 @@ from pipelines.promote.registry import LEDGER, Promotion, prepare, register
 from pipelines.train.steps import Trained, hold_unobserved, train
 from rankstream.adapters.kafka import EventProducer
 from rankstream.contracts.columns import TimeLimits
-from rankstream.errors import RankstreamError
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -47,30 +46,29 @@ def run(
     why: Annotated[str, typer.Option(help="reason, for the ledger")] = "scheduled training",
 ) -> None:
     """Train both rankers and retrieval, register and publish them; a JSON summary at the end."""
-    console = Console(stderr=True)
     created_ms = time.time_ns() // 1_000_000
     artifacts = artifacts.absolute()
     spawn = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(1, mp_context=spawn) as beside,
-        Progress(console=console, transient=True) as bar,
+        command.steps() as step,
     ):
         # The registry needs seconds to import and to migrate: it does so while rows are made.
         ready = beside.submit(prepare, registry)
-        task = bar.add_task("lake", total=None)
-        rows, items = _rows(lake, bootstrap, until_ms or created_ms, bar, task)
+        rows, items = _rows(lake, bootstrap, until_ms or created_ms, step)
         trained = train(
             rows,
             items,
             artifacts,
             created_ms=created_ms,
             seed=seed,
-            step=lambda name: bar.update(task, description=name),
+            step=step,
         )
         report = artifacts / "reports" / str(created_ms)
         _report(report, trained)
-        bar.update(task, description="registry")
+        step("registry", 0, 2)
         ready.result()
+        step("registry", 1, 2)
         promotions = beside.submit(
             register,
             registry,
@@ -80,20 +78,20 @@ def run(
             who=getpass.getuser(),
             why=why,
         ).result()
-    asyncio.run(_publish(bootstrap, promotions))
+        asyncio.run(_publish(bootstrap, promotions))
+        step("registry", 2, 2)
     typer.echo(json.dumps(_summary(trained, promotions, report)))
 
 
 def _rows(
-    lake: Path, bootstrap: str, until_ms: int, bar: Progress, task: TaskID
+    lake: Path, bootstrap: str, until_ms: int, step: command.Step
 ) -> tuple[TrainingRows, dict[str, ItemFacts]]:
     events = read_events(lake, until_ms=until_ms, limits=TimeLimits())
     items = asyncio.run(read_items(bootstrap))
 
-    def progress(done: int, total: int) -> None:
-        bar.update(task, description="rows", completed=done, total=total)
-
-    rows = training_rows(events, items, until_ms=until_ms, windows=Windows(), progress=progress)
+    rows = training_rows(
+        events, items, until_ms=until_ms, windows=Windows(), progress=partial(step, "training rows")
+    )
     return hold_unobserved(rows, events.kind), items
 
 
@@ -126,15 +124,5 @@ async def _publish(bootstrap: str, promotions: list[Promotion]) -> None:
         await producer.flush_and_close()
 
 
-def main() -> int:
-    """Run the command; a named error is one line on stderr and exit code 1."""
-    try:
-        app()
-    except RankstreamError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run(app))

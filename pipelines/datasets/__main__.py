@@ -6,18 +6,17 @@ import asyncio
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
+from pipelines import command
 from pipelines.datasets.history import ndjson
 from pipelines.datasets.movielens import history, read_ratings
 from pipelines.datasets.produce import Produced, produce
 from rankstream.adapters.kafka import EventProducer
-from rankstream.errors import RankstreamError
 
 app = typer.Typer(add_completion=False, help=__doc__)
 Source = Annotated[Path, typer.Option("--path", help="folder with the ml-100k files")]
@@ -52,26 +51,13 @@ def produce_command(
             bootstrap, client_id="datasets", linger_ms=20, delivery_timeout_s=60.0
         )
         try:
-            with Progress(console=Console(stderr=True), transient=True) as bar:
-                task = bar.add_task("events", total=len(found.columns))
-                return await produce(
-                    found, producer, progress=lambda done, _: bar.update(task, completed=done)
-                )
+            with command.steps() as step:
+                return await produce(found, producer, progress=partial(step, "history → Kafka"))
         finally:
             await producer.flush_and_close()
 
     typer.echo(json.dumps(asdict(asyncio.run(append()))))
 
 
-def main() -> int:
-    """Run the command; a named error is one line on stderr and exit code 1."""
-    try:
-        app()
-    except RankstreamError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run(app))

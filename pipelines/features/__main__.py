@@ -10,9 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.features.store import apply as apply_definitions
-from pipelines.features.store import open_store
-from rankstream.errors import RankstreamError
+from pipelines import command
 from rankstream.features import spec
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -31,7 +29,14 @@ def apply_command(
     ),
 ) -> None:
     """Register entities, views and the feature service; a JSON summary at the end."""
-    store = apply_definitions(redis_url=redis_url, registry=registry, offline=offline)
+    with command.steps() as step:
+        step("Feast definitions", 0, 2)
+        # Feast takes seconds to import: they are seen as a step.
+        from pipelines.features.store import apply as apply_definitions
+
+        step("Feast definitions", 1, 2)
+        store = apply_definitions(redis_url=redis_url, registry=registry, offline=offline)
+        step("Feast definitions", 2, 2)
     summary = {
         "registry": str(registry),
         "spec_id": spec.SPEC_ID,
@@ -50,6 +55,8 @@ def show(
     registry: Registry = REGISTRY,
 ) -> None:
     """Print what Feast says a ranker would see now, as JSON."""
+    from pipelines.features.store import open_store
+
     store = open_store(redis_url=redis_url, registry=registry)
     entity = {
         "user_id": user_id,
@@ -68,8 +75,4 @@ def show(
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except RankstreamError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(1)
+    sys.exit(command.run(app))

@@ -21,11 +21,12 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from pipelines import command
 from rankstream import topics
 from rankstream.adapters.kafka import LogReader, Record
 from rankstream.contracts.codec import decode_batch
 from rankstream.contracts.columns import TimeLimits
-from rankstream.errors import InvalidBatch, RankstreamError
+from rankstream.errors import InvalidBatch
 from rankstream.features import spec
 from rankstream.features.rows import (
     CATEGORY_ROW,
@@ -157,12 +158,16 @@ def sample_slates(served: Sequence[bytes], sample: int, *, seed: int) -> list[pb
     return [slates[place] for place in np.sort(chosen).tolist()]
 
 
-async def measure(bootstrap: str, sample: int, *, seed: int, settings: FoldSettings) -> Skew:
+async def measure(
+    bootstrap: str, sample: int, *, seed: int, settings: FoldSettings, step: command.Step
+) -> Skew:
     """Read the log and compare a sample of slates.
 
     Raises: DependencyUnavailable: Kafka does not answer.
     """
-    served = [r.value async for r in _records(bootstrap, topics.SERVED.name) if r.value is not None]
+    served = [
+        r.value async for r in _records(bootstrap, topics.SERVED.name, step) if r.value is not None
+    ]
     slates = sample_slates(served, sample, seed=seed)
     users: dict[tuple[int, int], set[str]] = defaultdict(set)
     items: dict[tuple[int, int], set[str]] = defaultdict(set)
@@ -175,14 +180,14 @@ async def measure(bootstrap: str, sample: int, *, seed: int, settings: FoldSetti
             described.add((stamp.partition, stamp.items_offset))
         for category, stamp in zip(slate.category, slate.category_stamp, strict=True):
             categories[stamp.partition, stamp.offset].add(category)
-    item_rows, category_rows = await _item_rows(bootstrap, items, categories)
+    item_rows, category_rows = await _item_rows(bootstrap, items, categories, step)
     rows = RowsAt(
-        users=await _user_rows(bootstrap, users, settings),
+        users=await _user_rows(bootstrap, users, settings, step),
         items=item_rows,
         categories=category_rows,
         described={
             (r.partition, r.offset): pb.Item.FromString(r.value)
-            async for r in _records(bootstrap, topics.ITEMS.name)
+            async for r in _records(bootstrap, topics.ITEMS.name, step)
             # Others may be what the stream refuses.
             if r.value is not None and (r.partition, r.offset) in described
         },
@@ -191,12 +196,15 @@ async def measure(bootstrap: str, sample: int, *, seed: int, settings: FoldSetti
 
 
 async def _user_rows(
-    bootstrap: str, wanted: Mapping[tuple[int, int], set[str]], settings: FoldSettings
+    bootstrap: str,
+    wanted: Mapping[tuple[int, int], set[str]],
+    settings: FoldSettings,
+    step: command.Step,
 ) -> dict[Wanted, Rows]:
     last = _last(wanted)
     folds: dict[int, UserPartition] = {}
     found: dict[Wanted, Rows] = {}
-    async for record in _records(bootstrap, topics.EVENTS.name):
+    async for record in _records(bootstrap, topics.EVENTS.name, step):
         partition, offset = record.partition, record.offset
         if offset > last.get(partition, -1):
             continue
@@ -218,12 +226,13 @@ async def _item_rows(
     bootstrap: str,
     items: Mapping[tuple[int, int], set[str]],
     categories: Mapping[tuple[int, int], set[str]],
+    step: command.Step,
 ) -> tuple[dict[Wanted, Rows], dict[Wanted, Rows]]:
     last = _last([*items, *categories])
     folds: dict[int, ItemPartition] = {}
     found_items: dict[Wanted, Rows] = {}
     found_categories: dict[Wanted, Rows] = {}
-    async for record in _records(bootstrap, topics.FEATURE_UPDATES.name):
+    async for record in _records(bootstrap, topics.FEATURE_UPDATES.name, step):
         partition, offset = record.partition, record.offset
         if offset > last.get(partition, -1):
             continue
@@ -259,13 +268,17 @@ def _last(wanted: Sequence[tuple[int, int]] | Mapping[tuple[int, int], set[str]]
     return last
 
 
-async def _records(bootstrap: str, topic: str) -> AsyncIterator[Record]:
+async def _records(bootstrap: str, topic: str, step: command.Step) -> AsyncIterator[Record]:
     """Records that were in the topic when this began, each partition in order."""
     reader = LogReader(bootstrap, [topic], client_id="skew")
+    done = 0
     try:
         while not reader.caught_up:
-            for record in await reader.poll(_POLL_RECORDS, _POLL_TIMEOUT_S):
+            records = await reader.poll(_POLL_RECORDS, _POLL_TIMEOUT_S)
+            for record in records:
                 yield record
+            done += len(records)
+            step(f"skew: {topic}", done, done + sum(reader.lag().values()))
     finally:
         await reader.close()
 
@@ -308,19 +321,10 @@ def skew(
         dedupe_ms=dedupe_ms,
         limits=TimeLimits(ahead_ms_max=clock_skew_ms_max, behind_ms_max=event_age_ms_max),
     )
-    found = asyncio.run(measure(bootstrap, sample, seed=seed, settings=settings))
+    with command.steps() as step:
+        found = asyncio.run(measure(bootstrap, sample, seed=seed, settings=settings, step=step))
     typer.echo(json.dumps(asdict(found)))
 
 
-def main() -> int:
-    """Run the command; a named error is one line on stderr and exit code 1."""
-    try:
-        app()
-    except RankstreamError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run(app))

@@ -32,6 +32,7 @@ Rows = npt.NDArray[np.int64]
 
 TEST_SHARE: Final = 0.1
 CANDIDATES: Final = 500
+STEPS: Final = 4  # retrieval, champion, challenger, artefacts
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
 
@@ -84,20 +85,20 @@ def train(
     *,
     created_ms: int,
     seed: int,
-    step: Callable[[str], None],
+    step: Callable[[str, int, int], None],
 ) -> Trained:
     """Fit, check, evaluate, write.
 
     Args:
         catalogue: ids of all items, those without a row too.
         root: folder of artefacts.
-        step: hears what is done next.
+        step: hears ("models", steps done, steps in all).
 
     Raises: InvalidInput, InvalidArtifact, Conflict; nothing is registered then.
     """
     train_rows, test_rows, split_ms = _checked_split(rows)
     origin = Origin(created_ms, data_version(rows), int(rows.time_ms[0]), split_ms)
-    step("retrieval")
+    step("models", 0, STEPS)
     item_id = tuple(dict.fromkeys((*rows.items, *sorted(catalogue))))
     liked = np.flatnonzero(train_rows.clicked)
     items = fit_pure_svd(
@@ -106,18 +107,20 @@ def train(
     tower_gap = tower_parity(items, seed=seed)
     recall = {f"recall_at_{CANDIDATES}": _recall(items, test_rows), "items": float(len(item_id))}
     rankers = []
-    for alias, fit in ((CHAMPION, fit_logistic_regression), (CHALLENGER, fit_xgboost)):
-        step(alias)
+    fits = ((CHAMPION, fit_logistic_regression), (CHALLENGER, fit_xgboost))
+    for done, (alias, fit) in enumerate(fits, 1):
+        step("models", done, STEPS)
         ranker = fit(train_rows.features, train_rows.clicked, seed=seed)
         gap = ranker_parity(ranker, rows.features, seed=seed)
         metrics = ranker_metrics(test_rows.clicked, ranker.predict(test_rows.features))
         rankers.append((alias, ranker, gap, metrics))
-    step("artefacts")
+    step("models", STEPS - 1, STEPS)
     artifacts = [
         (alias, write_ranker(root, ranker, train_rows, origin, metrics=metrics, parity=gap))
         for alias, ranker, gap, metrics in rankers
     ]
     index = write_retrieval(root, items, origin, metrics=recall, parity=tower_gap)
+    step("models", STEPS, STEPS)
     return Trained(
         artifacts=[*artifacts, (CHAMPION, index)],
         metrics={alias: metrics for alias, _, _, metrics in rankers} | {"retrieval": recall},

@@ -8,10 +8,6 @@ the champion, half from the challenger, and the scorecard is read off the stream
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +18,7 @@ import grpc
 import httpx
 import numpy as np
 
+from deploy.local.demo.jobs import run_job
 from deploy.local.demo.observed import counts, freshness_ms, freshness_seen
 from deploy.local.demo.traffic import Plan, Tally, Traffic
 from deploy.local.demo.verdict import Conservation, Measured, Skew
@@ -49,7 +46,6 @@ FEATURES_ENVIRON: Final = {
 HISTORY_TIMEOUT_S: Final = 180.0
 MODELS_TIMEOUT_S: Final = 60.0
 SETTLE_TIMEOUT_S: Final = 90.0
-JOB_TIMEOUT_S: Final = 300.0
 REQUEST_TIMEOUT_S: Final = 5.0
 SAMPLE_EVERY_S: Final = 5.0
 POLL_S: Final = 0.5
@@ -139,29 +135,19 @@ class Loop:
     def _cpu_s(self) -> float:
         return self._system.usage().cpu_s
 
-    def _job(self, what: str, module: str, *arguments: str) -> Any:
-        """Run a batch job; what it says on its last line."""
-        self._report.step(what, 0, 1)
-        command = [sys.executable, "-m", module, *arguments]
-        done = subprocess.run(
-            command,
-            cwd=self._system.root,
-            env={**os.environ, **FEATURES_ENVIRON},
-            capture_output=True,
-            text=True,
-            timeout=JOB_TIMEOUT_S,
-            check=False,
+    def _job(self, module: str, *arguments: str) -> Any:
+        return run_job(
+            module,
+            *arguments,
+            root=self._system.root,
+            environ=FEATURES_ENVIRON,
+            report=self._report,
         )
-        if done.returncode != 0:
-            raise LocalError(f"{module} ended with {done.returncode}:\n{done.stderr[-4000:]}")
-        self._report.step(what, 1, 1)
-        return json.loads(done.stdout.strip().splitlines()[-1])
 
     def _history(self, tools: Tools) -> Mapping[str, Any]:
         """MovieLens into Kafka, then wait until every event is folded and in the lake."""
         self._system.await_ready(("features",), self._report, MODELS_TIMEOUT_S)
         produced: Mapping[str, Any] = self._job(
-            "history → Kafka",
             "pipelines.datasets",
             "produce",
             "--path",
@@ -189,7 +175,6 @@ class Loop:
     def _apply_feast(self) -> None:
         """Feast's registry, so that its own API reads the rows that the stream writes."""
         self._job(
-            "Feast definitions",
             "pipelines.features",
             "apply",
             "--redis-url",
@@ -203,7 +188,6 @@ class Loop:
     def _train(self, history: Mapping[str, Any]) -> Any:
         state = self._system.state
         return self._job(
-            "models",
             "pipelines",
             "run",
             "--lake",
@@ -301,7 +285,6 @@ class Loop:
 
     def _skew(self) -> Skew:
         found = self._job(
-            "skew",
             "pipelines.features.skew",
             "--bootstrap",
             self._system.kafka_url,

@@ -123,6 +123,10 @@ class Reader:
         polled, self._left = self._left[:7], self._left[7:]
         return polled
 
+    def lag(self) -> dict[tuple[str, int], int]:
+        """Records left, as of one partition."""
+        return {("served", 0): len(self._left)}
+
     async def close(self) -> None:
         """Nothing to leave."""
 

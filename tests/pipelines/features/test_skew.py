@@ -112,7 +112,7 @@ async def measured(
 ) -> tuple[int, int]:
     """Features that differ, and slates that cannot be verified."""
     monkeypatch.setattr("pipelines.features.skew.LogReader", log.reader)
-    found = await measure("unused", 100, seed=1, settings=settings)
+    found = await measure("unused", 100, seed=1, settings=settings, step=lambda *told: None)
     assert found.slates + found.unverifiable == len(log.slates)
     return found.skewed_features, found.unverifiable
 

@@ -25,14 +25,14 @@ from tests.pipelines.rows import some_rows
 
 
 def trained(rows: TrainingRows, root: Path) -> Trained:
-    return train(rows, rows.items, root, created_ms=1, seed=1, step=lambda name: None)
+    return train(rows, rows.items, root, created_ms=1, seed=1, step=lambda *told: None)
 
 
 def test_the_artefacts_load_where_they_are_served(tmp_path: Path) -> None:
     rows = some_rows()
 
     found = train(
-        rows, [*rows.items, "never-shown"], tmp_path, created_ms=7, seed=1, step=lambda name: None
+        rows, [*rows.items, "never-shown"], tmp_path, created_ms=7, seed=1, step=lambda *told: None
     )
 
     aliases = [(alias, a.manifest.role, a.manifest.family) for alias, a in found.artifacts]
