@@ -272,7 +272,8 @@ class Loop:
         while True:
             seen = counts(self._features)
             counted = sum(v.impressions for v in self._scorecard(0.05).variants)
-            self._report.step("labels final", min(counted, shown), shown)
+            final = max(0, min(counted, shown) - seen.open_labels)
+            self._report.step("labels final", final, shown)
             if counted >= shown and seen.open_labels == 0:
                 return
             if time.monotonic() > deadline:
