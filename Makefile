@@ -64,6 +64,16 @@ test-slow: $(STAMP) ## long simulations and crash tests
 	@$(LOCAL) provision
 	$(PY) -m pytest -m slow $(ARGS)
 
+.PHONY: chaos
+chaos: $(STAMP) ## kill, restart and fill everything under 1 M events; exit code 1 if anything differs
+	@$(LOCAL) provision
+	$(PY) -m tests.chaos $(ARGS)
+
+.PHONY: soak
+soak: $(STAMP) ## 30 minutes of traffic whose keys come and go; fails if memory is not flat
+	@$(LOCAL) provision
+	$(PY) -m tests.soak $(ARGS)
+
 .PHONY: check
 check: $(STAMP) ## format, lint, types, generated code, locks
 	$(PY) -m ruff format --check .

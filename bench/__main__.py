@@ -21,7 +21,10 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 OUT: Final = ROOT / "bench" / "out"
 # name -> what measures it
 COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "chaos": (sys.executable, "-m", "tests.chaos"),
     "demo": (sys.executable, "-m", "deploy.local", "demo", "--exit"),
+    "pit": (sys.executable, "-m", "bench.pit_join"),
+    "stream": (sys.executable, "-m", "bench.stream"),
 }
 
 

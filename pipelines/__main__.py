@@ -17,7 +17,8 @@ import typer
 
 from pipelines import command
 from pipelines.evaluate.report import write_report
-from pipelines.features.lake import read_events, read_items
+from pipelines.features.lake import Logged, read_items, read_log
+from pipelines.features.provenance import Reading, remember
 from pipelines.features.replay import ItemFacts, TrainingRows, Windows, training_rows
 from pipelines.promote.publish import publish
 from pipelines.promote.registry import LEDGER, Promotion, prepare, register
@@ -55,7 +56,8 @@ def run(
     ):
         # The registry needs seconds to import and to migrate: it does so while rows are made.
         ready = beside.submit(prepare, registry)
-        rows, items = _rows(lake, bootstrap, until_ms or created_ms, step)
+        until_ms = until_ms or created_ms
+        rows, items, log = _rows(lake, bootstrap, until_ms, step)
         trained = train(
             rows,
             items,
@@ -64,6 +66,8 @@ def run(
             seed=seed,
             step=step,
         )
+        reading = Reading(trained.data_version, created_ms, until_ms, log.version, log.ends())
+        remember(lake, reading, items)
         report = artifacts / "reports" / str(created_ms)
         _report(report, trained)
         step("registry", 0, 2)
@@ -85,14 +89,18 @@ def run(
 
 def _rows(
     lake: Path, bootstrap: str, until_ms: int, step: command.Step
-) -> tuple[TrainingRows, dict[str, ItemFacts]]:
-    events = read_events(lake, until_ms=until_ms, limits=TimeLimits())
+) -> tuple[TrainingRows, dict[str, ItemFacts], Logged]:
+    log = read_log(lake, until_ms=until_ms, limits=TimeLimits())
     items = asyncio.run(read_items(bootstrap))
 
     rows = training_rows(
-        events, items, until_ms=until_ms, windows=Windows(), progress=partial(step, "training rows")
+        log.columns,
+        items,
+        until_ms=until_ms,
+        windows=Windows(),
+        progress=partial(step, "training rows"),
     )
-    return hold_unobserved(rows, events.kind), items
+    return hold_unobserved(rows, log.columns.kind), items, log
 
 
 def _report(folder: Path, trained: Trained) -> None:

@@ -10,18 +10,19 @@ passed it by the longest window and is then given up as unmatched. A label is
 final once the watermark has passed its impression by the longest window; its
 state is dropped then. A request shown again after that is a new label.
 
-Counters count what labels count: repeats of an impression or of a click collapse
-to the earliest. When an earlier one arrives later, the count moves to it, so that
-the sums depend on the set of events and not on their order.
+Repeats of an impression or of a click count once, at the earliest. When an earlier
+one arrives later, the count moves to it: sums do not depend on the order of events.
 """
 
 from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
 
 from rankstream.contracts.columns import Kind
 
@@ -36,6 +37,7 @@ _IMPRESSION: Final = int(Kind.IMPRESSION)
 _CLICK: Final = int(Kind.CLICK)
 
 Key: TypeAlias = tuple[str, str, str]  # user_id, request_id, item_id
+Shown: TypeAlias = tuple[int, int, str]  # event time, position, category
 
 
 class Feedback(NamedTuple):
@@ -75,145 +77,236 @@ class Unmatched(NamedTuple):
     feedback: Feedback
 
 
-# What an impression or click adds to the counters: key, category, time, kind, and
-# count: 1, or 0 for a repeat, or -1 where an earlier one takes the place of this.
-Counted: TypeAlias = tuple[Key, str, int, int, int]
+@dataclass(frozen=True, slots=True)
+class FeedbackColumns:
+    """n impressions, clicks and purchases that name a request, in the order of the log.
 
-# user, request, item, kind, time, position, category, value in micros, event_id, row in the record
-FeedbackRow: TypeAlias = tuple[str, str, str, int, int, int, str, int, bytes, int]
+    Columns of length n. `shown` is (event time, position, category). `watermarks_ms` is the
+    watermark in force when each event's record was read: it is not behind it.
+    """
+
+    keys: Iterable[Key]
+    kinds: Sequence[int]
+    shown: Iterable[Shown]
+    value_micros: Sequence[int]
+    event_ids: Sequence[bytes]
+    offsets: Sequence[int]  # where the log has it
+    rows: Sequence[int]
+    watermarks_ms: Sequence[int]
+
+
+class Moved(NamedTuple):
+    """An earlier impression or click took the place of this one: take its count back."""
+
+    key: Key
+    kind: int
+    time_ms: int
+    category: str
 
 
 @dataclass(slots=True)
-class Closed:
-    """Label changes since the last call, and the feedback given up."""
+class Attributed:
+    """What some events, and the watermark after them, made of the labels.
 
+    `opened` are the places of events that opened a label which is now provisional, as shown and
+    nothing else, and was nothing before. `changes` are all other changes, in order; `repeats` the
+    places of impressions and clicks that count nothing.
+    """
+
+    opened: list[int]
     changes: list[LabelChange]
     unmatched: list[Unmatched]
+    repeats: list[int]
+    moved: list[Moved]
 
 
 _UNSEEN: Final = LabelState()
+_SHOWN: Final = LabelState(PROVISIONAL)
+_IGNORED: Final = LabelState(FINAL)
+# Labels wait by bucket of their anchor's time; only the bucket at hand is kept in order.
+_BUCKET_MS: Final = 60_000
 
 
 class _Open:
-    """State of one key; `impression` and `click` are the earliest that were seen."""
+    """State of a key with feedback or repeats; `impression` and `click` are the earliest seen."""
 
     __slots__ = ("anchor_ms", "click", "emitted", "feedback", "impression")
 
-    def __init__(self, anchor_ms: int) -> None:
+    def __init__(self, anchor_ms: int, impression: Shown | None, emitted: LabelState) -> None:
         self.anchor_ms = anchor_ms  # of the impression, else of the earliest feedback
-        self.impression: tuple[int, int, str] | None = None  # time, position, category
+        self.impression = impression
         self.click: tuple[int, str] | None = None  # time, category
         self.feedback: Sequence[Feedback] = ()
-        self.emitted = _UNSEEN
+        self.emitted = emitted
 
 
 class Attribution:
     """Open labels of one partition.
 
-    Memory: about 0.6 kB for each impression of the longest window and the lateness;
-    at most FEEDBACK_PER_LABEL_MAX feedback events each.
+    Memory: about 0.5 kB for each impression of the longest window and the lateness.
     """
 
     def __init__(self, *, click_window_ms: int, conversion_window_ms: int) -> None:
         self._click_window_ms = click_window_ms
         self._conversion_window_ms = conversion_window_ms
         self._horizon_ms = max(click_window_ms, conversion_window_ms)
-        self._open: dict[Key, _Open] = {}
-        self._due: list[tuple[int, Key]] = []  # heap; an entry may be early, never late
-        self._touched: dict[Key, _Open] = {}
+        # A label that was shown once and nothing else is just that: most are.
+        self._open: dict[Key, _Open | Shown] = {}
+        self._later: dict[int, list[Key]] = {}  # bucket -> keys, some no longer due then
+        self._due: list[tuple[int, Key]] = []  # heap of buckets up to _bucket
+        self._bucket = -1
         self.overflow = 0
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def fold(self, events: Iterable[FeedbackRow], *, offset: int) -> list[Counted]:
-        """Take in impressions, clicks and purchases that name a request, of one record.
-
-        None is behind the watermark and none was folded before. Returns what
-        impressions and clicks add to the counters.
-        """
-        counted: list[Counted] = []
-        opened, touched, due = self._open, self._touched, self._due
-        for user, request, item, kind, time_ms, position, category, micros, event_id, row in events:
-            key = (user, request, item)
-            state = opened.get(key)
-            if state is None:
-                state = opened[key] = _Open(time_ms)
-                heapq.heappush(due, (time_ms, key))
+    def fold(self, events: FeedbackColumns, watermark_ms: int) -> Attributed:
+        """Take in events, none folded before, then close what the watermark has passed."""
+        out = Attributed([], [], [], [], [])
+        opened = self._open
+        touched: dict[Key, _Open] = {}
+        fresh: dict[Key, int] = {}
+        bucket = -1
+        wait: Callable[[Key], object] = self._enter
+        for place, (key, kind, shown) in enumerate(
+            zip(events.keys, events.kinds, events.shown, strict=True)
+        ):
+            if kind == _IMPRESSION and key not in opened:
+                opened[key] = shown
+                fresh[key] = place
+                if shown[0] // _BUCKET_MS != bucket:
+                    bucket = shown[0] // _BUCKET_MS
+                    wait = self._wait(bucket)
+                wait(key)
+                continue
+            state = self._touch(key, shown[0], events.watermarks_ms[place], touched, fresh, out)
             touched[key] = state
             if kind == _IMPRESSION:
-                if state.impression is None and time_ms == state.anchor_ms:
-                    state.impression = (time_ms, position, category)
-                    counted.append((key, category, time_ms, _IMPRESSION, 1))
-                else:
-                    counted += self._show(key, state, (time_ms, position, category))
+                self._show(key, state, shown, place, out)
                 continue
             if kind == _CLICK:
-                counted += _click(key, state, (time_ms, category))
-            if len(state.feedback) >= FEEDBACK_PER_LABEL_MAX:
-                self.overflow += 1
-                continue
-            feedback = Feedback(time_ms, kind, micros, event_id, offset, row)
-            state.feedback = [*state.feedback, feedback]
-            if state.impression is None and time_ms < state.anchor_ms:
-                self._anchor(key, state, time_ms)
-        return counted
+                _click(key, state, shown, place, out)
+            feedback = Feedback(
+                shown[0],
+                kind,
+                events.value_micros[place],
+                events.event_ids[place],
+                events.offsets[place],
+                events.rows[place],
+            )
+            self._attach(key, state, feedback)
+        out.opened += fresh.values()
+        for key, state in touched.items():
+            self._emit(key, state, watermark_ms, out)
+        for key, state in self._expire(watermark_ms):
+            self._end(key, state, watermark_ms, out)
+        return out
 
-    def _show(self, key: Key, state: _Open, shown: tuple[int, int, str]) -> tuple[Counted, ...]:
-        time_ms, _, category = shown
+    def _wait(self, bucket: int) -> Callable[[Key], object]:
+        """Takes the keys that fall due in a bucket."""
+        if bucket > self._bucket:
+            return self._later.setdefault(bucket, []).append
+        return self._enter
+
+    def _enter(self, key: Key) -> None:
+        heapq.heappush(self._due, (_anchor_ms(self._open[key]), key))
+
+    def _touch(
+        self,
+        key: Key,
+        time_ms: int,
+        watermark_ms: int,
+        touched: dict[Key, _Open],
+        fresh: dict[Key, int],
+        out: Attributed,
+    ) -> _Open:
+        """The state that an event at `time_ms` falls on; one that is due has ended before."""
+        state = self._open.get(key)
+        if state is not None and _anchor_ms(state) < watermark_ms - self._horizon_ms:
+            if key in fresh:
+                out.opened.append(fresh.pop(key))
+            touched.pop(key, None)
+            del self._open[key]
+            self._end(key, self._widened(state), watermark_ms, out)
+            state = None
+        if state is None:
+            state = self._open[key] = _Open(time_ms, None, _UNSEEN)
+            self._wait(time_ms // _BUCKET_MS)(key)
+        elif isinstance(state, tuple):
+            emitted = _UNSEEN if fresh.pop(key, None) is not None else _SHOWN
+            state = self._open[key] = _Open(state[0], state, emitted)
+        return state
+
+    def _widened(self, state: _Open | Shown) -> _Open:
+        return _Open(state[0], state, _SHOWN) if isinstance(state, tuple) else state
+
+    def _attach(self, key: Key, state: _Open, feedback: Feedback) -> None:
+        if len(state.feedback) >= FEEDBACK_PER_LABEL_MAX:
+            self.overflow += 1
+            return
+        state.feedback = [*state.feedback, feedback]
+        if state.impression is None and feedback.time_ms < state.anchor_ms:
+            self._anchor(key, state, feedback.time_ms)
+
+    def _show(self, key: Key, state: _Open, shown: Shown, place: int, out: Attributed) -> None:
         known = state.impression
         if known is not None and known <= shown:
-            return ((key, category, time_ms, _IMPRESSION, 0),)
+            out.repeats.append(place)
+            return
+        if known is not None:
+            out.moved.append(Moved(key, _IMPRESSION, known[0], known[2]))
         state.impression = shown
-        if time_ms != state.anchor_ms:
-            self._anchor(key, state, time_ms)
-        arrival = (key, category, time_ms, _IMPRESSION, 1)
-        if known is None:
-            return (arrival,)
-        return ((key, known[2], known[0], _IMPRESSION, -1), arrival)
+        if shown[0] != state.anchor_ms:
+            self._anchor(key, state, shown[0])
 
     def _anchor(self, key: Key, state: _Open, time_ms: int) -> None:
-        if time_ms < state.anchor_ms:
-            heapq.heappush(self._due, (time_ms, key))
+        earlier = time_ms < state.anchor_ms
         state.anchor_ms = time_ms
-
-    def close(self, watermark_ms: int) -> Closed:
-        """Changes of labels since the last call, final ones included, and what was given up."""
-        closed = Closed([], [])
-        for key, state in self._touched.items():
-            self._emit(key, state, watermark_ms, closed)
-        self._touched.clear()
-        for key, state in self._expire(watermark_ms):
-            self._emit(key, state, watermark_ms, closed)
-            closed.unmatched += [
-                Unmatched(key, feedback)
-                for feedback in sorted(state.feedback)
-                if not self._follows(state, feedback)
-            ]
-        return closed
+        if earlier:
+            self._wait(time_ms // _BUCKET_MS)(key)
 
     def _expire(self, watermark_ms: int) -> list[tuple[Key, _Open]]:
-        due, opened = self._due, self._open
+        """Drop the labels that the watermark has closed; in order of their anchor, then key."""
         last_closed_ms = watermark_ms - self._horizon_ms
-        expired: list[tuple[Key, _Open]] = []
+        opened, due = self._open, self._due
+        if last_closed_ms // _BUCKET_MS > self._bucket:
+            self._bucket = last_closed_ms // _BUCKET_MS
+            for bucket in [bucket for bucket in self._later if bucket <= self._bucket]:
+                due += [
+                    (_anchor_ms(opened[key]), key)
+                    for key in self._later.pop(bucket)
+                    if key in opened
+                ]
+            heapq.heapify(due)
+        expired: list[tuple[int, Key, _Open]] = []
         while due and due[0][0] < last_closed_ms:
             anchor_ms, key = heapq.heappop(due)
             state = opened.get(key)
             if state is None:
                 continue
-            if state.anchor_ms > anchor_ms:
-                heapq.heappush(due, (state.anchor_ms, key))
+            own_ms = _anchor_ms(state)
+            if own_ms > anchor_ms:
+                self._wait(own_ms // _BUCKET_MS)(key)
                 continue
-            expired.append((key, opened.pop(key)))
-        expired.sort(key=lambda entry: (entry[1].anchor_ms, entry[0]))
-        return expired
+            del opened[key]
+            expired.append((own_ms, key, self._widened(state)))
+        expired.sort(key=lambda entry: entry[:2])
+        return [(key, state) for _, key, state in expired]
+
+    def _end(self, key: Key, state: _Open, watermark_ms: int, out: Attributed) -> None:
+        self._emit(key, state, watermark_ms, out)
+        out.unmatched += [
+            Unmatched(key, feedback)
+            for feedback in sorted(state.feedback)
+            if not self._follows(state, feedback)
+        ]
 
     def _follows(self, state: _Open, feedback: Feedback) -> bool:
         if state.impression is None:
             return False
         return 0 <= feedback.time_ms - state.impression[0] <= self._horizon_ms
 
-    def _emit(self, key: Key, state: _Open, watermark_ms: int, closed: Closed) -> None:
+    def _emit(self, key: Key, state: _Open, watermark_ms: int, out: Attributed) -> None:
         if state.impression is None:
             return
         time_ms, position, _ = state.impression
@@ -223,7 +316,7 @@ class Attribution:
         else:
             new = _SHOWN if status == PROVISIONAL else _IGNORED
         if new != state.emitted:
-            closed.changes.append(LabelChange(key, time_ms, position, state.emitted, new))
+            out.changes.append(LabelChange(key, time_ms, position, state.emitted, new))
             state.emitted = new
 
     def _judge(self, status: int, time_ms: int, feedback: Sequence[Feedback]) -> LabelState:
@@ -238,10 +331,10 @@ class Attribution:
                 value_micros += entry.value_micros
         return LabelState(status, clicked, purchased, value_micros)
 
-    def dump(self) -> bytes:
-        """The open labels, to go on from with `load`; call it after `close`."""
-        assert not self._touched
-        entries = [
+    def dump(self) -> dict[str, bytes]:
+        """The open labels, to go on from with `load`."""
+        plain = {key: state for key, state in self._open.items() if isinstance(state, tuple)}
+        wide = [
             [
                 key,
                 state.anchor_ms,
@@ -251,38 +344,57 @@ class Attribution:
                 state.emitted,
             ]
             for key, state in self._open.items()
+            if not isinstance(state, tuple)
         ]
-        return json.dumps([self.overflow, entries], separators=(",", ":")).encode()
+        text = [part for key, (_, _, category) in plain.items() for part in (*key, category)]
+        numbers = [(time_ms, position) for time_ms, position, _ in plain.values()]
+        is_plain = [isinstance(state, tuple) for state in self._open.values()]
+        return {
+            "order": np.array(is_plain, np.bool_).tobytes(),
+            "text": json.dumps(text).encode(),
+            "numbers": np.array(numbers, np.int64).tobytes(),
+            "wide": json.dumps([self.overflow, wide], separators=(",", ":")).encode(),
+        }
 
-    def load(self, dump: bytes) -> None:
+    def load(self, parts: Mapping[str, bytes]) -> None:
         """Replace the state by a dumped one."""
-        self.overflow, entries = json.loads(dump)
-        self._open.clear()
-        self._touched.clear()
-        for key, anchor_ms, impression, click, feedback, emitted in entries:
-            state = self._open[tuple(key)] = _Open(anchor_ms)
-            state.impression = tuple(impression) if impression else None
-            state.click = tuple(click) if click else None
-            state.feedback = [
-                Feedback(time_ms, kind, micros, bytes.fromhex(event_id), offset, row)
-                for time_ms, kind, micros, event_id, offset, row in feedback
-            ]
-            state.emitted = LabelState(*emitted)
-        self._due = [(state.anchor_ms, key) for key, state in self._open.items()]
-        heapq.heapify(self._due)
+        text = json.loads(parts["text"])
+        numbers = np.frombuffer(parts["numbers"], np.int64).reshape(-1, 2).tolist()
+        plain = zip(
+            zip(text[::4], text[1::4], text[2::4], strict=True),
+            [(time_ms, at, name) for (time_ms, at), name in zip(numbers, text[3::4], strict=True)],
+            strict=True,
+        )
+        self.overflow, entries = json.loads(parts["wide"])
+        wide = map(_loaded, entries)
+        order = np.frombuffer(parts["order"], np.bool_).tolist()
+        self._open = dict(next(plain) if is_plain else next(wide) for is_plain in order)
+        self._later, self._due, self._bucket = {}, [], -1
+        for key, state in self._open.items():
+            self._wait(_anchor_ms(state) // _BUCKET_MS)(key)
 
 
-_SHOWN: Final = LabelState(PROVISIONAL)
-_IGNORED: Final = LabelState(FINAL)
+def _loaded(entry: Sequence[Any]) -> tuple[Key, _Open]:
+    (user, request, item), anchor_ms, impression, click, feedback, emitted = entry
+    state = _Open(anchor_ms, tuple(impression) if impression else None, LabelState(*emitted))
+    state.click = tuple(click) if click else None
+    state.feedback = [
+        Feedback(time_ms, kind, micros, bytes.fromhex(event_id), offset, row)
+        for time_ms, kind, micros, event_id, offset, row in feedback
+    ]
+    return (user, request, item), state
 
 
-def _click(key: Key, state: _Open, clicked: tuple[int, str]) -> tuple[Counted, ...]:
-    time_ms, category = clicked
+def _anchor_ms(state: _Open | Shown) -> int:
+    return state[0] if isinstance(state, tuple) else state.anchor_ms
+
+
+def _click(key: Key, state: _Open, shown: Shown, place: int, out: Attributed) -> None:
+    clicked = (shown[0], shown[2])
     known = state.click
     if known is not None and known <= clicked:
-        return ((key, category, time_ms, _CLICK, 0),)
+        out.repeats.append(place)
+        return
+    if known is not None:
+        out.moved.append(Moved(key, _CLICK, *known))
     state.click = clicked
-    arrival = (key, category, time_ms, _CLICK, 1)
-    if known is None:
-        return (arrival,)
-    return ((key, known[1], known[0], _CLICK, -1), arrival)

@@ -6,6 +6,7 @@ RankstreamError
       MalformedEvent            bytes that are not an event
       UnknownKind
       EventTimeOutOfRange
+      WrongPartition            its user belongs to another partition
     InvalidBatch                a record whose columns contradict each other
     InvalidRequest
     InvalidExperiment
@@ -66,6 +67,10 @@ class UnknownKind(InvalidEvent):
 
 class EventTimeOutOfRange(InvalidEvent):
     code = "event_time_out_of_range"
+
+
+class WrongPartition(InvalidEvent):
+    code = "wrong_partition"
 
 
 class InvalidBatch(InvalidInput):

@@ -59,6 +59,9 @@ PRODUCE_SECONDS: Final = _histogram(
 CONSUMER_LAG_RECORDS: Final = _gauge(
     "consumer_lag_records", "Records behind the end of the log.", "topic", "partition"
 )
+CONSUMER_STOPPED: Final = _gauge(
+    "consumer_stopped", "1: too much was refused, and it waits for a person.", "consumer"
+)
 
 # Experiments
 EXPERIMENTS_SKIPPED_RECORDS: Final = _gauge(
@@ -192,6 +195,9 @@ FEATURES_REPLAYED_RECORDS: Final = _counter(
 )
 FEATURES_REBUILDS: Final = _counter(
     "features_rebuilds", "Partitions whose rows were all written again, and why.", "stage", "reason"
+)
+FEATURES_REJOINS: Final = _counter(
+    "features_rejoins", "Times that the worker became a new member of its group."
 )
 FEATURES_RESTARTS: Final = _counter(
     "features_restarts", "Partitions opened again after an outage.", "stage"

@@ -63,13 +63,9 @@ class _Session:
         self.purchases += other.purchases
 
 
-class LatestSession(NamedTuple):
-    """The session of a user's newest event, as far as it has been seen."""
-
-    start_ms: int
-    last_ms: int
-    impressions: int
-    clicks: int
+# The session of a user's newest event, as far as it has been seen: start, last event, impressions,
+# clicks.
+LatestSession: TypeAlias = tuple[int, int, int, int]
 
 
 class Sessions:
@@ -83,9 +79,13 @@ class Sessions:
     def __len__(self) -> int:
         return sum(map(len, self._open.values()))
 
-    def fold(self, events: Iterable[ActivityRow]) -> None:
-        """Take in events of ACTIVITY_KINDS, none behind the watermark, none folded before."""
+    def fold(self, events: Iterable[ActivityRow]) -> list[str]:
+        """Take in events of ACTIVITY_KINDS, none behind the watermark, none folded before.
+
+        Returns the users that were active, each once.
+        """
         opened, gap_ms = self._open, self._gap_ms
+        active: dict[str, None] = {}
         for user, kind, time_ms in events:
             sessions = opened.get(user)
             if sessions is None:
@@ -103,6 +103,8 @@ class Sessions:
                 session.clicks += 1
             elif kind == _PURCHASE:
                 session.purchases += 1
+            active[user] = None
+        return list(active)
 
     def _place(self, user: str, sessions: list[_Session], time_ms: int) -> _Session:
         """The session that an event belongs to, which it may start, lengthen or join from two."""
@@ -119,13 +121,13 @@ class Sessions:
             heapq.heappush(self._due, (sessions[0].last_ms, user))
         return merged
 
-    def latest(self, user: str) -> LatestSession | None:
-        """The user's session of the newest event; None if none is open."""
-        sessions = self._open.get(user)
-        if not sessions:
-            return None
-        last = sessions[-1]
-        return LatestSession(last.start_ms, last.last_ms, last.impressions, last.clicks)
+    def latest(self, users: Iterable[str]) -> list[LatestSession]:
+        """The session of each user's newest event; every user has an open one."""
+        opened = self._open
+        return [
+            (last.start_ms, last.last_ms, last.impressions, last.clicks)
+            for last in (opened[user][-1] for user in users)
+        ]
 
     def close(self, watermark_ms: int) -> list[ClosedSession]:
         """Sessions that the watermark has closed, by end, then user."""

@@ -110,6 +110,7 @@ class FakeRecord:
     offset: int
     key: bytes
     value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class FakeEventLog:
@@ -146,7 +147,8 @@ class FakeEventLog:
         if partition is None:
             partition = partition_of(key.decode(), self.partition_count)
         offset = sum(r.topic == topic and r.partition == partition for r in self.records)
-        self.records.append(FakeRecord(topic, partition, offset, key, value))
+        record = FakeRecord(topic, partition, offset, key, value, tuple(headers))
+        self.records.append(record)
         return partition, offset
 
     async def partitions(self, topic: str) -> int:

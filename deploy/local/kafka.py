@@ -65,6 +65,9 @@ def _properties(state: Path, port: int, controller_port: int) -> str:
         "log.retention.ms": "-1",
         "message.max.bytes": str(MAX_RECORD_BYTES),
         "group.initial.rebalance.delay.ms": "0",
+        # After kill -9 the broker is let in again once its last session has ended (default 9 s).
+        "broker.session.timeout.ms": "3000",
+        "broker.heartbeat.interval.ms": "1000",
         # One node: what a cluster keeps three times is kept once.
         "offsets.topic.replication.factor": "1",
         "offsets.topic.num.partitions": "4",

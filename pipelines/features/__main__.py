@@ -1,32 +1,39 @@
-"""`python -m pipelines.features`: register the feature definitions in Feast; read through it."""
+"""`python -m pipelines.features`: feature definitions in Feast, their history, and the lake."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipelines import command
+from pipelines.features.lake_command import LAKE, Lake
+from pipelines.features.lake_command import app as lake_app
+from rankstream.contracts.columns import TimeLimits
 from rankstream.features import spec
 
 app = typer.Typer(add_completion=False, help=__doc__)
+app.add_typer(lake_app, name="lake")
+Offline = Annotated[Path, typer.Option(help="history of the views, Parquet")]
+Until = Annotated[int | None, typer.Option("--until-ms", help="event time; default: now")]
 RedisUrl = Annotated[str, typer.Option(help="redis://host:port/database")]
 Registry = Annotated[Path, typer.Option(help="file that holds Feast's registry")]
 REDIS_URL = "redis://127.0.0.1:6379/0"
 REGISTRY = Path(".run/state/feast/registry.db")
+OFFLINE = LAKE / "feature_rows"
 
 
 @app.command("apply")
 def apply_command(
     redis_url: RedisUrl = REDIS_URL,
     registry: Registry = REGISTRY,
-    offline: Annotated[Path, typer.Option(help="history of the views, Parquet")] = Path(
-        ".run/state/lake/feature_rows"
-    ),
+    offline: Offline = OFFLINE,
 ) -> None:
     """Register entities, views and the feature service; a JSON summary at the end."""
     with command.steps() as step:
@@ -72,6 +79,59 @@ def show(
     typer.echo(
         json.dumps({name: found[f"ranker_features__{name}"][0] for name in spec.NAMES}, indent=1)
     )
+
+
+@app.command("backfill")
+def backfill_command(
+    lake: Lake = LAKE,
+    offline: Offline = OFFLINE,
+    bootstrap: Annotated[str, typer.Option(help="Kafka, host:port: the items")] = "127.0.0.1:9092",
+    until_ms: Until = None,
+    every_ms: Annotated[
+        int, typer.Option(min=1, help="1: a row for every change; more: the last of each so long")
+    ] = 1,
+) -> None:
+    """Replay the lake's events into feature rows over time, in place of those there are."""
+    from pipelines.features.backfill import backfill
+    from pipelines.features.lake import read_items, read_log
+    from pipelines.features.replay import Windows
+
+    until_ms = until_ms or time.time_ns() // 1_000_000
+    with command.steps() as step:
+        step("events", 0, 1)
+        log = read_log(lake, until_ms=until_ms, limits=TimeLimits())
+        items = asyncio.run(read_items(bootstrap))
+        step("events", 1, 1)
+        written = backfill(
+            log,
+            items,
+            offline,
+            until_ms=until_ms,
+            every_ms=every_ms,
+            windows=Windows(),
+            step=step,
+        )
+    typer.echo(json.dumps({"events": len(log.columns), "rows": written, "offline": str(offline)}))
+
+
+@app.command("materialize")
+def materialize_command(
+    redis_url: RedisUrl = REDIS_URL,
+    registry: Registry = REGISTRY,
+    offline: Offline = OFFLINE,
+    until_ms: Until = None,
+) -> None:
+    """Write each entity's newest feature row to Redis, but never over a newer streamed one."""
+    with command.steps() as step:
+        step("Feast", 0, 1)
+        from pipelines.features.materialize import materialize
+        from pipelines.features.store import open_store
+
+        store = open_store(redis_url=redis_url, registry=registry)
+        step("Feast", 1, 1)
+        until_ms = until_ms or time.time_ns() // 1_000_000
+        done = materialize(store, offline, until_ms=until_ms, step=step)
+    typer.echo(json.dumps({view: asdict(counts) for view, counts in done.items()}))
 
 
 if __name__ == "__main__":

@@ -31,11 +31,14 @@ from rankstream.adapters.redis_rows import (
 )
 from rankstream.errors import SpecMismatch
 from rankstream.features import spec
+from rankstream.features.expiry import STATE_TTL_MS
 from rankstream.features.rows import Rows, empty_rows
 from rankstream.features.snapshot import snapshot
 
-# Rows say how fresh they are, windows decay when they are read, and users stay: nothing expires.
-TTL: Final = timedelta(0)
+# How long after its last change a row is still found in the history: the stream forgets it then.
+# What is known of an item does not age.
+_AGE: Final = timedelta(milliseconds=STATE_TTL_MS)
+TTL: Final = {USER_STATE.name: _AGE, ITEM_STATE.name: timedelta(0), CATEGORY_STATE.name: _AGE}
 
 # What Feast passes for a Bytes field, on `apply`, to see which columns come out.
 _PROBE: Final = b"hello world"
@@ -56,7 +59,7 @@ def _view(view: View, entity: Entity, offline: str) -> FeatureView:
     return FeatureView(
         name=view.name,
         entities=[entity],
-        ttl=TTL,
+        ttl=TTL[view.name],
         schema=[Field(name=view.join_key, dtype=String), Field(name=FEATURE, dtype=Bytes)],
         source=PushSource(name=f"{view.name}_push", batch_source=batch),
         online=True,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,8 +38,34 @@ _POLL_RECORDS: Final = 10_000
 _POLL_TIMEOUT_S: Final = 1.0
 
 
-def read_events(lake: Path, *, until_ms: int, limits: TimeLimits) -> EventColumns:
+@dataclass(frozen=True, eq=False)
+class Logged:
+    """Events and where they stand in the log: int64 `partition` and `offset`, shape (n,).
+
+    `version` is that of the table when it was read.
+    """
+
+    columns: EventColumns
+    partition: npt.NDArray[np.int64]
+    offset: npt.NDArray[np.int64]
+    version: int
+
+    def ends(self) -> dict[int, int]:
+        """Partition -> offset after its last event: `before` of a `read_log` that finds the same.
+
+        Rows are only ever added, and at greater offsets.
+        """
+        partitions = np.unique(self.partition).tolist()
+        return {p: int(self.offset[self.partition == p].max()) + 1 for p in partitions}
+
+
+def read_log(
+    lake: Path, *, until_ms: int, limits: TimeLimits, before: Mapping[int, int] | None = None
+) -> Logged:
     """Events of the lake with event time up to `until_ms`, without those that break the contract.
+
+    Args:
+        before: partition -> offset: of these partitions what is before, of others nothing.
 
     Raises: InvalidInput: there is no table, or it holds no such event.
     """
@@ -47,26 +75,43 @@ def read_events(lake: Path, *, until_ms: int, limits: TimeLimits) -> EventColumn
         "position", "value", "attributes", *_TEXTS,
     ]  # fmt: skip
     try:
-        table = DeltaTable(str(path)).to_pyarrow_table(
-            columns=columns, filters=ds.field("event_time_ms") <= until_ms
-        )
+        delta = DeltaTable(str(path))
+        table = delta.to_pyarrow_table(columns=columns, filters=_wanted(until_ms, before))
     except DeltaError as error:
         raise _empty(path, f"cannot be read: {str(error)[:200]}") from None
     if not table.num_rows:
         raise _empty(path, f"has no event until {until_ms} ms")
     # The order of the log decides ties of event time.
     table = table.sort_by([(name, "ascending") for name in ("partition", "offset", "row")])
-    return _allowed(table, until_ms, limits)
+    return _allowed(table, until_ms, limits, delta.version())
 
 
-def _allowed(table: pa.Table, until_ms: int, limits: TimeLimits) -> EventColumns:
+def _wanted(until_ms: int, before: Mapping[int, int] | None) -> ds.Expression:
+    wanted = ds.field("event_time_ms") <= until_ms
+    if before is None:
+        return wanted
+    within = ds.scalar(False)
+    for partition, offset in before.items():
+        within |= (ds.field("partition") == partition) & (ds.field("offset") < offset)
+    return wanted & within
+
+
+def _allowed(table: pa.Table, until_ms: int, limits: TimeLimits, version: int) -> Logged:
     events = _columns(table)
     ahead_ms = events.event_time_ms - table["append_time_ms"].to_numpy()
     good = (ahead_ms <= limits.ahead_ms_max) & (-ahead_ms <= limits.behind_ms_max)
     anyone = TimeLimits(ahead_ms_max=0, behind_ms_max=1 << 62)
     for refusal in refuse(events, append_time_ms=until_ms, limits=anyone):
         good[refusal.row] = False
-    return events if good.all() else _columns(table.filter(pa.array(good)))
+    if not good.all():
+        table = table.filter(pa.array(good))
+        events = _columns(table)
+    return Logged(
+        events,
+        _numbers(table, "partition", np.int64),
+        _numbers(table, "offset", np.int64),
+        version,
+    )
 
 
 def _columns(table: pa.Table) -> EventColumns:

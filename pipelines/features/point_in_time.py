@@ -7,8 +7,6 @@ is cut into spans that start from its state so far and then run side by side.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,59 +44,68 @@ def ranks(query: Ints, query_ms: Ints, event: Ints, event_ms: Ints) -> tuple[Int
 
 
 @dataclass(frozen=True, eq=False)
-class Additions:
-    """m additions: int64 `entity`, shape (m,), and `amounts`, shape (m, 8): counters.Amounts."""
+class Added:
+    """m additions: int64 `entity` and `time_ms`, shape (m,), `amounts`, shape (m, 7): TOTALS."""
 
     entity: Ints
+    time_ms: Ints
     amounts: Ints
 
+    def take(self, rows: npt.NDArray[np.intp]) -> Added:
+        """Some of them."""
+        return Added(self.entity[rows], self.time_ms[rows], self.amounts[rows])
 
-def counters_before(
-    dtype: np.dtype[np.void], query: Ints, query_ms: Ints, additions: Additions
-) -> Rows:
+
+def counters_before(dtype: np.dtype[np.void], query: Ints, query_ms: Ints, added: Added) -> Rows:
     """The row of each query's entity as it was strictly before, shape (n,), dtype `dtype`."""
     out = empty_rows(len(query), dtype)
     if not len(query):
         return out
-    rank, segment = ranks(query, query_ms, additions.entity, additions.amounts[:, 0])
-    entities = int(max(query.max(), additions.entity.max(initial=0))) + 1
+    rank, segment = ranks(query, query_ms, added.entity, added.time_ms)
+    entities = int(max(query.max(), added.entity.max(initial=0))) + 1
     spans = (int(rank.max()) - 1) // SPAN + 1
     virtual = np.full((entities, spans), -1)
     virtual[query, (rank - 1) // SPAN] = 0
     asked = np.argwhere(virtual == 0)
     virtual[asked[:, 0], asked[:, 1]] = np.arange(len(asked))
-    table = CounterTable(dtype)
-    table.load(_named(_starts(dtype, asked, segment, additions)))
+    table = _table(len(asked))
+    table.put(np.arange(len(asked)), _starts(dtype, asked, segment, added))
     owner = virtual[query, (rank - 1) // SPAN]
-    target = virtual[additions.entity, np.maximum(segment - 1, 0) // SPAN]
+    target = virtual[added.entity, np.maximum(segment - 1, 0) // SPAN]
     inside = np.flatnonzero((segment > 0) & (target >= 0))
     waves = _grouped((rank - 1) % SPAN, np.arange(len(query)))
     changes = _grouped((segment[inside] - 1) % SPAN, inside)
     for wave, change in zip(waves, changes, strict=True):
-        out[wave] = table.rows()[owner[wave]]
-        table.add(_tuples(target[change], additions.amounts[change]))
+        out[wave] = _filled(table, owner[wave], dtype)
+        table.add(target[change], added.time_ms[change], added.amounts[change])
     return out
 
 
-def _starts(dtype: np.dtype[np.void], asked: Ints, segment: Ints, additions: Additions) -> Rows:
+def _starts(dtype: np.dtype[np.void], asked: Ints, segment: Ints, added: Added) -> Rows:
     """State of each (entity, span) in `asked` when the span begins."""
-    entities = int(max(asked[:, 0].max(), additions.entity.max(initial=0))) + 1
-    table = CounterTable(dtype)
-    table.load(_named(empty_rows(entities, dtype)))
+    table = _table(int(max(asked[:, 0].max(), added.entity.max(initial=0))) + 1)
     starts = empty_rows(len(asked), dtype)
     span_of = np.maximum(segment + SPAN - 1, 0) // SPAN
     for span in range(int(asked[:, 1].max()) + 1):
-        now = np.flatnonzero(span_of == span)
-        table.add(_tuples(additions.entity[now], additions.amounts[now]))
+        now = added.take(np.flatnonzero(span_of == span))
+        table.add(now.entity, now.time_ms, now.amounts)
         mine = np.flatnonzero(asked[:, 1] == span)
-        starts[mine] = table.rows()[asked[mine, 0]]
+        starts[mine] = _filled(table, asked[mine, 0], dtype)
     return starts
 
 
-def _named(rows: Rows) -> dict[str, bytes]:
-    """What CounterTable.load takes: entity k has the key str(k)."""
-    keys = json.dumps([str(number) for number in range(len(rows))])
-    return {"keys": keys.encode(), "rows": rows.tobytes()}
+def _table(rows: int) -> CounterTable:
+    """Counters of nothing: entity k has row k."""
+    table = CounterTable()
+    for number in range(rows):
+        table.row(str(number))
+    return table
+
+
+def _filled(table: CounterTable, row: Ints, dtype: np.dtype[np.void]) -> Rows:
+    rows = empty_rows(len(row), dtype)
+    table.fill(rows, row)
+    return rows
 
 
 def _grouped(group: Ints, value: Ints) -> list[Ints]:
@@ -106,10 +113,3 @@ def _grouped(group: Ints, value: Ints) -> list[Ints]:
     order = np.argsort(group, kind="stable")
     ends = np.searchsorted(group[order], np.arange(1, SPAN))
     return np.split(value[order], ends)
-
-
-def _tuples(
-    row: Ints, amounts: Ints
-) -> Iterator[tuple[int, int, int, int, int, int, int, int, int]]:
-    for r, (t, i, c, v, p, value, n, rating) in zip(row.tolist(), amounts.tolist(), strict=True):
-        yield r, t, i, c, v, p, value, n, rating

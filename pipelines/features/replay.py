@@ -8,20 +8,20 @@ know either (an event that arrived late) it sees here. Item metadata is what is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.features.intake import Intake, addition, take_in
-from pipelines.features.point_in_time import Additions, counters_before, ranks
+from pipelines.features.point_in_time import Added, counters_before, ranks
 from rankstream.attribution import FINAL, Attribution, LabelChange
 from rankstream.contracts.codec import attributes_at
 from rankstream.contracts.columns import EventColumns, Kind
 from rankstream.errors import InvalidInput
 from rankstream.features import spec
-from rankstream.features.deltas import Addition
+from rankstream.features.deltas import Additions
 from rankstream.features.rows import (
     CATEGORY_ROW,
     ITEM_ATTRIBUTES,
@@ -33,13 +33,13 @@ from rankstream.features.rows import (
 )
 from rankstream.features.snapshot import snapshot
 from rankstream.features.state import Action, UserStates
-from rankstream.sessions import ActivityRow, Sessions
+from rankstream.sessions import Sessions
+from rankstream.stream.intake import Intake, take_in
 
 Ints = npt.NDArray[np.int64]
-T = TypeVar("T")
+Places = npt.NDArray[np.intp]
 
 CHUNK_ROWS: Final = 4_096
-CLOSE_EVERY: Final = 20_000
 _FOREVER_MS: Final = 1 << 62
 
 
@@ -58,6 +58,7 @@ class Windows:
     click_window_ms: int = 1_800_000
     conversion_window_ms: int = 86_400_000
     session_gap_ms: int = 1_800_000
+    lateness_ms: int = 600_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,16 +112,16 @@ def training_rows(
 
     Raises: InvalidInput: the log has no such impression.
     """
-    intake = take_in(columns, in_event_time(columns, until_ms=until_ms).tolist())
-    labels, counted = _attribute(intake, windows, until_ms)
-    additions = [*intake.additions, *counted]
+    intake = take_in(columns, in_event_time(columns, until_ms=until_ms))
+    changes, additions = attributed(intake, windows)
+    labels = _closed(changes, len(intake.activity), windows, until_ms)
     keys = _Keys([label.key[0] for label in labels], [label.key[2] for label in labels], items)
     time_ms = np.array([label.impression_time_ms for label in labels], np.int64)
-    item_rows = counters_before(ITEM_ROW, keys.item, time_ms, keys.amounts(additions, 1))
+    added = added_to(additions, additions.item, places(keys.items))
+    item_rows = counters_before(ITEM_ROW, keys.item, time_ms, added)
     keys.describe(item_rows)
-    category_rows = counters_before(
-        CATEGORY_ROW, keys.category, time_ms, keys.amounts(additions, 2)
-    )
+    added = added_to(additions, additions.category, places(keys.categories))
+    category_rows = counters_before(CATEGORY_ROW, keys.category, time_ms, added)
     category_rows[keys.item_category == ""] = empty_rows(1, CATEGORY_ROW)[0]
     out = TrainingRows(
         features=np.empty((len(labels), spec.WIDTH), np.float32),
@@ -132,7 +133,7 @@ def training_rows(
         items=keys.items,
         recent=np.zeros((len(labels), RECENT), np.uint64),
     )
-    replay = _UserReplay(columns, intake, additions, windows)
+    replay = UserReplay(intake, additions, windows)
     done = 0
     for rows, user_rows in replay.before(keys.users, keys.user, time_ms):
         out.features[rows] = snapshot(
@@ -153,21 +154,29 @@ def in_event_time(columns: EventColumns, *, until_ms: int) -> npt.NDArray[np.int
     return rows[np.argsort(columns.event_time_ms[rows], kind="stable")]
 
 
-def _attribute(
-    intake: Intake, windows: Windows, until_ms: int
-) -> tuple[list[LabelChange], list[Addition]]:
-    """Labels whose click window has closed, in order of time, and what counters are to add."""
+def attributed(intake: Intake, windows: Windows) -> tuple[list[LabelChange], Additions]:
+    """Changes of labels up to their last, and all that counters are to add."""
     attribution = Attribution(
         click_window_ms=windows.click_window_ms,
         conversion_window_ms=windows.conversion_window_ms,
     )
-    labels: list[LabelChange] = []
-    counted: list[Addition] = []
-    for start in range(0, len(intake.feedback), CLOSE_EVERY):
-        part = intake.feedback[start : start + CLOSE_EVERY]
-        counted += map(addition, attribution.fold(part, offset=start))
-        labels += attribution.close(part[-1][4]).changes
-    labels += attribution.close(_FOREVER_MS).changes
+    columns = intake.columns
+    found = attribution.fold(
+        intake.feedback_columns(
+            offsets=np.arange(len(columns)),
+            rows=np.zeros(len(columns), np.int64),
+            # Every event in its place: the watermark follows event time.
+            watermarks_ms=columns.event_time_ms - windows.lateness_ms,
+        ),
+        _FOREVER_MS,
+    )
+    return found.changes, intake.additions(found.repeats, found.moved)
+
+
+def _closed(
+    labels: Sequence[LabelChange], events: int, windows: Windows, until_ms: int
+) -> list[LabelChange]:
+    """Labels whose click window has closed, in order of time."""
     last_ms = until_ms - windows.click_window_ms
     closed = [
         label
@@ -176,11 +185,33 @@ def _attribute(
     ]
     if not closed:
         raise InvalidInput(
-            f"invalid_input: {len(intake.activity)} events until {until_ms} ms hold no impression"
+            f"invalid_input: {events} events until {until_ms} ms hold no impression"
             f" whose click window ({windows.click_window_ms} ms) has closed. No rows were made."
             " Send impressions, or wait for the window."
         )
-    return sorted(closed, key=lambda label: (label.impression_time_ms, label.key)), counted
+    return sorted(closed, key=lambda label: (label.impression_time_ms, label.key))
+
+
+def added_to(additions: Additions, number: Ints, index: Mapping[str, int]) -> Added:
+    """Additions to what `index` numbers.
+
+    Args:
+        number: `additions.item` or `additions.category`; an addition to no item adds to neither.
+    """
+    code = np.array([index.get(text, -1) for text in additions.strings], np.int64)[number]
+    rows = np.flatnonzero((code >= 0) & (additions.item > 0))
+    return Added(code[rows], additions.time_ms[rows], additions.amounts[rows])
+
+
+def describe(rows: Rows, item: Ints, facts: Sequence[ItemFacts]) -> None:
+    """Fill in what is known of each row's item; `item`, shape (n,), are places in `facts`."""
+    category = np.array([fact.category.encode() for fact in facts], ITEM_ROW["category"])
+    attributes = np.array(
+        [[fact.attributes.get(name, np.nan) for name in ITEM_ATTRIBUTES] for fact in facts],
+        np.float32,
+    )
+    rows["category"] = category[item]
+    rows["attributes"] = attributes[item]
 
 
 class _Keys:
@@ -196,36 +227,15 @@ class _Keys:
         self.categories, code = _numbered(names)
         self.category = code[self.item]
         self.item_category = np.array(names, np.object_)[self.item]
-        unused: dict[str, int] = {}
-        self._index = (
-            unused,
-            {name: number for number, name in enumerate(self.items)},
-            {name: number for number, name in enumerate(self.categories)},
-        )
-
-    def amounts(self, additions: Sequence[Addition], place: int) -> Additions:
-        """Additions to the items (place 1) or categories (place 2) of the rows."""
-        index = self._index[place]
-        found = [
-            (number, *entry[3:])
-            for entry in additions
-            if (number := index.get(str(entry[place]))) is not None and entry[1]
-        ]
-        table = np.array(found, np.int64).reshape(-1, 9)
-        return Additions(table[:, 0], table[:, 1:])
 
     def describe(self, rows: Rows) -> None:
         """Fill in what is known of each row's item."""
-        category = np.array([fact.category.encode() for fact in self._facts], ITEM_ROW["category"])
-        attributes = np.array(
-            [
-                [fact.attributes.get(name, np.nan) for name in ITEM_ATTRIBUTES]
-                for fact in self._facts
-            ],
-            np.float32,
-        )
-        rows["category"] = category[self.item]
-        rows["attributes"] = attributes[self.item]
+        describe(rows, self.item, self._facts)
+
+
+def places(names: Sequence[str]) -> dict[str, int]:
+    """Where each name stands."""
+    return {name: place for place, name in enumerate(names)}
 
 
 def _numbered(names: Sequence[str]) -> tuple[tuple[str, ...], Ints]:
@@ -234,52 +244,43 @@ def _numbered(names: Sequence[str]) -> tuple[tuple[str, ...], Ints]:
     return tuple(index), np.array(code, np.int64)
 
 
-class _UserReplay:
+class UserReplay:
     """User rows strictly before many moments: wave by wave, as in point_in_time."""
 
-    def __init__(
-        self,
-        columns: EventColumns,
-        intake: Intake,
-        additions: Sequence[Addition],
-        windows: Windows,
-    ) -> None:
-        self._columns = columns
+    def __init__(self, intake: Intake, additions: Additions, windows: Windows) -> None:
+        self._intake = intake
+        self._additions = additions
         self._states = UserStates(0)
         self._sessions = Sessions(gap_ms=windows.session_gap_ms)
-        times = columns.event_time_ms.tolist()
-        updates = [
-            (columns.strings[int(columns.user_id[row])], row, times[row])
-            for row in intake.updated_users
-        ]
-        # (what, user, when) of everything that changes a user.
-        self._additions = list(additions), [a[0] for a in additions], [a[3] for a in additions]
-        actions = intake.actions
-        self._actions = actions, [a[0] for a in actions], [a[3] for a in actions]
-        activity = intake.activity
-        self._activity = activity, [a[0] for a in activity], [a[2] for a in activity]
-        self._updates = updates, [u[0] for u in updates], [u[2] for u in updates]
 
     def before(
         self, users: Sequence[str], user: Ints, time_ms: Ints
-    ) -> Iterator[tuple[npt.NDArray[np.intp], Rows]]:
+    ) -> Iterator[tuple[Places, Rows]]:
         """Some places of `user` and their rows, until all were given.
 
         Args:
             users: ids; `user`, shape (n,), holds their positions; `time_ms`, shape (n,), when.
         """
-        number = {name: place for place, name in enumerate(users)}
-        parts = []
+        columns, intake, additions = self._intake.columns, self._intake, self._additions
+        known = places(users)
+        code = np.array([known.get(text, -1) for text in additions.strings], np.int64)
+        self._row_of = np.full(len(code), -1)
+        self._row_of[code >= 0] = np.array(self._states.rows(users), np.int64)[code[code >= 0]]
+        # Places of what changes users, whom, and when.
+        changing: list[tuple[Places, npt.NDArray[Any], Ints]] = [
+            (np.arange(len(additions)), additions.user, additions.time_ms)
+        ]
+        for rows in (intake.actions, intake.activity, intake.updates):
+            changing.append((rows, columns.user_id[rows], columns.event_time_ms[rows]))
         rank = np.empty(0, np.int64)
-        for what, names, when in (self._additions, self._actions, self._activity, self._updates):
-            code = np.array([number.get(name, -1) for name in names], np.int64)
-            known = np.flatnonzero(code >= 0)
-            event_ms = np.array(when, np.int64)[known]
-            rank, segment = ranks(user, time_ms, code[known], event_ms)
-            parts.append(_waves(what, known, segment, int(rank.max())))
+        parts = []
+        for rows, who, when in changing:
+            asked = np.flatnonzero(code[who] >= 0)
+            rank, segment = ranks(user, time_ms, code[who[asked]], when[asked])
+            parts.append(_waves(rows[asked], segment, int(rank.max())))
         order = np.argsort(rank, kind="stable")
         waves = np.split(order, np.searchsorted(rank[order], np.arange(2, int(rank.max()) + 1)))
-        held: list[npt.NDArray[np.intp]] = []
+        held: list[Places] = []
         packed: list[Rows] = []
         for wave, changes in zip(waves, zip(*parts, strict=True), strict=True):
             self._fold(*changes)
@@ -291,39 +292,37 @@ class _UserReplay:
         if held:
             yield np.concatenate(held), np.concatenate(packed)
 
-    def _fold(
-        self,
-        additions: Sequence[Addition],
-        actions: Sequence[Action],
-        activity: Sequence[ActivityRow],
-        updates: Sequence[tuple[str, int, int]],
-    ) -> None:
-        self._states.count(additions)
-        self._states.act(actions)
-        self._sessions.fold(activity)
-        for user in {entry[0] for entry in activity}:
-            latest = self._sessions.latest(user)
-            assert latest is not None
-            self._states.session(user, latest)
-        for user, row, time_ms in updates:
-            self._states.learn(user, time_ms, attributes_at(self._columns, row))
+    def _fold(self, added: Places, actions: Places, activity: Places, updates: Places) -> None:
+        columns, states = self._intake.columns, self._states
+        additions = self._additions.take(added)
+        states.count(self._row_of[additions.user], additions)
+        states.act(self._actions(actions))
+        active = self._sessions.fold(replace(self._intake, activity=activity).activity_rows())
+        states.sessions(states.rows(active), self._sessions.latest(active))
+        for row in updates.tolist():
+            place, time_ms = int(self._row_of[columns.user_id[row]]), columns.event_time_ms[row]
+            states.learn(place, int(time_ms), attributes_at(columns, row))
+
+    def _actions(self, rows: Places) -> Iterator[Action]:
+        columns, strings = self._intake.columns, self._intake.columns.strings
+        return zip(
+            self._row_of[columns.user_id[rows]].tolist(),
+            [strings[number] for number in columns.item_id[rows].tolist()],
+            [strings[number] for number in columns.category[rows].tolist()],
+            columns.event_time_ms[rows].tolist(),
+            columns.value[rows].tolist(),
+            columns.kind[rows].tolist(),
+            strict=True,
+        )
 
     def _rows(self, users: Sequence[str]) -> Rows:
-        rows = empty_rows(len(users), USER_ROW)
         known = dict(self._states.packed(dict.fromkeys(users)))
-        for place, user in enumerate(users):
-            if user in known:
-                rows[place] = np.frombuffer(known[user], USER_ROW)[0]
-        return rows
+        return np.frombuffer(b"".join([known[user] for user in users]), USER_ROW).copy()
 
 
-def _waves(what: Sequence[T], known: Ints, segment: Ints, waves: int) -> list[list[T]]:
-    """`what[known]` by segment, in order, for segments 0..waves - 1."""
+def _waves(rows: Places, segment: Ints, waves: int) -> list[Places]:
+    """`rows` by segment, in order, for segments 0..waves - 1."""
     order = np.argsort(segment, kind="stable")
-    ends = np.searchsorted(segment[order], np.arange(1, waves + 1))
-    chosen = known[order].tolist()
-    starts = [0, *ends.tolist()[:-1]]
-    return [
-        [what[place] for place in chosen[start:end]]
-        for start, end in zip(starts, ends.tolist(), strict=True)
-    ]
+    ends = np.searchsorted(segment[order], np.arange(waves + 1))
+    ordered = rows[order]
+    return [ordered[start:end] for start, end in pairwise(ends.tolist())]

@@ -24,7 +24,6 @@ import typer
 from pipelines import command
 from rankstream import topics
 from rankstream.adapters.kafka import LogReader, Record
-from rankstream.contracts.codec import decode_batch
 from rankstream.contracts.columns import TimeLimits
 from rankstream.errors import InvalidBatch
 from rankstream.features import spec
@@ -180,7 +179,7 @@ async def measure(
             described.add((stamp.partition, stamp.items_offset))
         for category, stamp in zip(slate.category, slate.category_stamp, strict=True):
             categories[stamp.partition, stamp.offset].add(category)
-    item_rows, category_rows = await _item_rows(bootstrap, items, categories, step)
+    item_rows, category_rows = await _item_rows(bootstrap, items, categories, settings, step)
     rows = RowsAt(
         users=await _user_rows(bootstrap, users, settings, step),
         items=item_rows,
@@ -210,14 +209,7 @@ async def _user_rows(
             continue
         if partition not in folds:
             folds[partition] = UserPartition(partition, topics.FEATURE_UPDATES.partitions, settings)
-        body = record.value or b""
-        try:
-            columns = decode_batch(body)
-        except InvalidBatch:
-            continue
-        folds[partition].fold(
-            columns, offset=offset, append_time_ms=record.timestamp_ms, original=body
-        )
+        folds[partition].fold([record])
         _keep(found, record, wanted, USER_ROW, folds[partition].rows)
     return found
 
@@ -226,6 +218,7 @@ async def _item_rows(
     bootstrap: str,
     items: Mapping[tuple[int, int], set[str]],
     categories: Mapping[tuple[int, int], set[str]],
+    settings: FoldSettings,
     step: command.Step,
 ) -> tuple[dict[Wanted, Rows], dict[Wanted, Rows]]:
     last = _last([*items, *categories])
@@ -237,7 +230,7 @@ async def _item_rows(
         if offset > last.get(partition, -1):
             continue
         if partition not in folds:
-            folds[partition] = ItemPartition(partition)
+            folds[partition] = ItemPartition(partition, settings.state_ttl_ms)
         fold = folds[partition]
         try:
             fold.fold_updates(record.value or b"", offset=offset)
@@ -305,6 +298,9 @@ def skew(
         int, typer.Option(envvar="FEATURES_SESSION_GAP_MS")
     ] = _DEFAULTS.session_gap_ms,
     dedupe_ms: Annotated[int, typer.Option(envvar="FEATURES_DEDUPE_MS")] = _DEFAULTS.dedupe_ms,
+    state_ttl_ms: Annotated[
+        int, typer.Option(envvar="FEATURES_STATE_TTL_MS")
+    ] = _DEFAULTS.state_ttl_ms,
     clock_skew_ms_max: Annotated[
         int, typer.Option(envvar="FEATURES_CLOCK_SKEW_MS_MAX")
     ] = _DEFAULTS.limits.ahead_ms_max,
@@ -319,6 +315,7 @@ def skew(
         conversion_window_ms=conversion_window_ms,
         session_gap_ms=session_gap_ms,
         dedupe_ms=dedupe_ms,
+        state_ttl_ms=state_ttl_ms,
         limits=TimeLimits(ahead_ms_max=clock_skew_ms_max, behind_ms_max=event_age_ms_max),
     )
     with command.steps() as step:

@@ -6,9 +6,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from feast import FeatureStore, RepoConfig
-from feast.infra.online_stores.redis import RedisOnlineStoreConfig
 
 from pipelines.features.definitions import definitions
+from pipelines.features.offline_store import AsofOfflineStoreConfig
+from pipelines.features.online_store import StampedOnlineStoreConfig
 from rankstream.adapters.redis_rows import PROJECT
 from rankstream.errors import InvalidRequest
 
@@ -41,7 +42,8 @@ def open_store(*, redis_url: str, registry: Path) -> FeatureStore:
         project=PROJECT,
         provider="local",
         registry=str(registry),
-        online_store=RedisOnlineStoreConfig(connection_string=connection_string(redis_url)),
+        online_store=StampedOnlineStoreConfig(connection_string=connection_string(redis_url)),
+        offline_store=AsofOfflineStoreConfig(),
         entity_key_serialization_version=KEY_VERSION,
     )
     return FeatureStore(config=config)

@@ -13,8 +13,10 @@ from confluent_kafka.cimpl import NewTopic
 
 from rankstream import topics
 from rankstream.adapters.kafka_client import LIBRARY_LOG_LEVEL, METADATA_TIMEOUT_S, unavailable
-from rankstream.adapters.log_reader import LogReader, Record
-from rankstream.errors import Conflict, DependencyUnavailable, QueueFull, TooLarge
+from rankstream.adapters.log_reader import LogReader
+from rankstream.adapters.partitions import agreed, existing
+from rankstream.contracts.record import Record
+from rankstream.errors import DependencyUnavailable, QueueFull, TooLarge
 
 __all__ = ["METADATA_TIMEOUT_S", "EventProducer", "LogReader", "Record", "create_topics"]
 
@@ -25,31 +27,25 @@ DELIVERY_TIMEOUT_S = 10.0
 def create_topics(bootstrap: str) -> None:
     """Create the topics of `topics.ALL` that the cluster lacks; safe to call again.
 
+    A cluster may have more partitions than topics.py says: see adapters/repartition.py.
+
     Raises:
-        Conflict: a topic exists with another number of partitions; nothing is changed.
+        Conflict: topics that belong together differ in partitions; nothing is changed.
         DependencyUnavailable: the cluster does not answer, or refuses.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": LIBRARY_LOG_LEVEL})
-    try:
-        existing = admin.list_topics(timeout=METADATA_TIMEOUT_S).topics
-    except KafkaException as error:
-        raise unavailable(bootstrap, error.args[0]) from None
-    for topic in topics.ALL:
-        found = existing.get(topic.name)
-        if found is not None and len(found.partitions) != topic.partitions:
-            raise Conflict(
-                f"conflict: topic {topic.name} has {len(found.partitions)} partitions, expected"
-                f" {topic.partitions}. Nothing was created. Keys would move between partitions:"
-                " create a new cluster, or change topics.py before the first event."
-            )
-    missing = [
-        NewTopic(topic.name, num_partitions=topic.partitions, config=topic.config())
-        for topic in topics.ALL
-        if topic.name not in existing
-    ]
+    counts = existing(bootstrap)
+    missing = [topic for topic in topics.ALL if topic.name not in counts]
+    for topic in missing:
+        counts[topic.name] = topic.partitions
+    agreed(bootstrap, counts)
     if not missing:
         return
-    for creation in admin.create_topics(missing, request_timeout=METADATA_TIMEOUT_S).values():
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": LIBRARY_LOG_LEVEL})
+    wanted = [
+        NewTopic(topic.name, num_partitions=topic.partitions, config=topic.config())
+        for topic in missing
+    ]
+    for creation in admin.create_topics(wanted, request_timeout=METADATA_TIMEOUT_S).values():
         try:
             creation.result()
         except KafkaException as error:

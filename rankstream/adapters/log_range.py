@@ -9,7 +9,8 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from rankstream.adapters.kafka import Record
+from rankstream.adapters.log_reader import headers_of
+from rankstream.contracts.record import Record
 from rankstream.errors import Conflict, DependencyUnavailable
 
 RECORDS_PER_READ: Final = 500
@@ -106,6 +107,7 @@ class PartitionLog:
                         message.timestamp()[1],
                         message.key() or b"",
                         message.value(),
+                        headers_of(message),
                     )
                 )
             elif error.code() == KafkaError._PARTITION_EOF:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -23,26 +22,37 @@ from rankstream.adapters.kafka_client import (
     PASSING,
     unavailable,
 )
+from rankstream.contracts.record import Record
 from rankstream.errors import Conflict, DependencyUnavailable
 
 FETCH_BYTES_MAX = 16 * 1024 * 1024
 LEADER_WAITS_MAX = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record of the log; value None is a tombstone, `timestamp_ms` the broker's clock."""
+RawHeaders = Mapping[str, str | bytes | None] | Sequence[tuple[str, str | bytes | None]] | None
 
-    topic: str
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes
-    value: bytes | None
+
+def headers_of(message: Message) -> tuple[tuple[str, bytes], ...]:
+    """A message's headers; one without a value has an empty one."""
+    return plain_headers(message.headers())
+
+
+def plain_headers(found: RawHeaders) -> tuple[tuple[str, bytes], ...]:
+    """Headers as any client of Kafka gives them, in one form."""
+    if not found:
+        return ()
+    pairs = found.items() if isinstance(found, Mapping) else found
+    return tuple((name, _bytes_of(value)) for name, value in pairs)
+
+
+def _bytes_of(value: str | bytes | None) -> bytes:
+    return value.encode() if isinstance(value, str) else value or b""
 
 
 class LogReader:
-    """Reads all partitions of some topics, outside any group: from their start, or from `offsets`.
+    """Reads partitions of some topics, outside any group: from their start, or from `offsets`.
+
+    All partitions, unless `partitions` says which, the same of each topic.
 
     For compacted topics and for aggregates that are rebuilt on start. Call `poll` from one task.
     """
@@ -53,11 +63,13 @@ class LogReader:
         topic_names: Sequence[str],
         *,
         offsets: Mapping[tuple[str, int], int] | None = None,
+        partitions: Collection[int] | None = None,
         client_id: str = "rankstream",
     ) -> None:
         self._bootstrap = bootstrap
         self._topics = tuple(topic_names)
         self._from = dict(offsets or {})
+        self._partitions = partitions
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -91,7 +103,8 @@ class LogReader:
     def lag(self) -> dict[tuple[str, int], int]:
         """(topic, partition) -> records between the position and the end as last heard of."""
         lags = {}
-        for source, position in self._positions.items():
+        # The thread that polls adds to it.
+        for source, position in list(self._positions.items()):
             _, high = self._consumer.get_watermark_offsets(TopicPartition(*source), cached=True)
             lags[source] = max(0, max(high, self._ends[source]) - position)
         return lags
@@ -121,7 +134,8 @@ class LogReader:
                         " Nothing was read. Create the topics and try again."
                     )
                 for partition in found[name].partitions:
-                    self._locate(name, partition)
+                    if self._partitions is None or partition in self._partitions:
+                        self._locate(name, partition)
         except KafkaException as error:
             raise unavailable(self._bootstrap, error.args[0]) from None
         starts = {source: self._from.get(source, OFFSET_BEGINNING) for source in self._positions}
@@ -174,5 +188,11 @@ class LogReader:
         assert offset is not None
         self._positions[topic, partition] = offset + 1
         return Record(
-            topic, partition, offset, message.timestamp()[1], message.key() or b"", message.value()
+            topic,
+            partition,
+            offset,
+            message.timestamp()[1],
+            message.key() or b"",
+            message.value(),
+            headers_of(message),
         )

@@ -115,18 +115,13 @@ class RowEncoder:
             len(view.value_head) + view.row_bytes,
             view.value_head,
         )
-        self._before_time = b"\r\n%b$6\r\n" % _bulk(f"_ts:{view.name}".encode())
+        self._fields = (view.field, f"_ts:{view.name}".encode())
+        self._before_time = b"\r\n%b$6\r\n" % _bulk(self._fields[1])
 
     def hset(self, entity_id: str, row: bytes) -> bytes:
         """The command that stores a packed row, exactly `row_bytes` long."""
         assert len(row) == self._row_bytes, (len(row), self._row_bytes)
-        value = entity_id.encode()
-        key = b"%b%b%b%b" % (
-            self._prefix,
-            struct.pack("<I", len(value)),
-            value,
-            PROJECT.encode(),
-        )
+        key = self._key(entity_id)
         seconds = struct.unpack_from("<q", row, self._last_ms_at)[0] // 1000
         return b"*6\r\n$4\r\nHSET\r\n$%d\r\n%b%b%b%b%b\r\n" % (
             len(key),
@@ -144,6 +139,19 @@ class RowEncoder:
                     seconds >> 28 & 0x7F,
                 )
             ),
+        )
+
+    def hdel(self, entity_id: str) -> bytes:
+        """The command that removes a row, and nothing else that the entity may have."""
+        return command(b"HDEL", self._key(entity_id), *self._fields)
+
+    def _key(self, entity_id: str) -> bytes:
+        value = entity_id.encode()
+        return b"%b%b%b%b" % (
+            self._prefix,
+            struct.pack("<I", len(value)),
+            value,
+            PROJECT.encode(),
         )
 
 

@@ -5,9 +5,11 @@
         ranking = client.recommend("user-1", n=10)
 
 Synchronous, safe to share between threads. Every refusal is an error of `rankstream.errors`.
+`LogProducer` appends events straight to Kafka; docs/producing.md says how other languages do.
 """
 
 from rankstream.client.client import EXPERIMENTS_URL, INGEST_URL, RANKER_TARGET, Client
+from rankstream.client.log import LogProducer
 from rankstream.client.replies import (
     Contribution,
     ExplainedItem,
@@ -26,6 +28,7 @@ __all__ = [
     "Contribution",
     "ExplainedItem",
     "Explanation",
+    "LogProducer",
     "RankedItem",
     "Ranking",
     "Rejection",

@@ -10,11 +10,11 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from pydantic import ValidationError
 
+from rankstream.contracts.batches import EVENTS_PER_BATCH_MAX, TEXT_COLUMNS, decode_batches
 from rankstream.contracts.columns import EventColumns, Kind
 from rankstream.contracts.events import MESSAGE, Event, EventBase, ItemUpdate, Message
 from rankstream.contracts.experiment import Experiment, Variant
 from rankstream.errors import (
-    InvalidBatch,
     InvalidEvent,
     InvalidExperiment,
     MalformedEvent,
@@ -23,31 +23,7 @@ from rankstream.errors import (
 from rankstream.pb import events_pb2 as pb
 from rankstream.pb import experiments_pb2
 
-EVENTS_PER_BATCH_MAX = 10_000
 KINDS = ", ".join(f"{kind.value} ({kind.name.lower()})" for kind in Kind)
-
-_TEXT_COLUMNS = (
-    "user_id",
-    "item_id",
-    "request_id",
-    "category",
-    "currency",
-    "session_id",
-    "device",
-    "query",
-    "location",
-)
-_COLUMN_DTYPES: Mapping[str, str] = {
-    **dict.fromkeys(_TEXT_COLUMNS, "<u4"),
-    "position": "<i4",
-    "value": "<f8",
-}
-_ATTRIBUTE_DTYPES: Mapping[str, str] = {
-    "attribute_row": "<u4",
-    "attribute_name": "<u4",
-    "attribute_text": "<u4",
-    "attribute_number": "<f8",
-}
 
 
 def decode_message(body: bytes) -> Message:
@@ -96,7 +72,7 @@ def encode_batch(events: Sequence[Event]) -> bytes:
     batch.event_id = b"".join(UUID(event.event_id).bytes for event in events)
     batch.kind.extend(getattr(pb, f"KIND_{event.kind.upper()}") for event in events)
     batch.event_time_ms.extend(event.event_time_ms for event in events)
-    for name in _TEXT_COLUMNS:
+    for name in TEXT_COLUMNS:
         column = [dictionary(getattr(event, name, "")) for event in events]
         if any(column):
             getattr(batch, name).extend(column)
@@ -129,93 +105,16 @@ def encode_tick(event_id: str, event_time_ms: int) -> bytes:
 
 
 def decode_batch(record: bytes) -> EventColumns:
-    """The columns of an EventBatch record, as views of its bytes where they are packed.
+    """The columns of an EventBatch record.
 
     Raises:
         InvalidBatch: not an EventBatch, empty, over the limit, or columns of
             different lengths or with an index outside `strings`.
     """
-    try:
-        view = pb.EventBatchView.FromString(record)
-    except DecodeError as error:
-        raise InvalidBatch(
-            f"invalid_batch: record of {len(record)} bytes is not an EventBatch: {error}."
-            " Sent to events.dead. Encode it with proto/rankstream/pb/events.proto."
-        ) from None
-    n = len(view.kind)
-    if not 0 < n <= EVENTS_PER_BATCH_MAX:
-        raise InvalidBatch(
-            f"invalid_batch: {n} events in one record (limit 1..{EVENTS_PER_BATCH_MAX})."
-            " Sent to events.dead. Split the batch."
-        )
-    strings = tuple(view.strings) or ("",)
-    columns: dict[str, Any] = {
-        name: _column(name, getattr(view, name), dtype, n) for name, dtype in _COLUMN_DTYPES.items()
-    }
-    attributes = {
-        name: np.frombuffer(getattr(view, name), dtype)
-        if len(getattr(view, name)) % np.dtype(dtype).itemsize == 0
-        else _ragged(name, len(getattr(view, name)), n)
-        for name, dtype in _ATTRIBUTE_DTYPES.items()
-    }
-    _check_indexes(columns, attributes, strings, n)
-    return EventColumns(
-        strings=strings,
-        kind=np.frombuffer(view.kind, np.uint8),
-        event_id=_exactly("event_id", view.event_id, 16 * n),
-        event_time_ms=np.frombuffer(_exactly("event_time_ms", view.event_time_ms, 8 * n), "<i8"),
-        **columns,
-        **attributes,
-    )
-
-
-def _exactly(name: str, column: bytes, size: int) -> bytes:
-    if len(column) != size:
-        _ragged(name, len(column), size)
-    return column
-
-
-def _ragged(name: str, got: int, n: int) -> Any:
-    raise InvalidBatch(
-        f"invalid_batch: column {name} has {got} bytes, which does not fit the batch ({n})."
-        " Sent to events.dead. Give every column one entry per event, or none."
-    )
-
-
-def _column(name: str, column: bytes, dtype: str, n: int) -> Any:
-    if not column:
-        return np.zeros(n, dtype)
-    return np.frombuffer(_exactly(name, column, n * np.dtype(dtype).itemsize), dtype)
-
-
-def _check_indexes(
-    columns: Mapping[str, Any], attributes: Mapping[str, Any], strings: tuple[str, ...], n: int
-) -> None:
-    lengths = {len(column) for column in attributes.values()}
-    if len(lengths) > 1:
-        raise InvalidBatch(
-            "invalid_batch: attribute columns differ in length."
-            " Sent to events.dead. Give each attribute a row, a name, a text and a number."
-        )
-    indexes = {name: columns[name] for name in _TEXT_COLUMNS} | {
-        name: attributes[name] for name in ("attribute_name", "attribute_text")
-    }
-    for name, column in indexes.items():
-        if len(column) and int(column.max()) >= len(strings):
-            raise InvalidBatch(
-                f"invalid_batch: {name} points to string {int(column.max())} of {len(strings)}."
-                " Sent to events.dead. Mend the dictionary."
-            )
-    if len(attributes["attribute_row"]) and int(attributes["attribute_row"].max()) >= n:
-        raise InvalidBatch(
-            f"invalid_batch: an attribute belongs to row {int(attributes['attribute_row'].max())}"
-            f" of {n}. Sent to events.dead. Mend attribute_row."
-        )
-    if strings[0] != "":
-        raise InvalidBatch(
-            f"invalid_batch: strings[0] is {strings[0][:40]!r}, not empty."
-            " Sent to events.dead. Keep index 0 for absent text."
-        )
+    decoded = decode_batches([record])
+    for error in decoded.invalid.values():
+        raise error
+    return decoded.columns
 
 
 def event_at(columns: EventColumns, row: int) -> Event:
@@ -232,7 +131,7 @@ def event_at(columns: EventColumns, row: int) -> Event:
         "event_id": str(UUID(bytes=columns.event_id[16 * row : 16 * row + 16])),
         "event_time_ms": int(columns.event_time_ms[row]),
     }
-    for name in _TEXT_COLUMNS:
+    for name in TEXT_COLUMNS:
         if text := columns.strings[int(getattr(columns, name)[row])]:
             fields[name] = text
     if kind is Kind.IMPRESSION:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from math import isfinite
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,7 @@ class EventColumns:
     is "". Attributes are sparse, in order of attribute_row.
     """
 
-    strings: tuple[str, ...]
+    strings: Sequence[str]
     kind: npt.NDArray[np.uint8]
     event_id: bytes
     event_time_ms: npt.NDArray[np.int64]
@@ -84,13 +84,17 @@ class Refusal:
     reason: str
 
 
-def refuse(columns: EventColumns, *, append_time_ms: int, limits: TimeLimits) -> list[Refusal]:
+def refuse(
+    columns: EventColumns, *, append_time_ms: int | Ints, limits: TimeLimits
+) -> list[Refusal]:
     """Rows that break a rule of the contract, each with the first rule that it breaks.
 
-    `append_time_ms` is the broker's clock when the record was appended, so that
-    a replay refuses exactly what the first reading refused.
+    Args:
+        append_time_ms: the broker's clock when the row's record was appended, one for all or
+            shape (n,); so a replay refuses exactly what the first reading refused.
     """
-    if _is_clean(columns, append_time_ms, limits):
+    ahead = columns.event_time_ms - append_time_ms
+    if _is_clean(columns, ahead, limits):
         return []
     kind, strings = columns.kind, columns.strings
     blank = np.fromiter((not s for s in strings), bool, len(strings))
@@ -99,7 +103,6 @@ def refuse(columns: EventColumns, *, append_time_ms: int, limits: TimeLimits) ->
     tick = kind == Kind.TICK
     about_item = np.isin(kind, ITEM_KINDS)
     feedback = np.isin(kind, FEEDBACK_KINDS)
-    ahead = columns.event_time_ms - append_time_ms
     checks = (
         (UnknownKind.code, ~np.isin(kind, list(Kind)), "kind is not one this version knows"),
         (InvalidEvent.code, ~tick & blank[columns.user_id], "user_id is empty"),
@@ -156,43 +159,37 @@ def _over(text: str, bytes_max: int) -> bool:
     return 4 * len(text) > bytes_max and len(text.encode()) > bytes_max
 
 
-def _is_clean(columns: EventColumns, append_time_ms: int, limits: TimeLimits) -> bool:
+def _is_clean(columns: EventColumns, ahead: Ints, limits: TimeLimits) -> bool:
     """True only if no row breaks a rule: whole columns at once, which takes a tenth of the time.
 
     False says nothing: the rules themselves decide then.
     """
-    text = "".join(columns.strings)
-    if not text.isascii() or max(map(len, columns.strings)) > CATEGORY_BYTES_MAX:
+    strings, values = columns.strings, columns.value
+    if not "".join(strings).isascii() or max(map(len, strings)) > CATEGORY_BYTES_MAX:
         return False
-    kinds, times = columns.kind.tolist(), columns.event_time_ms.tolist()
-    positions, values = columns.position.tolist(), columns.value.tolist()
-    present = set(kinds)
-    if not (
-        present <= _ORDINARY_KINDS
-        and columns.strings.count("") == 1
-        and min(times) > 0
-        and max(times) - append_time_ms <= limits.ahead_ms_max
-        and append_time_ms - min(times) <= limits.behind_ms_max
-        and min(positions) >= 0
-        and max(positions) < POSITION_MAX
-        and isfinite(sum(values))
-        and 0 <= min(values)
-        and max(values) <= VALUE_MAX
-        and 0 not in columns.user_id.tolist()
-    ):
-        return False
-    items, requests = columns.item_id.tolist(), columns.request_id.tolist()
-    if present <= _FEEDBACK_KINDS:
-        return 0 not in items and 0 not in requests
-    return not any(
-        (not item and kind in _ITEM_KINDS) or (not request and kind in _FEEDBACK_KINDS)
-        for kind, item, request in zip(kinds, items, requests, strict=True)
+    kind_is = np.bincount(columns.kind, minlength=len(_NEEDS_ITEM)) > 0
+    return bool(
+        len(kind_is) == len(_NEEDS_ITEM)
+        and not kind_is[_EXTRAORDINARY].any()
+        and strings.count("") == 1
+        and columns.event_time_ms.min() > 0
+        and ahead.max() <= limits.ahead_ms_max
+        and -ahead.min() <= limits.behind_ms_max
+        and columns.position.min() >= 0
+        and columns.position.max() < POSITION_MAX
+        # A nan fails both.
+        and values.min() >= 0
+        and values.max() <= VALUE_MAX
+        and columns.user_id.min() > 0
+        and (columns.item_id >= _NEEDS_ITEM[columns.kind]).all()
+        and (columns.request_id >= _NEEDS_REQUEST[columns.kind]).all()
     )
 
 
-_ORDINARY_KINDS = frozenset(map(int, Kind)) - {int(Kind.TICK)}
-_ITEM_KINDS = frozenset(map(int, ITEM_KINDS))
-_FEEDBACK_KINDS = frozenset(map(int, FEEDBACK_KINDS))
+_EXTRAORDINARY = [n for n in range(Kind.TICK + 1) if n not in set(Kind) - {Kind.TICK}]
+# By kind: 1 if an event needs an item, or a request.
+_NEEDS_ITEM = np.isin(np.arange(Kind.TICK + 1), ITEM_KINDS).astype(np.uint32)
+_NEEDS_REQUEST = np.isin(np.arange(Kind.TICK + 1), FEEDBACK_KINDS).astype(np.uint32)
 
 
 def _describe(columns: EventColumns, row: int) -> str:

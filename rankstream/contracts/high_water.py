@@ -1,8 +1,12 @@
 """Which records of a source were folded already: the dedupe of every delta topic.
 
-`labels` and `feature-updates` carry exactly one record per source record and target partition, in
-source order. A producer that restarts may emit some of them again, so whoever adds deltas up skips
-every record at or below the highest source offset that it has folded.
+The features service folds the records of a partition of `events` in runs, and sends one record for
+each run and target partition, with the offset of the run's last source record. After a crash some
+are sent again, so whoever adds deltas up skips those at or below the offset folded last.
+
+`labels` also says where a run begins. The first run to be in its log after another is the one that
+counts; a run that does not begin where the last one has ended was cut by a worker that had lost
+the partition, and is skipped.
 """
 
 from __future__ import annotations
@@ -30,6 +34,18 @@ class HighWater:
             return False
         self._offsets[source_partition] = source_offset
         return True
+
+    def follow(self, source_partition: int, first_offset: int, source_offset: int) -> bool:
+        """As `advance`, for a run that must begin right behind the one before; any may be first.
+
+        >>> mark = HighWater()
+        >>> mark.follow(0, 0, 7), mark.follow(0, 5, 9), mark.follow(0, 8, 9)
+        (True, False, True)
+        """
+        folded = self._offsets.get(source_partition)
+        if folded is not None and first_offset != folded + 1:
+            return False
+        return self.advance(source_partition, source_offset)
 
     def offsets(self) -> dict[int, int]:
         """Highest folded offset by source partition: what to store and to start again from."""

@@ -1,94 +1,178 @@
-"""Counter rows by key: a growing table that many small additions are folded into at once."""
+"""Counters by key: a growing table of rings and totals that many additions are folded into at once.
+
+A column for each field, so that additions go to flat arrays; `packed` gives whole rows.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from rankstream.features.rows import (
     CATEGORY_ROW,
     COUNTERS,
+    FIRST_SLOT,
+    SLOTS,
     TOTALS,
+    WINDOWS,
     Rows,
-    add,
-    empty_rows,
 )
 
-# event time, impressions, clicks, views, purchases, value_micros, ratings, rating_micros
-Amounts: TypeAlias = tuple[int, int, int, int, int, int, int, int]
-# row, then Amounts
-_Pending: TypeAlias = tuple[int, *Amounts]
+Ints = npt.NDArray[np.int64]
 
-COUNTER_FIELDS: Final = tuple(CATEGORY_ROW.names or ())
-# Additions held back before they are folded: numpy pays off from some hundreds on.
-PENDING_MAX: Final = 8192
-_FIRST_ROWS: Final = 1024
+# What an addition adds, by column, in the order of TOTALS; the first four are COUNTERS.
+_VALUE: Final = TOTALS.index("value_micros")
+_FIRST_ROWS: Final = 256
+_RING: Final = SLOTS * len(COUNTERS)
+# The fields of a row that are counters, and what the table holds of each key.
+_FIELDS: Final = ("head", "counts", "value_micros", "totals", "last_ms")
+_COLUMNS: Final = {name: CATEGORY_ROW[name] for name in _FIELDS}
 
 
 class CounterTable:
-    """Counters of `len(table)` keys. Additions commute, so holding them back changes nothing."""
+    """Counters of `len(table)` keys, about 0.8 kB each.
 
-    def __init__(self, dtype: np.dtype[np.void]) -> None:
-        self._dtype = dtype
-        self._rows = empty_rows(_FIRST_ROWS, dtype)
-        self.index: dict[str, int] = {}  # row of each key; only `row` adds to it
-        self._pending: list[_Pending] = []
+    A forgotten key's row is given to the next new one.
+    """
+
+    def __init__(self) -> None:
+        self.index: dict[str, int] = {}  # row of each key; only `row` and `forget` change it
+        self._free: list[int] = []
+        self._size = 0  # rows in use or free
+        self._reserve(_FIRST_ROWS)
+
+    def _reserve(self, rows: int) -> None:
+        self._columns = {
+            name: np.zeros((rows, *column.shape), column.base) for name, column in _COLUMNS.items()
+        }
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def capacity(self) -> int:
+        """Rows that there is room for; every row is below."""
+        return len(self._columns["last_ms"])
 
     def row(self, key: str) -> int:
         """Row of a key, made if it is new."""
         row = self.index.get(key)
         if row is None:
-            row = self.index[key] = len(self.index)
-            if row == len(self._rows):
-                self._rows = np.concatenate([self._rows, empty_rows(row, self._dtype)])
+            if self._free:
+                row = self._free.pop()
+            else:
+                row = self._size
+                self._size += 1
+                if row == self.capacity:
+                    self._grow()
+            self.index[key] = row
         return row
 
-    def put(self, row: int, field: str, value: bytes | int | Sequence[float]) -> None:
-        """Set a field of a row that is no counter."""
-        self._rows[field][row] = value
+    def _grow(self) -> None:
+        for name, column in self._columns.items():
+            self._columns[name] = np.concatenate([column, np.zeros_like(column)])
 
-    def add(self, additions: Iterable[_Pending]) -> None:
-        """Add amounts to rows; a negative impression count takes one back."""
-        self._pending.extend(additions)
-        if len(self._pending) >= PENDING_MAX:
-            self._fold()
+    def add(self, row: Ints, time_ms: Ints, amounts: Ints) -> None:
+        """Add amounts to rows; a negative count takes one back.
 
-    def rows(self) -> Rows:
-        """All rows, with everything folded: a view, shape (len(self),)."""
-        self._fold()
-        return self._rows[: len(self.index)]
+        Args:
+            row: shape (n,); a row may repeat.
+            time_ms: shape (n,), event time.
+            amounts: shape (n, 7), order of TOTALS.
 
-    def _fold(self) -> None:
-        if not self._pending:
+        A bucket older than its ring is in no window any more and adds to the totals only. The
+        result depends on the set of additions, not on their order or grouping.
+        """
+        if not len(row):
             return
-        matrix = np.array(self._pending, np.int64)
-        self._pending.clear()
-        index, time_ms, value_micros = matrix[:, 0], matrix[:, 1], matrix[:, 6]
-        counts = matrix[:, 2:6].astype(np.int32)
-        add(self._rows, index, time_ms, counts, value_micros)
-        amounts = matrix[:, 2:]
-        amounts[:, : len(COUNTERS)] = counts
-        assert amounts.shape[1] == len(TOTALS)
-        np.add.at(self._rows["totals"], index, amounts)
-        np.maximum.at(self._rows["last_ms"], index, time_ms)
+        columns = self._columns
+        # One counter of most additions is not zero: add those, one by one, to flat arrays.
+        which, counter = np.nonzero(amounts[:, : len(COUNTERS)])
+        count = amounts[which, counter].astype(np.int32)
+        valued = np.flatnonzero(amounts[:, _VALUE])
+        touched, place = np.unique(row, return_inverse=True)
+        counts, values = columns["counts"].reshape(-1), columns["value_micros"].reshape(-1)
+        for w, window in enumerate(WINDOWS):
+            bucket = time_ms // window.bucket_ms
+            newest = self._advance(w, touched, place, bucket)
+            slot = row * SLOTS + (FIRST_SLOT[w] + bucket % window.buckets)
+            fits = bucket > newest[place] - window.buckets
+            flat = slot[which] * len(COUNTERS) + counter
+            if fits.all():
+                np.add.at(counts, flat, count)
+                np.add.at(values, slot[valued], amounts[valued, _VALUE])
+                continue
+            np.add.at(counts, flat[fits[which]], count[fits[which]])
+            kept = valued[fits[valued]]
+            np.add.at(values, slot[kept], amounts[kept, _VALUE])
+        total_row, total = np.nonzero(amounts)
+        totals = columns["totals"].reshape(-1)
+        np.add.at(totals, row[total_row] * len(TOTALS) + total, amounts[total_row, total])
+        np.maximum.at(columns["last_ms"], row, time_ms)
+
+    def _advance(self, w: int, touched: Ints, place: npt.NDArray[np.intp], bucket: Ints) -> Ints:
+        """Move rings on to their newest bucket; the newest bucket of each of `touched`."""
+        window, first = WINDOWS[w], FIRST_SLOT[w]
+        heads = self._columns["head"]
+        head = heads[touched, w]
+        newest: Ints = head.copy()
+        np.maximum.at(newest, place, bucket)
+        moved = np.flatnonzero(newest > head)
+        if len(moved):
+            rows, now, before = touched[moved], newest[moved], head[moved]
+            heads[rows, w] = now
+            slots = np.arange(window.buckets)
+            # Slots of buckets in (before, now] hold buckets that have left the ring.
+            held = now[:, None] - (now[:, None] - slots) % window.buckets
+            which, slot = np.nonzero(held > before[:, None])
+            self._columns["counts"][rows[which], first + slot] = 0
+            self._columns["value_micros"][rows[which], first + slot] = 0
+        return newest
+
+    def last_ms(self, row: Ints) -> Ints:
+        """Newest event time of rows, shape (n,); 0: none."""
+        last: Ints = self._columns["last_ms"][row]
+        return last
+
+    def fill(self, rows: Rows, row: Sequence[int] | Ints) -> None:
+        """Write the counters of table rows into `rows`, shape (n,), of any row dtype."""
+        for name, column in self._columns.items():
+            rows[name] = column[row]
+
+    def put(self, row: Ints, rows: Rows) -> None:
+        """Replace the counters of table rows by those of `rows`, shape (n,)."""
+        for name, column in self._columns.items():
+            column[row] = rows[name]
+
+    def forget(self, keys: Iterable[str]) -> list[int]:
+        """Drop keys; the rows that they had."""
+        rows = [self.index.pop(key) for key in keys]
+        for column in self._columns.values():
+            column[rows] = 0
+        self._free += rows
+        return rows
 
     def dump(self) -> dict[str, bytes]:
-        """Keys and rows, to go on from with `load`."""
-        return {"keys": json.dumps(list(self.index)).encode(), "rows": self.rows().tobytes()}
+        """Keys and counters in order of the keys' arrival, to go on from with `load`."""
+        rows = list(self.index.values())
+        return {
+            "keys": json.dumps(list(self.index)).encode(),
+            **{name: column[rows].tobytes() for name, column in self._columns.items()},
+        }
 
-    def load(self, parts: dict[str, bytes]) -> None:
-        """Replace the table by a dumped one."""
+    def load(self, parts: Mapping[str, bytes]) -> None:
+        """Replace the table by a dumped one; its keys have the rows 0, 1, ..."""
         keys = json.loads(parts["keys"])
-        self._pending.clear()
         self.index = {key: row for row, key in enumerate(keys)}
-        self._rows = empty_rows(max(_FIRST_ROWS, len(keys)), self._dtype)
-        self._rows[: len(keys)] = np.frombuffer(parts["rows"], self._dtype)
+        self._free, self._size = [], len(keys)
+        self._reserve(max(_FIRST_ROWS, len(keys)))
+        for name, column in self._columns.items():
+            loaded = np.frombuffer(parts[name], column.dtype)
+            column[: len(keys)] = loaded.reshape(len(keys), *column.shape[1:])
 
 
 def packed(rows: Rows) -> list[bytes]:

@@ -1,62 +1,129 @@
-"""What one record of events adds to the counters of users, items and categories."""
+"""What some events add to the counters of users, items and categories."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Final, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from rankstream.features.rows import MICROS, TOTALS
+
+Ints = npt.NDArray[np.int64]
 
 ITEM: Final = 1
 CATEGORY: Final = 2
 
-# user, item, category, then what counters.Amounts holds: event time, impressions, clicks, views,
-# purchases, value_micros, ratings, rating_micros. Item and category may be "".
-Addition: TypeAlias = tuple[str, str, str, int, int, int, int, int, int, int, int]
-
-# entity (ITEM or CATEGORY), key, then what counters.Amounts holds
-Delta: TypeAlias = tuple[int, str, int, int, int, int, int, int, int, int]
-
 _MINUTE_MS: Final = 60_000
-_MICROS_MAX: Final = (1 << 63) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Additions:
+    """n additions, by column; users, items and categories are numbers of `strings`, 0 is "".
+
+    `user`, `item`, `category` and `time_ms` (event time) have shape (n,), `amounts` has shape
+    (n, 7), in the order of TOTALS.
+    """
+
+    strings: Sequence[str]
+    user: Ints
+    item: Ints
+    category: Ints
+    time_ms: Ints
+    amounts: Ints
+
+    def __len__(self) -> int:
+        return len(self.time_ms)
+
+    def take(self, rows: npt.NDArray[np.intp]) -> Additions:
+        """Some of them."""
+        return Additions(
+            self.strings,
+            self.user[rows],
+            self.item[rows],
+            self.category[rows],
+            self.time_ms[rows],
+            self.amounts[rows],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Deltas:
+    """Additions summed by key: `entity` (ITEM or CATEGORY) and `key`, a number of `strings`.
+
+    Shapes as in Additions.
+    """
+
+    strings: Sequence[str]
+    entity: npt.NDArray[np.uint8]
+    key: Ints
+    time_ms: Ints
+    amounts: Ints
+
+    def __len__(self) -> int:
+        return len(self.time_ms)
 
 
 def deltas_by_partition(
-    additions: Iterable[Addition], partition_of: Callable[[str], int]
-) -> dict[int, list[Delta]]:
+    additions: Additions, partition_of: Callable[[str], int]
+) -> dict[int, Deltas]:
     """Additions summed by (entity, key, minute), by the partition that owns the key.
 
     Every window's bucket is whole minutes, so the sums lose nothing; the event
     time of a delta is the newest of its group.
     """
-    groups: dict[tuple[int, str, int], list[int]] = {}
-    for addition in additions:
-        item, category, amounts = addition[1], addition[2], addition[3:]
-        if not item:
-            continue
-        time_ms = amounts[0]
-        minute = time_ms // _MINUTE_MS
-        for group in ((ITEM, item, minute), (CATEGORY, category, minute)):
-            sums = groups.get(group)
-            if sums is None:
-                if group[1]:
-                    groups[group] = list(amounts)
-                continue
-            if time_ms > sums[0]:
-                sums[0] = time_ms
-            sums[1] += amounts[1]
-            sums[2] += amounts[2]
-            if amounts[3] or amounts[4] or amounts[6]:  # views, purchases, ratings
-                for place in range(3, 8):
-                    sums[place] += amounts[place]
-    found: dict[int, list[Delta]] = {}
-    for (entity, key, _), (time_ms, i, c, v, p, value, n, rating) in groups.items():
-        found.setdefault(partition_of(key), []).append(
-            (entity, key, time_ms, i, c, v, p, value, n, rating)
-            if -_MICROS_MAX <= value <= _MICROS_MAX and -_MICROS_MAX <= rating <= _MICROS_MAX
-            else (entity, key, time_ms, i, c, v, p, fit(value), n, fit(rating))
-        )
+    of_item = np.flatnonzero(additions.item)
+    of_category = of_item[additions.category[of_item] > 0]
+    if not len(of_item):
+        return {}
+    rows = np.concatenate([of_item, of_category])
+    strings = additions.strings
+    entity = np.repeat([0, 1], [len(of_item), len(of_category)])
+    key = np.concatenate([additions.item[of_item], additions.category[of_category]])
+    time_ms, amounts = additions.time_ms[rows], additions.amounts[rows]
+    minute = time_ms // _MINUTE_MS
+    first_minute = int(minute.min())
+    minutes = int(minute.max()) - first_minute + 1
+    code = ((minute - first_minute) * 2 + entity) * len(strings) + key
+    assert minutes * 2 * len(strings) < 1 << 62
+    groups, place = np.unique(code, return_inverse=True)
+    newest = np.zeros(len(groups), np.int64)
+    np.maximum.at(newest, place, time_ms)
+    which, column = np.nonzero(amounts)
+    sums = np.zeros((len(groups), len(TOTALS)), np.int64)
+    np.add.at(sums.reshape(-1), place[which] * len(TOTALS) + column, amounts[which, column])
+    keys = groups % len(strings)
+    entities = (groups // len(strings) % 2 + ITEM).astype(np.uint8)
+    owner_of = np.zeros(len(strings), np.int64)
+    for number in distinct(len(strings), keys).tolist():
+        owner_of[number] = partition_of(strings[number])
+    owner = owner_of[keys]
+    found = {}
+    for target in np.unique(owner).tolist():
+        mine = np.flatnonzero(owner == target)
+        found[target] = Deltas(strings, entities[mine], keys[mine], newest[mine], sums[mine])
     return found
 
 
-def fit(micros: int) -> int:
-    """The nearest that 64 bits hold: only absurd values are so large."""
-    return max(-_MICROS_MAX, min(_MICROS_MAX, micros))
+def distinct(size: int, *columns: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """The numbers below `size` that occur in columns, ascending.
+
+    >>> distinct(9, np.array([7, 2]), np.array([2, 3])).tolist()
+    [2, 3, 7]
+    """
+    occurs = np.zeros(size, np.bool_)
+    for column in columns:
+        occurs[column] = True
+    return np.flatnonzero(occurs)
+
+
+def micros_of(values: npt.NDArray[np.float64]) -> Ints:
+    """Fixed-point micros of values within the contract's bounds, half to even.
+
+    >>> micros_of(np.array([0.29, -2.5e-6])).tolist()
+    [290000, -2]
+    """
+    micros: Ints = np.rint(values * MICROS).astype(np.int64)
+    return micros

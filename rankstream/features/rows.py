@@ -108,62 +108,6 @@ def empty_rows(n: int, dtype: np.dtype[np.void]) -> Rows:
     return rows
 
 
-def add(
-    rows: Rows,
-    index: npt.NDArray[np.intp],
-    time_ms: npt.NDArray[np.int64],
-    counts: npt.NDArray[np.int32],
-    value_micros: npt.NDArray[np.int64],
-) -> None:
-    """Add to the rings of `rows[index[i]]`, in place; an index may repeat.
-
-    Args:
-        rows: counters rows, shape (m,).
-        index: shape (n,), which row.
-        time_ms: shape (n,), event time.
-        counts: shape (n, 4), order of COUNTERS.
-        value_micros: shape (n,).
-
-    A bucket older than the ring is in no window any more and adds nothing. The
-    result depends on the set of additions only, not on their order or batching.
-    """
-    if not len(index):
-        return
-    touched, which = np.unique(index, return_inverse=True)
-    for w, window in enumerate(WINDOWS):
-        bucket = time_ms // window.bucket_ms
-        head = rows["head"][touched, w]
-        newest = head.copy()
-        np.maximum.at(newest, which, bucket)
-        _advance(rows, w, touched, head, newest)
-        rows["head"][touched, w] = newest
-        fits = bucket > newest[which] - window.buckets
-        slot = FIRST_SLOT[w] + bucket[fits] % window.buckets
-        np.add.at(rows["counts"], (index[fits], slot), counts[fits])
-        np.add.at(rows["value_micros"], (index[fits], slot), value_micros[fits])
-
-
-def _advance(
-    rows: Rows,
-    w: int,
-    touched: npt.NDArray[np.intp],
-    head: npt.NDArray[np.int64],
-    newest: npt.NDArray[np.int64],
-) -> None:
-    """Clear the slots of buckets in (head, newest]: they hold buckets that have left the ring."""
-    window, first = WINDOWS[w], FIRST_SLOT[w]
-    moved = newest > head
-    if not moved.any():
-        return
-    slots = np.arange(window.buckets)
-    # Bucket that slot s holds once the head is `newest`.
-    held = newest[moved, None] - (newest[moved, None] - slots) % window.buckets
-    which, slot = np.nonzero(held > head[moved, None])
-    stale = touched[moved][which]
-    rows["counts"][stale, first + slot] = 0
-    rows["value_micros"][stale, first + slot] = 0
-
-
 def windowed(rows: Rows, as_of_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Counts in each window as of a time.
 

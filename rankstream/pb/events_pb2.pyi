@@ -184,8 +184,38 @@ class FeatureUpdates(_message.Message):
     rating_micros: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, source_partition: _Optional[int] = ..., source_offset: _Optional[int] = ..., strings: _Optional[_Iterable[str]] = ..., entity: _Optional[_Iterable[_Union[FeatureUpdates.Entity, str]]] = ..., key: _Optional[_Iterable[int]] = ..., event_time_ms: _Optional[_Iterable[int]] = ..., impressions: _Optional[_Iterable[int]] = ..., clicks: _Optional[_Iterable[int]] = ..., views: _Optional[_Iterable[int]] = ..., purchases: _Optional[_Iterable[int]] = ..., value_micros: _Optional[_Iterable[int]] = ..., ratings: _Optional[_Iterable[int]] = ..., rating_micros: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class FeatureUpdatesView(_message.Message):
+    __slots__ = ("source_partition", "source_offset", "strings", "entity", "key", "event_time_ms", "impressions", "clicks", "views", "purchases", "value_micros", "ratings", "rating_micros")
+    SOURCE_PARTITION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    STRINGS_FIELD_NUMBER: _ClassVar[int]
+    ENTITY_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    IMPRESSIONS_FIELD_NUMBER: _ClassVar[int]
+    CLICKS_FIELD_NUMBER: _ClassVar[int]
+    VIEWS_FIELD_NUMBER: _ClassVar[int]
+    PURCHASES_FIELD_NUMBER: _ClassVar[int]
+    VALUE_MICROS_FIELD_NUMBER: _ClassVar[int]
+    RATINGS_FIELD_NUMBER: _ClassVar[int]
+    RATING_MICROS_FIELD_NUMBER: _ClassVar[int]
+    source_partition: int
+    source_offset: int
+    strings: _containers.RepeatedScalarFieldContainer[str]
+    entity: bytes
+    key: bytes
+    event_time_ms: bytes
+    impressions: bytes
+    clicks: bytes
+    views: bytes
+    purchases: bytes
+    value_micros: bytes
+    ratings: bytes
+    rating_micros: bytes
+    def __init__(self, source_partition: _Optional[int] = ..., source_offset: _Optional[int] = ..., strings: _Optional[_Iterable[str]] = ..., entity: _Optional[bytes] = ..., key: _Optional[bytes] = ..., event_time_ms: _Optional[bytes] = ..., impressions: _Optional[bytes] = ..., clicks: _Optional[bytes] = ..., views: _Optional[bytes] = ..., purchases: _Optional[bytes] = ..., value_micros: _Optional[bytes] = ..., ratings: _Optional[bytes] = ..., rating_micros: _Optional[bytes] = ...) -> None: ...
+
 class LabelBatch(_message.Message):
-    __slots__ = ("source_partition", "source_offset", "strings", "user_id", "item_id", "request_id", "impression_time_ms", "position", "old_status", "new_status", "old_clicked", "new_clicked", "old_purchased", "new_purchased", "old_value_micros", "new_value_micros", "watermark_ms")
+    __slots__ = ("source_partition", "source_offset", "strings", "user_id", "item_id", "request_id", "impression_time_ms", "position", "old_status", "new_status", "old_clicked", "new_clicked", "old_purchased", "new_purchased", "old_value_micros", "new_value_micros", "watermark_ms", "first_offset")
     SOURCE_PARTITION_FIELD_NUMBER: _ClassVar[int]
     SOURCE_OFFSET_FIELD_NUMBER: _ClassVar[int]
     STRINGS_FIELD_NUMBER: _ClassVar[int]
@@ -203,6 +233,7 @@ class LabelBatch(_message.Message):
     OLD_VALUE_MICROS_FIELD_NUMBER: _ClassVar[int]
     NEW_VALUE_MICROS_FIELD_NUMBER: _ClassVar[int]
     WATERMARK_MS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_OFFSET_FIELD_NUMBER: _ClassVar[int]
     source_partition: int
     source_offset: int
     strings: _containers.RepeatedScalarFieldContainer[str]
@@ -220,7 +251,48 @@ class LabelBatch(_message.Message):
     old_value_micros: _containers.RepeatedScalarFieldContainer[int]
     new_value_micros: _containers.RepeatedScalarFieldContainer[int]
     watermark_ms: int
-    def __init__(self, source_partition: _Optional[int] = ..., source_offset: _Optional[int] = ..., strings: _Optional[_Iterable[str]] = ..., user_id: _Optional[_Iterable[int]] = ..., item_id: _Optional[_Iterable[int]] = ..., request_id: _Optional[_Iterable[int]] = ..., impression_time_ms: _Optional[_Iterable[int]] = ..., position: _Optional[_Iterable[int]] = ..., old_status: _Optional[_Iterable[_Union[LabelStatus, str]]] = ..., new_status: _Optional[_Iterable[_Union[LabelStatus, str]]] = ..., old_clicked: _Optional[_Iterable[int]] = ..., new_clicked: _Optional[_Iterable[int]] = ..., old_purchased: _Optional[_Iterable[int]] = ..., new_purchased: _Optional[_Iterable[int]] = ..., old_value_micros: _Optional[_Iterable[int]] = ..., new_value_micros: _Optional[_Iterable[int]] = ..., watermark_ms: _Optional[int] = ...) -> None: ...
+    first_offset: int
+    def __init__(self, source_partition: _Optional[int] = ..., source_offset: _Optional[int] = ..., strings: _Optional[_Iterable[str]] = ..., user_id: _Optional[_Iterable[int]] = ..., item_id: _Optional[_Iterable[int]] = ..., request_id: _Optional[_Iterable[int]] = ..., impression_time_ms: _Optional[_Iterable[int]] = ..., position: _Optional[_Iterable[int]] = ..., old_status: _Optional[_Iterable[_Union[LabelStatus, str]]] = ..., new_status: _Optional[_Iterable[_Union[LabelStatus, str]]] = ..., old_clicked: _Optional[_Iterable[int]] = ..., new_clicked: _Optional[_Iterable[int]] = ..., old_purchased: _Optional[_Iterable[int]] = ..., new_purchased: _Optional[_Iterable[int]] = ..., old_value_micros: _Optional[_Iterable[int]] = ..., new_value_micros: _Optional[_Iterable[int]] = ..., watermark_ms: _Optional[int] = ..., first_offset: _Optional[int] = ...) -> None: ...
+
+class LabelBatchView(_message.Message):
+    __slots__ = ("source_partition", "source_offset", "strings", "user_id", "item_id", "request_id", "impression_time_ms", "position", "old_status", "new_status", "old_clicked", "new_clicked", "old_purchased", "new_purchased", "old_value_micros", "new_value_micros", "watermark_ms", "first_offset")
+    SOURCE_PARTITION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    STRINGS_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    IMPRESSION_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    OLD_STATUS_FIELD_NUMBER: _ClassVar[int]
+    NEW_STATUS_FIELD_NUMBER: _ClassVar[int]
+    OLD_CLICKED_FIELD_NUMBER: _ClassVar[int]
+    NEW_CLICKED_FIELD_NUMBER: _ClassVar[int]
+    OLD_PURCHASED_FIELD_NUMBER: _ClassVar[int]
+    NEW_PURCHASED_FIELD_NUMBER: _ClassVar[int]
+    OLD_VALUE_MICROS_FIELD_NUMBER: _ClassVar[int]
+    NEW_VALUE_MICROS_FIELD_NUMBER: _ClassVar[int]
+    WATERMARK_MS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    source_partition: int
+    source_offset: int
+    strings: _containers.RepeatedScalarFieldContainer[str]
+    user_id: bytes
+    item_id: bytes
+    request_id: bytes
+    impression_time_ms: bytes
+    position: bytes
+    old_status: bytes
+    new_status: bytes
+    old_clicked: bytes
+    new_clicked: bytes
+    old_purchased: bytes
+    new_purchased: bytes
+    old_value_micros: bytes
+    new_value_micros: bytes
+    watermark_ms: int
+    first_offset: int
+    def __init__(self, source_partition: _Optional[int] = ..., source_offset: _Optional[int] = ..., strings: _Optional[_Iterable[str]] = ..., user_id: _Optional[bytes] = ..., item_id: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., impression_time_ms: _Optional[bytes] = ..., position: _Optional[bytes] = ..., old_status: _Optional[bytes] = ..., new_status: _Optional[bytes] = ..., old_clicked: _Optional[bytes] = ..., new_clicked: _Optional[bytes] = ..., old_purchased: _Optional[bytes] = ..., new_purchased: _Optional[bytes] = ..., old_value_micros: _Optional[bytes] = ..., new_value_micros: _Optional[bytes] = ..., watermark_ms: _Optional[int] = ..., first_offset: _Optional[int] = ...) -> None: ...
 
 class Session(_message.Message):
     __slots__ = ("source_partition", "source_offset", "user_id", "start_ms", "end_ms", "events", "impressions", "clicks", "purchases")
@@ -327,7 +399,23 @@ class Exposure(_message.Message):
     def __init__(self, experiment_id: _Optional[str] = ..., experiment_version: _Optional[int] = ..., variant: _Optional[str] = ..., unit: _Optional[str] = ..., bucket: _Optional[int] = ..., exposure_time_ms: _Optional[int] = ..., request_id: _Optional[str] = ..., overridden: _Optional[bool] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
-    __slots__ = ("dead_letter_id", "code", "reason", "original", "original_key", "source", "topic", "partition", "offset", "rows", "refused_ms", "content_type", "events")
+    __slots__ = ("dead_letter_id", "code", "reason", "original", "original_key", "source", "topic", "partition", "offset", "rows", "refused_ms", "content_type", "events", "headers", "replay")
+    class Header(_message.Message):
+        __slots__ = ("name", "value")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        value: bytes
+        def __init__(self, name: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    class Replay(_message.Message):
+        __slots__ = ("events", "refused", "to")
+        EVENTS_FIELD_NUMBER: _ClassVar[int]
+        REFUSED_FIELD_NUMBER: _ClassVar[int]
+        TO_FIELD_NUMBER: _ClassVar[int]
+        events: int
+        refused: int
+        to: str
+        def __init__(self, events: _Optional[int] = ..., refused: _Optional[int] = ..., to: _Optional[str] = ...) -> None: ...
     DEAD_LETTER_ID_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -341,6 +429,8 @@ class DeadLetter(_message.Message):
     REFUSED_MS_FIELD_NUMBER: _ClassVar[int]
     CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    REPLAY_FIELD_NUMBER: _ClassVar[int]
     dead_letter_id: str
     code: str
     reason: str
@@ -354,7 +444,9 @@ class DeadLetter(_message.Message):
     refused_ms: int
     content_type: str
     events: int
-    def __init__(self, dead_letter_id: _Optional[str] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., original: _Optional[bytes] = ..., original_key: _Optional[bytes] = ..., source: _Optional[str] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., rows: _Optional[_Iterable[int]] = ..., refused_ms: _Optional[int] = ..., content_type: _Optional[str] = ..., events: _Optional[int] = ...) -> None: ...
+    headers: _containers.RepeatedCompositeFieldContainer[DeadLetter.Header]
+    replay: DeadLetter.Replay
+    def __init__(self, dead_letter_id: _Optional[str] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., original: _Optional[bytes] = ..., original_key: _Optional[bytes] = ..., source: _Optional[str] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., rows: _Optional[_Iterable[int]] = ..., refused_ms: _Optional[int] = ..., content_type: _Optional[str] = ..., events: _Optional[int] = ..., headers: _Optional[_Iterable[_Union[DeadLetter.Header, _Mapping]]] = ..., replay: _Optional[_Union[DeadLetter.Replay, _Mapping]] = ...) -> None: ...
 
 class ModelPointer(_message.Message):
     __slots__ = ("role", "alias", "model_id", "uri", "sha256", "updated_ms")

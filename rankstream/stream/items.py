@@ -7,44 +7,45 @@ that were folded, and not of how they interleave.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from google.protobuf.message import DecodeError
-
-from rankstream.contracts.base import CATEGORY_BYTES_MAX, ID_BYTES_MAX
 from rankstream.contracts.high_water import HighWater
-from rankstream.errors import InvalidEvent
+from rankstream.contracts.items import decode_item
+from rankstream.features.expiry import STATE_TTL_MS
 from rankstream.features.items import ItemStates
-from rankstream.features.state import ATTRIBUTE_MAX
-from rankstream.pb import events_pb2 as pb
 from rankstream.stream import dump as dumps
 from rankstream.stream import records
 
-DUMP_VERSION: Final = 1
+DUMP_VERSION: Final = 2
 _NOTHING: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True)
 class Changed:
-    """Keys whose rows one record changed; `duplicate` if it was folded before, or was outdated."""
+    """Keys whose rows one record changed; `duplicate` if it was folded before, or was outdated.
+
+    `expired_items` and `expired_categories` were forgotten after that.
+    """
 
     items: frozenset[str] | set[str] = _NOTHING
     categories: frozenset[str] | set[str] = _NOTHING
+    expired_items: frozenset[str] | set[str] = _NOTHING
+    expired_categories: frozenset[str] | set[str] = _NOTHING
     duplicate: bool = False
 
 
 class ItemPartition:
     """State of one partition of `feature-updates` and `items`."""
 
-    def __init__(self, partition: int) -> None:
+    def __init__(self, partition: int, ttl_ms: int = STATE_TTL_MS) -> None:
         self._partition = partition
+        self._ttl_ms = ttl_ms
         self._offset = -1
         self._items_offset = -1
         self._folded = HighWater()
-        self._states = ItemStates(partition)
+        self._states = ItemStates(partition, ttl_ms)
 
     @property
     def offset(self) -> int:
@@ -66,17 +67,25 @@ class ItemPartition:
         updates = records.decode_updates(record)
         if not self._folded.advance(updates.source_partition, updates.source_offset):
             return Changed(duplicate=True)
-        items, categories = self._states.count(records.deltas_of(updates), offset=offset)
-        return Changed(items, categories)
+        items, categories = self._states.count(updates.deltas, offset=offset)
+        expired_items, expired_categories = self._states.expire()
+        return Changed(
+            items - expired_items,
+            categories - expired_categories,
+            expired_items,
+            expired_categories,
+        )
 
-    def fold_item(self, record: bytes, *, offset: int) -> Changed:
+    def fold_item(
+        self, record: bytes, *, offset: int, append_time_ms: int | None = None
+    ) -> Changed:
         """Fold one record of `items`. Offsets must grow.
 
         Raises: InvalidEvent if it breaks the contract; it is passed over then.
         """
         assert offset > self._items_offset, (self._partition, offset, self._items_offset)
         self._items_offset = offset
-        item = _decode_item(record)
+        item = decode_item(record, append_time_ms=append_time_ms)
         taken = self._states.describe(
             item.item_id,
             category=item.category,
@@ -118,41 +127,13 @@ class ItemPartition:
         self._states.load(parts)
 
     def _meta(self) -> dict[str, int | str]:
-        return {"state": "items", "version": DUMP_VERSION, "partition": self._partition}
+        return {
+            "state": "items",
+            "version": DUMP_VERSION,
+            "partition": self._partition,
+            "ttl_ms": self._ttl_ms,
+        }
 
     def sizes(self) -> dict[str, int]:
         """State by part, for gauges."""
         return {"items": self._states.items, "categories": self._states.categories}
-
-
-def _decode_item(record: bytes) -> pb.Item:
-    try:
-        item = pb.Item.FromString(record)
-    except DecodeError as error:
-        raise InvalidEvent(
-            f"invalid_event: record of {len(record)} bytes is not an Item: {error}."
-            " Not folded. Send it through ingest, or encode it with events.proto."
-        ) from None
-    checks = (
-        (0 < len(item.item_id) <= ID_BYTES_MAX, f"item_id has {len(item.item_id)} characters"),
-        (
-            len(item.category.encode()) <= CATEGORY_BYTES_MAX,
-            f"category has {len(item.category.encode())} bytes (limit {CATEGORY_BYTES_MAX})",
-        ),
-        ("\0" not in item.category, "category holds a zero byte"),
-        (item.updated_ms > 0, f"updated_ms={item.updated_ms} is not a time"),
-        (
-            all(
-                math.isfinite(number) and abs(number) <= ATTRIBUTE_MAX
-                for number in item.attributes.values()
-            ),
-            f"an attribute is not a number within ±{ATTRIBUTE_MAX:g}",
-        ),
-    )
-    for holds, problem in checks:
-        if not holds:
-            raise InvalidEvent(
-                f"invalid_event: item {item.item_id[:80]!r}: {problem}. Not folded."
-                " Send the item again with the field mended."
-            )
-    return item

@@ -12,32 +12,35 @@ log have set; it changes nothing here and is counted (the lake has it).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
-from rankstream.attribution import FINAL, Attribution, Counted, FeedbackRow
+import numpy as np
+import numpy.typing as npt
+
+from rankstream.attribution import FINAL, Attribution
+from rankstream.contracts.batches import decode_batches
 from rankstream.contracts.codec import attributes_at
 from rankstream.contracts.columns import EventColumns, Kind, Refusal, TimeLimits, refuse
 from rankstream.contracts.ids import partition_of
-from rankstream.features.deltas import Addition, deltas_by_partition
-from rankstream.features.rows import MICROS
-from rankstream.features.state import RECENT_KINDS, Action, UserStates
-from rankstream.sessions import ACTIVITY_KINDS, Sessions
+from rankstream.contracts.partitioning import misplaced
+from rankstream.contracts.record import Record
+from rankstream.features.deltas import Additions, deltas_by_partition, distinct
+from rankstream.features.expiry import STATE_TTL_MS, expiry_ms
+from rankstream.features.state import UserStates
+from rankstream.sessions import Sessions
 from rankstream.stream import dump as dumps
-from rankstream.stream import records
+from rankstream.stream import records as encode
 from rankstream.stream.dedupe import SeenIds
+from rankstream.stream.intake import Intake, take_in
 
-DUMP_VERSION: Final = 1
+Ints = npt.NDArray[np.int64]
+Places = npt.NDArray[np.intp]
 
-_IMPRESSION: Final = int(Kind.IMPRESSION)
-_CLICK: Final = int(Kind.CLICK)
-_VIEW: Final = int(Kind.VIEW)
-_VISIT: Final = int(Kind.VISIT)
-_RATE: Final = int(Kind.RATE)
-_PURCHASE: Final = int(Kind.PURCHASE)
-_USER_UPDATE: Final = int(Kind.USER_UPDATE)
+DUMP_VERSION: Final = 2
+
 _TICK: Final = int(Kind.TICK)
 
 _partition_of = lru_cache(maxsize=1 << 17)(partition_of)
@@ -53,12 +56,19 @@ class FoldSettings:
     session_gap_ms: int = 1_800_000
     # An id is remembered for lateness + this; a resent event with its own time is late by then.
     dedupe_ms: int = 600_000
+    # What has had no event for so long is forgotten, a little later; longer than any window.
+    state_ttl_ms: int = STATE_TTL_MS
     limits: TimeLimits = field(default_factory=TimeLimits)
+    # Of `events`: an event in another partition than its user's is refused; 0: not looked at.
+    user_partitions: int = 0
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Of one record: events == folded + duplicates + refused + late + ticks."""
+    """Of some records: events == folded + duplicates + refused + late + ticks.
+
+    A record that cannot be decoded counts as one event, refused.
+    """
 
     events: int
     folded: int
@@ -66,6 +76,7 @@ class Counts:
     refused: int
     late: int
     ticks: int
+    undecodable: int  # records
     unmatched: int  # held clicks and purchases given up now, each in Outputs.unmatched
     labels_closed: int  # labels that became final
     sessions_closed: int
@@ -73,38 +84,43 @@ class Counts:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What one source record produces; every bytes is a record value ready to send."""
+    """What a run of source records produces; every bytes is a record value ready to send."""
 
-    label_batch: bytes | None  # LabelBatch -> labels, same partition
+    label_batch: bytes  # LabelBatch -> labels, same partition; of no labels, too
     updates: dict[int, bytes]  # target partition -> FeatureUpdates
     sessions: list[bytes]  # Session -> sessions, same partition
-    dead: bytes | None  # DeadLetter of this record's refused rows
+    dead: list[bytes]  # DeadLetters of records and of their refused rows
     unmatched: list[bytes]  # DeadLetters of feedback whose impression never came
     changed_users: set[str]
+    expired_users: set[str]  # forgotten, and in `changed_users` no more
     counts: Counts
+    newest_times_ms: list[int]  # newest event time of each record of which something was folded
     watermark_ms: int
 
 
 @dataclass(slots=True)
 class _Kept:
-    """Rows of a record that are folded, and what became of the others."""
+    """Rows that are folded, and what became of the others."""
 
-    rows: list[int]
-    ids: list[bytes]
+    rows: list[int] = field(default_factory=list)
     duplicates: int = 0
     late: int = 0
     ticks: int = 0
 
 
-@dataclass(slots=True)
-class _Fold:
-    """One record's kept events, sorted by who takes them in."""
+class _Run:
+    """Records end to end: of each row, which record it is of and which of its rows it is."""
 
-    feedback: list[FeedbackRow]
-    additions: list[Addition]
-    actions: list[Action]
-    activity: list[tuple[str, int, int]]
-    updated_users: list[int]  # rows of USER_UPDATE
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
+        self.batches = decode_batches([record.value or b"" for record in records])
+        events = self.batches.events
+        self.ends = np.cumsum(events).tolist()
+        self.record = np.repeat(np.arange(len(records)), events)
+        self.row = np.arange(len(self.record)) - np.repeat(np.cumsum(events) - events, events)
+        self.offsets = np.array([record.offset for record in records], np.int64)[self.record]
+        append_ms = np.array([record.timestamp_ms for record in records], np.int64)
+        self.append_time_ms = append_ms[self.record]
 
 
 class UserPartition:
@@ -116,7 +132,7 @@ class UserPartition:
         self._settings = settings
         self._offset = -1
         self._newest_ms = 0
-        self._seen = SeenIds()
+        self._seen = SeenIds(settings.lateness_ms + settings.dedupe_ms)
         self._attribution = Attribution(
             click_window_ms=settings.click_window_ms,
             conversion_window_ms=settings.conversion_window_ms,
@@ -126,7 +142,7 @@ class UserPartition:
 
     @property
     def offset(self) -> int:
-        """Offset of the last record folded or skipped; -1: none."""
+        """Offset of the last record folded; -1: none."""
         return self._offset
 
     @property
@@ -139,135 +155,165 @@ class UserPartition:
         """Event time before which nothing is folded any more; 0 at first."""
         return max(0, self._newest_ms - self._settings.lateness_ms)
 
-    def fold(
-        self,
-        columns: EventColumns,
-        *,
-        offset: int,
-        append_time_ms: int,
-        original: bytes,
-        original_key: bytes = b"",
-    ) -> Outputs:
-        """Fold one record. Offsets must grow.
+    def fold(self, records: Sequence[Record]) -> Outputs:
+        """Fold a run of records, at least one, whose offsets grow.
 
-        Args:
-            columns: the decoded record.
-            append_time_ms: the broker's clock when it was appended.
-            original: the record's value, for a dead letter.
+        The state after it is that of folding them one by one. What is put out is a function of the
+        log and of where runs begin and end.
         """
-        self.skip(offset)
-        refusals = refuse(columns, append_time_ms=append_time_ms, limits=self._settings.limits)
-        kinds, times = columns.kind.tolist(), columns.event_time_ms.tolist()
-        kept = self._sieve(columns, kinds, times, refusals)
-        fold = _sorted_out(columns, kinds, times, kept)
-        changed = self._update(columns, times, fold, offset)
-        watermark_ms = self.watermark_ms
-        closed = self._attribution.close(watermark_ms)
-        sessions = self._sessions.close(watermark_ms)
-        where = {"partition": self._partition, "offset": offset}
+        first_offset = self._offset + 1
+        for record in records:
+            assert record.offset > self._offset, (self._partition, record.offset, self._offset)
+            self._offset = record.offset
+        run = _Run(records)
+        columns, invalid = run.batches.columns, run.batches.invalid
+        dead = [encode.dead_record(records[k], error) for k, error in invalid.items()]
+        refusals: list[Refusal] = []
+        if len(columns):
+            limits = self._settings.limits
+            refusals = refuse(columns, append_time_ms=run.append_time_ms, limits=limits)
+            if count := self._settings.user_partitions:
+                where = {"partition": self._partition, "partitions": count}
+                refusals = misplaced(columns, refusals, **where)
+            dead += _dead_rows(run, refusals)
+        kept, watermarks_ms = self._sieve(run, {refusal.row for refusal in refusals})
+        rows = np.array(kept.rows, np.intp)
+        intake = take_in(columns, rows)
+        attributed = self._attribution.fold(
+            intake.feedback_columns(offsets=run.offsets, rows=run.row, watermarks_ms=watermarks_ms),
+            self.watermark_ms,
+        )
+        additions = intake.additions(attributed.repeats, attributed.moved)
+        active = self._sessions.fold(intake.activity_rows())
+        changed = self._update(intake, additions, run, watermarks_ms)
+        self._users.sessions(self._users.rows(active), self._sessions.latest(active))
+        expired = self._users.expire(expiry_ms(self.watermark_ms, self._settings.state_ttl_ms))
+        sessions = self._sessions.close(self.watermark_ms)
+        last = {"partition": self._partition, "offset": self._offset}
         return Outputs(
-            label_batch=(
-                records.encode_labels(closed.changes, **where, watermark_ms=watermark_ms)
-                if closed.changes
-                else None
+            label_batch=encode.encode_labels(
+                columns,
+                intake.feedback[attributed.opened],
+                attributed.changes,
+                **last,
+                first_offset=first_offset,
+                watermark_ms=self.watermark_ms,
             ),
-            updates=self._updates(fold.additions, offset),
-            sessions=[records.encode_session(session, **where) for session in sessions],
-            dead=(
-                records.dead_rows(
-                    refusals,
-                    original=original,
-                    original_key=original_key,
-                    **where,
-                    append_time_ms=append_time_ms,
-                )
-                if refusals
-                else None
+            updates={
+                target: encode.encode_updates(deltas, **last)
+                for target, deltas in deltas_by_partition(additions, self._target).items()
+            },
+            sessions=[encode.encode_session(session, **last) for session in sessions],
+            dead=dead,
+            unmatched=encode.dead_unmatched(
+                attributed.unmatched,
+                partition=self._partition,
+                append_time_ms=records[-1].timestamp_ms,
             ),
-            unmatched=records.dead_unmatched(
-                closed.unmatched, partition=self._partition, append_time_ms=append_time_ms
-            ),
-            changed_users=changed,
+            changed_users=changed - expired,
+            expired_users=expired,
             counts=Counts(
-                events=len(kinds),
-                folded=len(kept.rows),
+                events=len(columns) + len(invalid),
+                folded=len(rows),
                 duplicates=kept.duplicates,
-                refused=len(refusals),
+                refused=len(refusals) + len(invalid),
                 late=kept.late,
                 ticks=kept.ticks,
-                unmatched=len(closed.unmatched),
-                labels_closed=sum(change.new.status == FINAL for change in closed.changes),
+                undecodable=len(invalid),
+                unmatched=len(attributed.unmatched),
+                labels_closed=sum(change.new.status == FINAL for change in attributed.changes),
                 sessions_closed=len(sessions),
             ),
-            watermark_ms=watermark_ms,
+            newest_times_ms=_newest_times_ms(columns, rows, run.record[rows]),
+            watermark_ms=self.watermark_ms,
         )
 
-    def skip(self, offset: int) -> None:
-        """Pass over a record that cannot be decoded; `records.dead_record` is its dead letter."""
-        assert offset > self._offset, (self._partition, offset, self._offset)
-        self._offset = offset
-
-    def _sieve(
-        self,
-        columns: EventColumns,
-        kinds: list[int],
-        times: list[int],
-        refusals: list[Refusal],
-    ) -> _Kept:
-        kept = _Kept([], [])
-        refused = {refusal.row for refusal in refusals}
+    def _sieve(self, run: _Run, refused: set[int]) -> tuple[_Kept, Ints]:
+        """The rows to fold, and of every row the watermark before its record, shape (n,)."""
+        columns, kept, seen = run.batches.columns, _Kept(), self._seen
+        kinds, times, ids = columns.kind.tolist(), columns.event_time_ms.tolist(), columns.event_id
         lateness_ms, newest_ms = self._settings.lateness_ms, self._newest_ms
-        seen, event_id = self._seen.ids, columns.event_id
-        for row, time_ms in enumerate(times):
-            if row in refused:
-                continue
-            if kinds[row] == _TICK:
-                kept.ticks += 1
-            else:
-                own_id = event_id[16 * row : 16 * row + 16]
-                if own_id in seen:
-                    kept.duplicates += 1
+        watermarks = []
+        known, start = seen.ids, 0
+        for end in run.ends:
+            before_ms = newest_ms
+            own: dict[bytes, None] = {}
+            watermarks.append(max(0, before_ms - lateness_ms))
+            for row in range(start, end):
+                if row in refused:
                     continue
-                if time_ms < newest_ms - lateness_ms:
-                    kept.late += 1
-                    continue
-                seen.add(own_id)
-                kept.ids.append(own_id)
-                kept.rows.append(row)
-            if time_ms > newest_ms:
-                newest_ms = time_ms
+                time_ms = times[row]
+                if kinds[row] == _TICK:
+                    kept.ticks += 1
+                else:
+                    own_id = ids[16 * row : 16 * row + 16]
+                    if own_id in own or (own_id in known and seen.holds(own_id, before_ms)):
+                        kept.duplicates += 1
+                        continue
+                    if time_ms < newest_ms - lateness_ms:
+                        kept.late += 1
+                        continue
+                    own[own_id] = None
+                    kept.rows.append(row)
+                if time_ms > newest_ms:
+                    newest_ms = time_ms
+            if own:
+                seen.remember(list(own), newest_ms)
+            start = end
+        seen.forget(newest_ms)
         self._newest_ms = newest_ms
-        if kept.ids:
-            self._seen.remember(kept.ids, newest_ms)
-        self._seen.forget_before(newest_ms - lateness_ms - self._settings.dedupe_ms)
-        return kept
+        return kept, np.array(watermarks, np.int64)[run.record]
 
     def _update(
-        self, columns: EventColumns, times: list[int], fold: _Fold, offset: int
+        self, intake: Intake, additions: Additions, run: _Run, watermarks_ms: Ints
     ) -> set[str]:
-        users = self._users
-        fold.additions += map(_addition, self._attribution.fold(fold.feedback, offset=offset))
-        users.count(fold.additions)
-        users.act(fold.actions)
-        self._sessions.fold(fold.activity)
-        changed = {user for user, _, _ in fold.activity}
-        for user in changed:
-            latest = self._sessions.latest(user)
-            assert latest is not None
-            users.session(user, latest)
-        for row in fold.updated_users:
-            user = columns.strings[int(columns.user_id[row])]
-            users.learn(user, times[row], attributes_at(columns, row))
-            changed.add(user)
-        users.changed(sorted(changed), offset)
+        """Bring users up to date; those that changed.
+
+        Users expire as time goes on: records before and after such a moment are taken in apart.
+        """
+        expiry = expiry_ms(watermarks_ms, self._settings.state_ttl_ms)
+        rows = np.sort(np.concatenate([intake.activity, intake.updates]))
+        changed: set[str] = set()
+        for moment_ms in np.unique(expiry[rows]).tolist():
+            part = additions
+            own = rows
+            if expiry[rows[0]] != expiry[rows[-1]]:
+                own = rows[expiry[rows] == moment_ms]
+                # What is taken back, at the end, is of a user who was active just now.
+                taken_back = np.full(len(additions) - len(intake.activity), rows[-1])
+                of_row = np.append(intake.activity, taken_back)
+                part = additions.take(np.flatnonzero(expiry[of_row] == moment_ms))
+            changed |= self._update_users(intake, part, own, run, moment_ms)
         return changed
 
-    def _updates(self, additions: Iterable[Addition], offset: int) -> dict[int, bytes]:
-        deltas = deltas_by_partition(additions, self._target)
-        return {
-            target: records.encode_updates(rows, partition=self._partition, offset=offset)
-            for target, rows in deltas.items()
-        }
+    def _update_users(
+        self, intake: Intake, additions: Additions, rows: Places, run: _Run, expiry_ms: int
+    ) -> set[str]:
+        columns, users, strings = intake.columns, self._users, additions.strings
+        user_of = columns.user_id
+        numbers = distinct(len(strings), additions.user, user_of[rows])
+        names = [strings[number] for number in numbers.tolist()]
+        row_of = np.zeros(len(strings), np.int64)
+        row_of[numbers] = users.rows(names, expiry_ms)
+        users.count(row_of[additions.user], additions)
+        first, last = int(rows[0]), int(rows[-1])
+        own = intake.actions[(intake.actions >= first) & (intake.actions <= last)]
+        users.act(
+            zip(
+                row_of[user_of[own]].tolist(),
+                [strings[number] for number in columns.item_id[own].tolist()],
+                [strings[number] for number in columns.category[own].tolist()],
+                columns.event_time_ms[own].tolist(),
+                columns.value[own].tolist(),
+                columns.kind[own].tolist(),
+                strict=True,
+            )
+        )
+        for row in intake.updates[(intake.updates >= first) & (intake.updates <= last)].tolist():
+            time_ms = int(columns.event_time_ms[row])
+            users.learn(int(row_of[user_of[row]]), time_ms, attributes_at(columns, row))
+        users.changed(row_of[user_of[rows]], run.offsets[rows], columns.event_time_ms[rows])
+        return set(names)
 
     def _target(self, key: str) -> int:
         return _partition_of(key, self._partitions)
@@ -283,8 +329,8 @@ class UserPartition:
             self._meta(),
             {
                 "state": json.dumps(state).encode(),
-                "labels": self._attribution.dump(),
                 "sessions": self._sessions.dump(),
+                **_prefixed("labels.", self._attribution.dump()),
                 **_prefixed("seen.", self._seen.dump()),
                 **_prefixed("users.", self._users.dump()),
             },
@@ -299,7 +345,7 @@ class UserPartition:
         parts = dumps.unpack(dump, self._meta())
         state = json.loads(parts["state"])
         self._offset, self._newest_ms = state["offset"], state["newest_ms"]
-        self._attribution.load(parts["labels"])
+        self._attribution.load(_without("labels.", parts))
         self._sessions.load(parts["sessions"])
         self._seen.load(_without("seen.", parts))
         self._users.load(_without("users.", parts))
@@ -325,56 +371,21 @@ class UserPartition:
         }
 
 
-def _sorted_out(columns: EventColumns, kinds: list[int], times: list[int], kept: _Kept) -> _Fold:
-    fold = _Fold([], [], [], [], [])
-    strings = columns.strings
-    users, items = columns.user_id.tolist(), columns.item_id.tolist()
-    requests, categories = columns.request_id.tolist(), columns.category.tolist()
-    positions, values = columns.position.tolist(), columns.value.tolist()
-    for row, own_id in zip(kept.rows, kept.ids, strict=True):
-        kind, time_ms, user = kinds[row], times[row], strings[users[row]]
-        if kind not in ACTIVITY_KINDS:
-            if kind == _USER_UPDATE:
-                fold.updated_users.append(row)
-            continue
-        fold.activity.append((user, kind, time_ms))
-        item, category = strings[items[row]], strings[categories[row]]
-        request = strings[requests[row]]
-        micros = round(values[row] * MICROS) if values[row] else 0
-        if request and kind in _ATTRIBUTED:
-            place = positions[row]
-            fold.feedback.append(
-                (user, request, item, kind, time_ms, place, category, micros, own_id, row)
-            )
-        if kind not in _FEEDBACK:
-            fold.additions.append(_plain_addition(user, item, category, time_ms, kind, micros))
-        if kind in RECENT_KINDS:
-            fold.actions.append((user, item, category, time_ms, values[row], kind))
-    return fold
+def _dead_rows(run: _Run, refusals: Sequence[Refusal]) -> list[bytes]:
+    by_record: dict[int, list[Refusal]] = {}
+    for refusal in refusals:
+        own = replace(refusal, row=int(run.row[refusal.row]))
+        by_record.setdefault(int(run.record[refusal.row]), []).append(own)
+    return [encode.dead_rows(run.records[k], found) for k, found in by_record.items()]
 
 
-_FEEDBACK: Final = frozenset((_IMPRESSION, _CLICK))
-_ATTRIBUTED: Final = frozenset((_IMPRESSION, _CLICK, _PURCHASE))
-
-
-def _addition(counted: Counted) -> Addition:
-    (user, _, item), category, time_ms, kind, count = counted
-    if kind == _IMPRESSION:
-        return (user, item, category, time_ms, count, 0, 0, 0, 0, 0, 0)
-    return (user, item, category, time_ms, 0, count, 0, 0, 0, 0, 0)
-
-
-def _plain_addition(
-    user: str, item: str, category: str, time_ms: int, kind: int, micros: int
-) -> Addition:
-    if kind == _VIEW:
-        return (user, item, category, time_ms, 0, 0, 1, 0, 0, 0, 0)
-    if kind == _PURCHASE:
-        return (user, item, category, time_ms, 0, 0, 0, 1, micros, 0, 0)
-    if kind == _RATE:
-        return (user, item, category, time_ms, 0, 0, 0, 0, 0, 1, micros)
-    assert kind == _VISIT, kind
-    return (user, "", "", time_ms, 0, 0, 0, 0, 0, 0, 0)
+def _newest_times_ms(columns: EventColumns, rows: Places, record: Places) -> list[int]:
+    """Newest event time of each record, of the rows folded, in the order of the log."""
+    if not len(rows):
+        return []
+    first = np.flatnonzero(np.diff(record, prepend=-1))
+    newest: list[int] = np.maximum.reduceat(columns.event_time_ms[rows], first).tolist()
+    return newest
 
 
 def _prefixed(prefix: str, parts: Mapping[str, bytes]) -> dict[str, bytes]:

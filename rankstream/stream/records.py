@@ -2,127 +2,182 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from rankstream import topics
-from rankstream.attribution import LabelChange, Unmatched
-from rankstream.contracts.columns import Refusal
-from rankstream.errors import InvalidBatch
-from rankstream.features.deltas import CATEGORY, ITEM, Delta
+from rankstream.attribution import PROVISIONAL, LabelChange, Unmatched
+from rankstream.contracts.columns import EventColumns, Refusal
+from rankstream.contracts.dead_letters import (
+    PROTOBUF_TYPE,
+    REASON_CHARACTERS_MAX,
+    kept_bytes,
+    kept_headers,
+)
+from rankstream.contracts.record import Record
+from rankstream.errors import InvalidBatch, InvalidInput
+from rankstream.features.deltas import CATEGORY, ITEM, Deltas, distinct
+from rankstream.features.rows import TOTALS
 from rankstream.pb import events_pb2 as pb
 from rankstream.sessions import ClosedSession
 
+Ints = npt.NDArray[np.int64]
+
 UNMATCHED_CODE = "unmatched"
 _SOURCE = "features"
-_PROTOBUF = "application/x-protobuf"
 
 
-def _dictionary() -> tuple[dict[str, int], Callable[[str], int]]:
-    known = {"": 0}
-    return known, lambda text: known.setdefault(text, len(known))
+class _Dictionary:
+    """Strings of one record, each once; number 0 is ""."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {"": 0}
+
+    def __call__(self, text: str) -> int:
+        return self.numbers.setdefault(text, len(self.numbers))
+
+    def column(self, texts: Iterable[str]) -> Ints:
+        """The number of each."""
+        return np.array([self(text) for text in texts], np.int64)
+
+    def renumbered(self, strings: Sequence[str], *columns: npt.NDArray[Any]) -> list[Ints]:
+        """Columns of numbers of `strings`, all different, as numbers of this new dictionary."""
+        assert len(self.numbers) == 1, len(self.numbers)
+        used = distinct(len(strings), *columns)
+        used = used[used > 0]
+        number = np.zeros(len(strings), np.int64)
+        number[used] = np.arange(1, len(used) + 1)
+        texts = (strings[old] for old in used.tolist())
+        self.numbers.update(zip(texts, itertools.count(1), strict=False))
+        return [number[column] for column in columns]
 
 
 def encode_labels(
-    changes: Sequence[LabelChange], *, partition: int, offset: int, watermark_ms: int
+    columns: EventColumns,
+    opened: npt.NDArray[np.intp],
+    changes: Sequence[LabelChange],
+    *,
+    partition: int,
+    first_offset: int,
+    offset: int,
+    watermark_ms: int,
 ) -> bytes:
-    """LabelBatch of the changes that one source record made."""
-    known, number = _dictionary()
-    keys, times, positions, old, new = zip(*changes, strict=True)
-    batch = pb.LabelBatch(
+    """LabelBatch of what the records from `first_offset` up to `offset` did to labels.
+
+    Args:
+        columns: events, of which the rows `opened` are impressions that opened a label.
+        changes: all others, later.
+    """
+    dictionary = _Dictionary()
+    named = dictionary.renumbered(
+        columns.strings,
+        *(
+            c[opened].astype(np.int64)
+            for c in (columns.user_id, columns.item_id, columns.request_id)
+        ),
+    )
+    keys, times, positions, old, new = zip(*changes, strict=True) if changes else ((),) * 5
+    for place, part in enumerate((0, 2, 1)):
+        more = dictionary.column(key[part] for key in keys)
+        named[place] = np.concatenate([named[place], more])
+    before = np.zeros((len(opened) + len(changes), 4), np.int64)
+    after = np.zeros_like(before)
+    after[: len(opened), 0] = PROVISIONAL
+    if changes:
+        before[len(opened) :], after[len(opened) :] = old, new
+    view = pb.LabelBatchView(
         source_partition=partition,
+        first_offset=first_offset,
         source_offset=offset,
-        user_id=[number(key[0]) for key in keys],
-        item_id=[number(key[2]) for key in keys],
-        request_id=[number(key[1]) for key in keys],
-        impression_time_ms=times,
-        position=positions,
-        old_status=[state[0] for state in old],
-        new_status=[state[0] for state in new],
-        old_clicked=[state[1] for state in old],
-        new_clicked=[state[1] for state in new],
-        old_purchased=[state[2] for state in old],
-        new_purchased=[state[2] for state in new],
-        old_value_micros=[state[3] for state in old],
-        new_value_micros=[state[3] for state in new],
+        user_id=_bytes(named[0], "<u4"),
+        item_id=_bytes(named[1], "<u4"),
+        request_id=_bytes(named[2], "<u4"),
+        impression_time_ms=_bytes(np.append(columns.event_time_ms[opened], times), "<i8"),
+        position=_bytes(np.append(columns.position[opened], positions), "<i4"),
         watermark_ms=watermark_ms,
     )
-    batch.strings.extend(known)
-    return batch.SerializeToString(deterministic=True)
+    for column, (name, dtype) in enumerate(_LABEL_STATE):
+        setattr(view, f"old_{name}", _bytes(before[:, column], dtype))
+        setattr(view, f"new_{name}", _bytes(after[:, column], dtype))
+    view.strings.extend(dictionary.numbers)
+    return view.SerializeToString()
 
 
-def encode_updates(deltas: Sequence[Delta], *, partition: int, offset: int) -> bytes:
-    """FeatureUpdates of one source record for one target partition."""
-    known, number = _dictionary()
-    entity, key, times, impressions, clicks, views, purchases, value, ratings, rating = zip(
-        *deltas, strict=True
-    )
-    updates = pb.FeatureUpdates(
+# A status below 128 is one byte, as a varint too.
+_LABEL_STATE = (("status", "u1"), ("clicked", "<u4"), ("purchased", "<u4"), ("value_micros", "<i8"))
+_DELTA_AMOUNTS = tuple((name, "<i8" if name.endswith("_micros") else "<i4") for name in TOTALS)
+
+
+def _bytes(column: npt.NDArray[Any], dtype: str) -> bytes:
+    return column.astype(dtype).tobytes()
+
+
+def encode_updates(deltas: Deltas, *, partition: int, offset: int) -> bytes:
+    """FeatureUpdates of the records up to `offset`, for one target partition."""
+    dictionary = _Dictionary()
+    (key,) = dictionary.renumbered(deltas.strings, deltas.key)
+    view = pb.FeatureUpdatesView(
         source_partition=partition,
         source_offset=offset,
-        entity=entity,
-        key=[number(text) for text in key],
-        event_time_ms=times,
-        impressions=impressions,
-        clicks=clicks,
-        views=views,
-        purchases=purchases,
-        value_micros=value,
-        ratings=ratings,
-        rating_micros=rating,
+        entity=deltas.entity.tobytes(),
+        key=_bytes(key, "<u4"),
+        event_time_ms=_bytes(deltas.time_ms, "<i8"),
     )
-    updates.strings.extend(known)
-    return updates.SerializeToString(deterministic=True)
+    for column, (name, dtype) in enumerate(_DELTA_AMOUNTS):
+        setattr(view, name, _bytes(deltas.amounts[:, column], dtype))
+    view.strings.extend(dictionary.numbers)
+    return view.SerializeToString()
 
 
-def decode_updates(record: bytes) -> pb.FeatureUpdates:
+@dataclass(frozen=True)
+class Updates:
+    """A FeatureUpdates record."""
+
+    source_partition: int
+    source_offset: int
+    deltas: Deltas
+
+
+def decode_updates(record: bytes) -> Updates:
     """A FeatureUpdates record whose columns agree.
 
     Raises: InvalidBatch if it is none.
     """
     try:
-        updates = pb.FeatureUpdates.FromString(record)
+        view = pb.FeatureUpdatesView.FromString(record)
     except DecodeError as error:
         raise InvalidBatch(
             f"invalid_batch: record of {len(record)} bytes is not FeatureUpdates: {error}."
             " Not folded. Only the features service may write to this topic."
         ) from None
-    lengths = {len(column) for column in _columns(updates)}
-    strings = updates.strings
-    if len(lengths) != 1 or (updates.key and max(updates.key) >= len(strings)):
+    n, strings = len(view.entity), list(view.strings)
+    sizes = {"key": 4, "event_time_ms": 8}
+    sizes |= {name: np.dtype(dtype).itemsize for name, dtype in _DELTA_AMOUNTS}
+    lengths = {name: len(getattr(view, name)) / size for name, size in sizes.items()}
+    key = np.frombuffer(view.key, "<u4") if lengths["key"] == n else np.zeros(0, np.uint32)
+    if set(lengths.values()) != {n} or (n and int(key.max()) >= len(strings)):
         raise InvalidBatch(
-            f"invalid_batch: FeatureUpdates with columns of lengths {sorted(lengths)} and"
+            f"invalid_batch: FeatureUpdates with columns of lengths {lengths}, {n} entities and"
             f" {len(strings)} strings. Not folded. Only the features service may write here."
         )
-    if not set(updates.entity) <= {ITEM, CATEGORY}:
+    entity = np.frombuffer(view.entity, np.uint8)
+    if not set(view.entity) <= {ITEM, CATEGORY}:
         raise InvalidBatch(
-            f"invalid_batch: FeatureUpdates of entities {sorted(set(updates.entity))}"
+            f"invalid_batch: FeatureUpdates of entities {sorted(set(view.entity))}"
             f" (known: {ITEM}, {CATEGORY}). Not folded. Upgrade this worker."
         )
-    return updates
-
-
-def _columns(updates: pb.FeatureUpdates) -> tuple[Sequence[int], ...]:
-    return (
-        updates.entity,
-        updates.key,
-        updates.event_time_ms,
-        updates.impressions,
-        updates.clicks,
-        updates.views,
-        updates.purchases,
-        updates.value_micros,
-        updates.ratings,
-        updates.rating_micros,
-    )
-
-
-def deltas_of(updates: pb.FeatureUpdates) -> Iterator[Delta]:
-    """Rows of a decoded record."""
-    strings = list(updates.strings)
-    for entity, key, *amounts in zip(*_columns(updates), strict=True):
-        yield (entity, strings[key], *amounts)
+    amounts = np.empty((n, len(TOTALS)), np.int64)
+    for column, (name, dtype) in enumerate(_DELTA_AMOUNTS):
+        amounts[:, column] = np.frombuffer(getattr(view, name), dtype)
+    time_ms = np.frombuffer(view.event_time_ms, "<i8")
+    deltas = Deltas(strings, entity, key.astype(np.int64), time_ms, amounts)
+    return Updates(view.source_partition, view.source_offset, deltas)
 
 
 def encode_session(session: ClosedSession, *, partition: int, offset: int) -> bytes:
@@ -140,62 +195,36 @@ def encode_session(session: ClosedSession, *, partition: int, offset: int) -> by
     ).SerializeToString(deterministic=True)
 
 
-def dead_record(
-    *,
-    code: str,
-    reason: str,
-    original: bytes,
-    original_key: bytes,
-    topic: str,
-    partition: int,
-    offset: int,
-    append_time_ms: int,
-    content_type: str = _PROTOBUF,
-    events: int = 1,
-) -> bytes:
-    """DeadLetter of a whole record that could not be decoded."""
-    return pb.DeadLetter(
-        dead_letter_id=f"{topic}/{partition}/{offset}",
-        code=code,
-        reason=reason,
-        original=original,
-        original_key=original_key,
-        source=_SOURCE,
-        topic=topic,
-        partition=partition,
-        offset=offset,
-        refused_ms=append_time_ms,
-        content_type=content_type,
-        events=events,
-    ).SerializeToString(deterministic=True)
+def dead_record(record: Record, error: InvalidInput) -> bytes:
+    """DeadLetter of a whole record that could not be folded."""
+    return _dead(record, error.code, str(error), ())
 
 
-def dead_rows(
-    refusals: Sequence[Refusal],
-    *,
-    original: bytes,
-    original_key: bytes,
-    partition: int,
-    offset: int,
-    append_time_ms: int,
-) -> bytes:
+def dead_rows(record: Record, refusals: Sequence[Refusal]) -> bytes:
     """DeadLetter of the refused rows of one record: its bytes, and why the first was refused."""
-    first, topic = refusals[0], topics.EVENTS.name
+    first = refusals[0]
     more = f" (and {len(refusals) - 1} more rows)" if len(refusals) > 1 else ""
+    reason = f"row {first.row}: {first.reason}{more}"
+    return _dead(record, first.code, reason, [refusal.row for refusal in refusals])
+
+
+def _dead(record: Record, code: str, reason: str, rows: Sequence[int]) -> bytes:
+    original, cut = kept_bytes(record.value or b"")
     return pb.DeadLetter(
-        dead_letter_id=f"{topic}/{partition}/{offset}",
-        code=first.code,
-        reason=f"row {first.row}: {first.reason}{more}",
+        dead_letter_id=f"{record.topic}/{record.partition}/{record.offset}",
+        code=code,
+        reason=reason[:REASON_CHARACTERS_MAX] + cut,
         original=original,
-        original_key=original_key,
+        original_key=record.key,
         source=_SOURCE,
-        topic=topic,
-        partition=partition,
-        offset=offset,
-        rows=[refusal.row for refusal in refusals],
-        refused_ms=append_time_ms,
-        content_type=_PROTOBUF,
-        events=len(refusals),
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        rows=rows,
+        refused_ms=record.timestamp_ms,
+        content_type=PROTOBUF_TYPE,
+        events=len(rows) or 1,
+        headers=kept_headers(record.headers),
     ).SerializeToString(deterministic=True)
 
 
@@ -232,6 +261,6 @@ def _dead_unmatched(unmatched: Unmatched, partition: int, append_time_ms: int) -
         offset=feedback.offset,
         rows=[feedback.row],
         refused_ms=append_time_ms,
-        content_type=_PROTOBUF,
+        content_type=PROTOBUF_TYPE,
         events=1,
     ).SerializeToString(deterministic=True)

@@ -81,7 +81,8 @@ class Board:
         except DecodeError:
             self.skipped["invalid_label"] += 1
             return
-        if not self._labels_seen.advance(batch.source_partition, batch.source_offset):
+        run = (batch.source_partition, batch.first_offset, batch.source_offset)
+        if not self._labels_seen.follow(*run):
             self.skipped["label_seen_before"] += 1
             return
         self._watermarks[batch.source_partition] = batch.watermark_ms

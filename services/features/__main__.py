@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
 import sys
@@ -15,15 +14,17 @@ from rankstream.adapters.http import serve
 from rankstream.adapters.kafka import EventProducer
 from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.run import run
-from services.features.app import build_app, build_http, highwater_of
-from services.features.dead_share import DeadShare
+from rankstream.errors import TooManyDeadLetters
+from services.features.app import FaustFlow, build_http
+from services.features.dead_share import DeadShare, stay_stopped
 from services.features.measures import Measures
+from services.features.membership import Membership
+from services.features.partitions import claim_partitions
 from services.features.settings import PREFIX, FeaturesSettings
+from services.features.shared import Shared
 from services.features.snapshots import SnapshotFolder
-from services.features.worker import Shared
 from services.features.workers import ASSIGNED, CAUGHT_UP, Workers
 
-MEASURE_EVERY_S = 0.5
 # State is millions of small objects without cycles: full collections only cost time.
 GC_THRESHOLDS = (100_000, 50, 100)
 
@@ -37,9 +38,11 @@ async def main(settings: FeaturesSettings) -> None:
     health = Health(ASSIGNED, CAUGHT_UP)
     metrics_of = Metrics(CollectorRegistry())
     producer = EventProducer(settings.kafka_url, client_id="features")
+    flow = FaustFlow()
     shared = Shared(
         settings=settings,
         producer=producer,
+        flow=flow,
         snapshots=SnapshotFolder(settings.snapshots),
         measures=Measures(metrics_of),
         dead_share=DeadShare(
@@ -48,24 +51,20 @@ async def main(settings: FeaturesSettings) -> None:
         now_ms=now_ms,
     )
     workers = Workers(shared, health)
-    app = build_app(settings, workers, asyncio.get_running_loop())
-    highwater = highwater_of(app)
+    membership = Membership(settings, workers, flow, shared.measures)
 
     async def stream() -> None:
-        await app.start()
-        while not workers.failed.done():
-            if app.crash_reason is not None:
-                raise app.crash_reason
-            workers.measure(highwater)
-            await asyncio.wait((workers.failed,), timeout=MEASURE_EVERY_S)
-        workers.failed.result()
+        workers.partitions = await claim_partitions(settings)
+        try:
+            await membership.run()
+        except TooManyDeadLetters as error:
+            await stay_stopped(error, health=health, metrics_of=metrics_of, let_go=membership.leave)
 
     async def stop() -> None:
-        await workers.release()
-        await app.stop()
+        await membership.leave()
         await producer.flush_and_close()
 
-    http = build_http(workers, health, metrics_of, highwater)
+    http = build_http(workers, health, metrics_of, flow.highwater)
     await serve(http, settings, on_stop=stop, background=(stream(),))
 
 

@@ -64,6 +64,17 @@ class Fence:
             raise self._fenced(stored)
         self._broken = False
 
+    async def verify(self) -> None:
+        """Check that the partition is ours still.
+
+        Raises:
+            Fenced: another worker has claimed it, or Redis was emptied.
+            DependencyUnavailable: Redis does not answer.
+        """
+        (stored,) = await self._request(command(b"GET", self._key), 1)
+        if stored is None or parse_offsets(stored)[1] != self._owner.decode():
+            raise self._fenced(stored)
+
     async def close(self) -> None:
         """Close the connection; the claim stays until another's."""
         await self._link.close()

@@ -1,31 +1,40 @@
-"""How much of the stream is refused: over the limit, a person must look."""
+"""What the service does once too much of the stream is refused: it stays up, and does nothing.
+
+A process that ended would be started again by whoever supervises it, and each start would take
+another window of poison before it ends. One that stays says in /readyz and in /metrics why it has
+stopped, and goes on at the same record when a person restarts it.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from rankstream import metrics
+from rankstream.adapters.dead_share import DeadShare
+from rankstream.adapters.health import Health
+from rankstream.adapters.metrics import Metrics
 from rankstream.errors import TooManyDeadLetters
 
+__all__ = ["CONSUMER", "DEAD_LETTERS", "DeadShare", "stay_stopped"]
 
-class DeadShare:
-    """Refused events among the last `window_events` or more, counted window by window."""
+DEAD_LETTERS: Final = "dead_letters"
+CONSUMER: Final = "features"
 
-    def __init__(self, *, share_max: float, window_events: int) -> None:
-        self._share_max = share_max
-        self._window_events = window_events
-        self._events = 0
-        self._refused = 0
 
-    def add(self, events: int, refused: int) -> None:
-        """Count a batch. Raises: TooManyDeadLetters at the end of a window over the limit."""
-        self._events += events
-        self._refused += refused
-        if self._events < self._window_events:
-            return
-        share = self._refused / self._events
-        if share > self._share_max:
-            raise TooManyDeadLetters(
-                f"too_many_dead_letters: {self._refused} of {self._events} events refused"
-                f" ({share:.3f}, limit {self._share_max:g}). Stopped; nothing of this batch is"
-                " committed. Look into events.dead, mend the producer, or raise"
-                " FEATURES_DEAD_SHARE_MAX."
-            )
-        self._events = self._refused = 0
+async def stay_stopped(
+    error: TooManyDeadLetters,
+    *,
+    health: Health,
+    metrics_of: Metrics,
+    let_go: Callable[[], Awaitable[None]],
+) -> None:
+    """Let go of the partitions, say why, and wait to be cancelled."""
+    health.not_ready(DEAD_LETTERS, str(error))
+    metrics_of.gauge(metrics.CONSUMER_STOPPED).labels(CONSUMER).set(1)
+    structlog.get_logger().error("consumer_stopped", reason=str(error))
+    await let_go()
+    await asyncio.Event().wait()

@@ -1,115 +1,29 @@
 """The lake: Delta tables of what went through the log, each record exactly once.
 
-A commit holds the rows of a stretch of the log and, as Delta application transactions, the offsets
-to go on from: both or neither. So the table itself says where its writer goes on, and two writers
-of one partition conflict. Rows are written off the event loop.
+A worker goes on where its table says (`lake_delta`), and never where Kafka's group does. Rows are
+written off the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import aclosing
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final
 
-import pyarrow.dataset as ds
 import structlog
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
 
-from rankstream.adapters.kafka import Record
-from rankstream.adapters.log_range import PartitionLog
-from rankstream.errors import DependencyUnavailable, Fenced
-from services.features.lake_rows import PARTITION_BY, TICK, LakeTable
+from rankstream.adapters.log_reader import LogReader
+from rankstream.contracts.record import Record
+from rankstream.errors import DependencyUnavailable
+from services.features.lake_columns import LakeTable
+from services.features.lake_delta import DeltaLog
 from services.features.measures import Measures
 from services.features.settings import FeaturesSettings
-from services.features.worker import RETRY_S, Delivery, drain
+from services.features.worker import RETRY_S
 
-CHECKPOINT_EVERY: Final = 100
-
-
-def app_id(topic: str, partition: int) -> str:
-    """Name of a partition's writer in the table's transactions."""
-    return f"lake:{topic}:{partition}"
-
-
-class DeltaLog:
-    """One Delta table and the offsets that its versions hold. Blocking: call it in a thread."""
-
-    def __init__(self, folder: str, table: LakeTable) -> None:
-        self._path = Path(folder) / table.topic
-        self._of = table
-
-    def open(self, partitions: Sequence[int]) -> dict[int, int]:
-        """Create the table if it is missing; offset to go on from by partition."""
-        self._path.mkdir(parents=True, exist_ok=True)
-        self._table = DeltaTable.create(
-            str(self._path),
-            schema=self._of.schema,
-            mode="ignore",
-            partition_by=list(PARTITION_BY),
-            name=self._of.topic,
-            configuration={"delta.checkpointInterval": str(CHECKPOINT_EVERY)},
-        )
-        self._table.update_incremental()
-        return {
-            partition: self._table.transaction_version(app_id(self._of.topic, partition)) or 0
-            for partition in partitions
-        }
-
-    def rows(self) -> int:
-        """Rows of the current version, ticks aside."""
-        data = self._table.to_pyarrow_dataset()
-        if "kind" in data.schema.names:
-            return int(data.count_rows(filter=ds.field("kind") != TICK))
-        return int(data.count_rows())
-
-    def append(
-        self, records: Sequence[Record], before: Mapping[int, int], after: Mapping[int, int]
-    ) -> tuple[int, int]:
-        """Commit rows of `records` if the table stands at `before`; it stands at `after` then.
-
-        Returns: rows written, ticks aside, and records skipped because they cannot be decoded.
-        Raises:
-            Fenced: another writer has moved one of these partitions; nothing is committed.
-            DependencyUnavailable: the folder cannot be written; nothing is committed.
-        """
-        rows = self._of.rows_of(records)
-        self._table.update_incremental()
-        for partition, offset in before.items():
-            found = self._table.transaction_version(app_id(self._of.topic, partition)) or 0
-            if found != offset:
-                raise self._fenced(f"partition {partition} is at {found}, expected {offset}")
-        transactions = [
-            Transaction(app_id(self._of.topic, partition), offset)
-            for partition, offset in after.items()
-        ]
-        try:
-            write_deltalake(
-                self._table,
-                rows.table,
-                mode="append",
-                commit_properties=CommitProperties(app_transactions=transactions),
-            )
-        except CommitFailedError as error:
-            raise self._fenced(str(error)) from None
-        except (OSError, DeltaError) as error:
-            raise DependencyUnavailable(
-                f"dependency_unavailable: lake table {self._path}: {error}."
-                " Nothing is committed. Free space or mend the folder."
-            ) from None
-        ticks = 0
-        if "kind" in rows.table.schema.names:
-            ticks = sum(kind == TICK for kind in rows.table["kind"].to_pylist())
-        return rows.table.num_rows - ticks, rows.skipped
-
-    def _fenced(self, why: str) -> Fenced:
-        return Fenced(
-            f"fenced: lake table {self._path}: {why}. Nothing is committed."
-            " Another worker owns the partition: stop."
-        )
+POLL_RECORDS: Final = 5_000
+POLL_TIMEOUT_S: Final = 0.5
 
 
 class LakeWorker:
@@ -129,20 +43,19 @@ class LakeWorker:
         self._settings = settings
         self._measures = measures
         self._delta = DeltaLog(settings.lake, table)
-        self._inbox: asyncio.Queue[Delivery] = asyncio.Queue(settings.inbox_records)
         self._buffer: list[Record] = []
         self._buffered_bytes = 0
-        self._unacked: list[Delivery] = []
-        self._committed: dict[int, int] = {}
+        self.committed: dict[int, int] = {}  # partition -> offset behind what the table has
         self._position: dict[int, int] = {}
         self._flush_due_s = 0.0
+        self._reader: LogReader | None = None
         self._stopping = asyncio.Event()
         self._log = structlog.get_logger().bind(stage="lake", table=table.topic)
 
-    async def put(self, delivery: Delivery) -> None:
-        """Hand over a record; waits while the inbox is full. A stopped worker takes none."""
-        if not self._stopping.is_set():
-            await self._inbox.put(delivery)
+    def lag(self) -> int:
+        """Records in the log, as far as is known, that are not in the table yet."""
+        behind = 0 if self._reader is None else sum(self._reader.lag().values())
+        return behind + len(self._buffer)
 
     def stop(self) -> None:
         """Have `run` end after a last flush."""
@@ -151,86 +64,57 @@ class LakeWorker:
     async def run(self) -> None:
         """Work until stopped; an outage is waited out.
 
-        Raises: Fenced if another worker writes our partitions; Conflict if the log is cut.
+        Raises:
+            Fenced: another worker writes our partitions.
+            Conflict: the log is cut, or the table is another than ours.
         """
+        while not self._stopping.is_set():
+            try:
+                await self._work()
+            except DependencyUnavailable as error:
+                self._log.warning("lake_interrupted", reason=str(error))
+                await asyncio.sleep(RETRY_S)
+            finally:
+                self.caught_up = False
+
+    async def _work(self) -> None:
+        self.committed = await asyncio.to_thread(self._delta.open, self._partitions)
+        self.rows = await asyncio.to_thread(self._delta.rows)
+        self._position = dict(self.committed)
+        self._buffer, self._buffered_bytes = [], 0
+        self._reader = reader = LogReader(
+            self._settings.kafka_url,
+            [self.topic],
+            offsets={(self.topic, partition): at for partition, at in self.committed.items()},
+            partitions=self._partitions,
+            client_id="features-lake",
+        )
         try:
             while not self._stopping.is_set():
-                try:
-                    await self._open()
-                    await self._consume()
-                except DependencyUnavailable as error:
-                    self.caught_up = False
-                    self._log.warning("lake_interrupted", reason=str(error))
-                    await asyncio.sleep(RETRY_S)
-        finally:
-            self.caught_up = False
-            drain(self._stopping, self._inbox)
-
-    async def _open(self) -> None:
-        self._committed = await asyncio.to_thread(self._delta.open, self._partitions)
-        self.rows = await asyncio.to_thread(self._delta.rows)
-        self._position = dict(self._committed)
-        self._buffer, self._buffered_bytes = [], 0
-        for partition in self._partitions:
-            await self._read_up_to(partition, None)
-        await self._flush()
-        self.caught_up = True
-
-    async def _read_up_to(self, partition: int, end: int | None) -> None:
-        url = self._settings.kafka_url
-        source = PartitionLog(url, self.topic, partition, client_id="features-lake")
-        async with aclosing(source.read(self._position[partition], end)) as portions:
-            async for records in portions:
-                for record in records:
-                    await self._add(record)
-        if end is not None:
-            self._position[partition] = end
-
-    async def _add(self, record: Record) -> None:
-        self._buffer.append(record)
-        self._buffered_bytes += len(record.value or b"")
-        self._position[record.partition] = record.offset + 1
-        if self._buffered_bytes >= self._settings.lake_flush_bytes:
+                self._add(await reader.poll(POLL_RECORDS, POLL_TIMEOUT_S))
+                if self._is_due() or (reader.caught_up and not self.caught_up):
+                    await self._flush()
+                    self.caught_up = reader.caught_up
             await self._flush()
-
-    async def _consume(self) -> None:
-        while not self._stopping.is_set():
-            wait_s = max(0.0, self._flush_due_s - time.monotonic())
-            for delivery in await self._take(wait_s):
-                self._unacked.append(delivery)
-                record = delivery.record
-                position = self._position[record.partition]
-                if record.offset > position:
-                    await self._read_up_to(record.partition, record.offset)
-                if record.offset >= position:
-                    await self._add(record)
-            if time.monotonic() >= self._flush_due_s:
-                await self._flush()
-        await self._flush()
-
-    async def _take(self, wait_s: float) -> list[Delivery]:
-        getting = asyncio.create_task(self._inbox.get())
-        stopping = asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait(
-                (getting, stopping), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
-            )
         finally:
-            stopping.cancel()
-            if not getting.done():
-                getting.cancel()
-        if not getting.done() or getting.cancelled():
-            return []
-        taken = [getting.result()]
-        while not self._inbox.empty():
-            taken.append(self._inbox.get_nowait())
-        return taken
+            self._reader = None
+            await reader.close()
+
+    def _add(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self._buffer.append(record)
+            self._buffered_bytes += len(record.value or b"")
+            self._position[record.partition] = record.offset + 1
+
+    def _is_due(self) -> bool:
+        full = self._buffered_bytes >= self._settings.lake_flush_bytes
+        return full or time.monotonic() >= self._flush_due_s
 
     async def _flush(self) -> None:
-        """Commit what is buffered; then Faust may commit its offsets."""
+        """Commit what is buffered."""
         if self._buffer:
-            moved = {p: o for p, o in self._position.items() if o != self._committed[p]}
-            before = {partition: self._committed[partition] for partition in moved}
+            moved = {p: o for p, o in self._position.items() if o != self.committed[p]}
+            before = {partition: self.committed[partition] for partition in moved}
             started_s = time.perf_counter()
             rows, skipped = await asyncio.to_thread(self._delta.append, self._buffer, before, moved)
             seconds = time.perf_counter() - started_s
@@ -238,9 +122,6 @@ class LakeWorker:
             self._measures.lake_rows.labels(self.topic).inc(rows)
             self._measures.lake_skipped.labels(self.topic).inc(skipped)
             self.rows += rows
-            self._committed |= moved
+            self.committed |= moved
             self._buffer, self._buffered_bytes = [], 0
-        for delivery in self._unacked:
-            delivery.ack()
-        self._unacked.clear()
         self._flush_due_s = time.monotonic() + self._settings.lake_flush_s

@@ -23,6 +23,7 @@ class Measures:
         self.dead_letters = metrics_of.counter(metrics.FEATURES_DEAD_LETTERS)
         self.snapshots = metrics_of.counter(metrics.FEATURES_SNAPSHOTS)
         self.replayed = metrics_of.counter(metrics.FEATURES_REPLAYED_RECORDS)
+        self.rejoins = metrics_of.counter(metrics.FEATURES_REJOINS)
         self.rebuilds = metrics_of.counter(metrics.FEATURES_REBUILDS)
         self.restarts = metrics_of.counter(metrics.FEATURES_RESTARTS)
         self.lake_rows = metrics_of.counter(metrics.FEATURES_LAKE_ROWS)

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from rankstream.adapters.settings import ServiceSettings
 from rankstream.contracts.columns import TimeLimits
+from rankstream.features.expiry import STATE_TTL_MS
 from rankstream.stream.partition import FoldSettings
 
 PREFIX = "FEATURES_"
@@ -20,7 +21,8 @@ class FeaturesSettings(ServiceSettings):
     snapshots: str = Field(default=".run/state/snapshots", min_length=1)
     snapshot_every_s: float = Field(default=60.0, gt=0, le=86_400)
     snapshot_every_records: int = Field(default=20_000, ge=1)
-    lake: str = Field(default=".run/state/lake", min_length=1)
+    # Folder of the lake; empty: this worker writes none, and all of its group must be so.
+    lake: str = Field(default=".run/state/lake")
     lake_flush_s: float = Field(default=10.0, gt=0, le=3_600)
     lake_flush_bytes: int = Field(default=8_000_000, ge=1, le=1_000_000_000)
 
@@ -30,6 +32,9 @@ class FeaturesSettings(ServiceSettings):
     conversion_window_ms: int = Field(default=86_400_000, ge=0)
     session_gap_ms: int = Field(default=1_800_000, gt=0)
     dedupe_ms: int = Field(default=600_000, ge=0)
+    # A user, or an item that topic `items` does not describe, is forgotten after so long without an
+    # event: from the state and from Redis. Longer than any window.
+    state_ttl_ms: int = Field(default=STATE_TTL_MS, ge=60_000)
     clock_skew_ms_max: int = Field(default=60_000, ge=0)
     event_age_ms_max: int = Field(default=400 * 86_400_000, gt=0)
 
@@ -52,6 +57,7 @@ class FeaturesSettings(ServiceSettings):
             conversion_window_ms=self.conversion_window_ms,
             session_gap_ms=self.session_gap_ms,
             dedupe_ms=self.dedupe_ms,
+            state_ttl_ms=self.state_ttl_ms,
             limits=TimeLimits(
                 ahead_ms_max=self.clock_skew_ms_max, behind_ms_max=self.event_age_ms_max
             ),

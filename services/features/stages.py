@@ -6,19 +6,22 @@ No I/O. What a stage counts travels in its snapshot, so counts are as exact as i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from rankstream import topics
-from rankstream.adapters.kafka import Record
 from rankstream.adapters.redis_rows import CATEGORY_STATE, ITEM_STATE, USER_STATE, RowEncoder
-from rankstream.contracts.codec import decode_batch
-from rankstream.errors import InvalidBatch, InvalidInput
+from rankstream.contracts.items import deleted_item
+from rankstream.contracts.record import Record
+from rankstream.errors import InvalidInput
 from rankstream.stream import dump as dumps
 from rankstream.stream.items import Changed, ItemPartition
 from rankstream.stream.partition import Counts, FoldSettings, Outputs, UserPartition
 from rankstream.stream.records import dead_record
+
+SNAPSHOT_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,20 @@ class Totals:
     sessions_closed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What a run of records has to send: to the journal first, then the rest."""
+
+    journal: bytes | None
+    sends: list[Send]
+
+
 class Stage(Protocol):
     """State of one partition of one stage."""
 
     totals: Totals
     last_append_ms: int
+    journal_next: int  # offset of the next record of the journal, topic `labels`
 
     @property
     def name(self) -> str:
@@ -71,12 +83,16 @@ class Stage(Protocol):
         """Offset to go on from, of each of `topics`."""
         ...
 
-    def fold(self, record: Record) -> list[Send]:
-        """Fold one record, whose offset is at least the next one; what to send because of it."""
+    def positions(self) -> tuple[int, ...]:
+        """What is committed with the rows: `next_offsets`, then the journal's if there is one."""
+        ...
+
+    def fold(self, records: Sequence[Record]) -> Folded:
+        """Fold a run of records of one topic, whose offsets grow from the next one on."""
         ...
 
     def changed_rows(self, rows_max: int) -> list[bytes]:
-        """Packed HSETs of some of the rows changed and not yet taken; none are left if empty."""
+        """Packed commands for some of the rows changed and not yet taken; none left if empty."""
         ...
 
     def forget_changes(self) -> None:
@@ -108,17 +124,31 @@ class Stage(Protocol):
         ...
 
 
-def _pack(partition: int, name: str, totals: Totals, last_append_ms: int, state: bytes) -> bytes:
-    counted = json.dumps({"totals": vars(totals), "last_append_ms": last_append_ms}).encode()
-    return dumps.pack({"stage": name, "partition": partition}, {"counts": counted, "state": state})
+def _pack(partition: int, stage: Stage, state: bytes) -> bytes:
+    counted = {
+        "totals": vars(stage.totals),
+        "last_append_ms": stage.last_append_ms,
+        "journal_next": stage.journal_next,
+    }
+    parts = {"counts": json.dumps(counted).encode(), "state": state}
+    return dumps.pack(_meta(partition, stage.name), parts)
 
 
-def _unpack(partition: int, name: str, snapshot: bytes) -> tuple[Totals, int, bytes]:
-    parts = dumps.unpack(snapshot, {"stage": name, "partition": partition})
-    counted = json.loads(parts["counts"])
+def _meta(partition: int, name: str) -> dict[str, int | str]:
+    return {"stage": name, "partition": partition, "version": SNAPSHOT_VERSION}
+
+
+def _unpack(partition: int, name: str, snapshot: bytes) -> tuple[dict[str, Any], bytes]:
+    parts = dumps.unpack(snapshot, _meta(partition, name))
+    return json.loads(parts["counts"]), parts["state"]
+
+
+def _count_on(stage: Stage, counted: Mapping[str, Any]) -> None:
     known = {field.name for field in fields(Totals)}
-    totals = {key: count for key, count in counted["totals"].items() if key in known}
-    return Totals(**totals), counted["last_append_ms"], parts["state"]
+    totals = {name: count for name, count in counted["totals"].items() if name in known}
+    stage.totals = Totals(**totals)
+    stage.last_append_ms = counted["last_append_ms"]
+    stage.journal_next = counted["journal_next"]
 
 
 class UserStage:
@@ -131,37 +161,26 @@ class UserStage:
         self._partition = partition
         self._state = UserPartition(partition, partitions, settings)
         self._changed: set[str] = set()
+        self._expired: set[str] = set()
         self._folded_times_ms: list[int] = []
         self._rows = RowEncoder(USER_STATE)
         self.totals = Totals()
         self.last_append_ms = 0
+        self.journal_next = 0
 
     def next_offsets(self) -> tuple[int, ...]:
         return (self._state.offset + 1,)
 
-    def fold(self, record: Record) -> list[Send]:
-        self.last_append_ms = max(self.last_append_ms, record.timestamp_ms)
-        value = record.value or b""
-        try:
-            columns = decode_batch(value)
-        except InvalidBatch as error:
-            self._state.skip(record.offset)
-            self.totals.undecodable += 1
-            self.totals.events += 1
-            self.totals.refused += 1
-            return [Send(topics.EVENTS_DEAD.name, _dead(record, error))]
-        outputs = self._state.fold(
-            columns,
-            offset=record.offset,
-            append_time_ms=record.timestamp_ms,
-            original=value,
-            original_key=record.key,
-        )
-        self._changed |= outputs.changed_users
-        if outputs.counts.folded:
-            self._folded_times_ms.append(int(columns.event_time_ms.max()))
+    def positions(self) -> tuple[int, ...]:
+        return (self._state.offset + 1, self.journal_next)
+
+    def fold(self, records: Sequence[Record]) -> Folded:
+        self.last_append_ms = max(self.last_append_ms, *(r.timestamp_ms for r in records))
+        outputs = self._state.fold(records)
+        _note(self._changed, self._expired, outputs.changed_users, outputs.expired_users)
+        self._folded_times_ms += outputs.newest_times_ms
         self._count(outputs.counts)
-        return self._sends(outputs)
+        return Folded(outputs.label_batch, self._sends(outputs))
 
     def _count(self, counts: Counts) -> None:
         totals = self.totals
@@ -171,29 +190,31 @@ class UserStage:
         totals.refused += counts.refused
         totals.late += counts.late
         totals.ticks += counts.ticks
+        totals.undecodable += counts.undecodable
         totals.unmatched += counts.unmatched
         totals.labels_closed += counts.labels_closed
         totals.sessions_closed += counts.sessions_closed
 
     def _sends(self, outputs: Outputs) -> list[Send]:
-        own = self._partition
         sends = [
             Send(topics.FEATURE_UPDATES.name, value, target)
             for target, value in outputs.updates.items()
         ]
-        if outputs.label_batch is not None:
-            sends.append(Send(topics.LABELS.name, outputs.label_batch, own))
-        sends += [Send(topics.SESSIONS.name, value, own) for value in outputs.sessions]
-        dead = [outputs.dead] if outputs.dead is not None else []
-        sends += [Send(topics.EVENTS_DEAD.name, value) for value in (*dead, *outputs.unmatched)]
-        return sends
+        sends += [Send(topics.SESSIONS.name, value, self._partition) for value in outputs.sessions]
+        letters = (*outputs.dead, *outputs.unmatched)
+        return [*sends, *(Send(topics.EVENTS_DEAD.name, letter) for letter in letters)]
 
     def changed_rows(self, rows_max: int) -> list[bytes]:
         users = _taken(self._changed, rows_max)
-        return [self._rows.hset(*row) for row in self._state.rows(users)]
+        expired = _taken(self._expired, rows_max - len(users))
+        return [
+            *(self._rows.hset(*row) for row in self._state.rows(users)),
+            *(self._rows.hdel(user) for user in expired),
+        ]
 
     def forget_changes(self) -> None:
         self._changed.clear()
+        self._expired.clear()
         self._folded_times_ms.clear()
 
     def folded_times_ms(self) -> list[int]:
@@ -211,12 +232,12 @@ class UserStage:
 
     def dump(self) -> bytes:
         state = self._state.dump()
-        return _pack(self._partition, self.name, self.totals, self.last_append_ms, state)
+        return _pack(self._partition, self, state)
 
     def load(self, snapshot: bytes) -> None:
-        totals, last_append_ms, state = _unpack(self._partition, self.name, snapshot)
+        counted, state = _unpack(self._partition, self.name, snapshot)
         self._state.load(state)
-        self.totals, self.last_append_ms = totals, last_append_ms
+        _count_on(self, counted)
 
 
 class ItemStage:
@@ -225,52 +246,78 @@ class ItemStage:
     name = "items"
     topics = (topics.FEATURE_UPDATES.name, topics.ITEMS.name)
 
-    def __init__(self, partition: int) -> None:
+    def __init__(self, partition: int, ttl_ms: int) -> None:
         self._partition = partition
-        self._state = ItemPartition(partition)
+        self._state = ItemPartition(partition, ttl_ms)
         self._items: set[str] = set()
         self._categories: set[str] = set()
+        self._expired_items: set[str] = set()
+        self._expired_categories: set[str] = set()
         self._item_rows = RowEncoder(ITEM_STATE)
         self._category_rows = RowEncoder(CATEGORY_STATE)
         self.totals = Totals()
         self.last_append_ms = 0
+        self.journal_next = 0
 
     def next_offsets(self) -> tuple[int, ...]:
         return (self._state.offset + 1, self._state.items_offset + 1)
 
-    def fold(self, record: Record) -> list[Send]:
-        self.last_append_ms = max(self.last_append_ms, record.timestamp_ms)
-        self.totals.events += 1
-        try:
-            changed = self._folded(record)
-        except InvalidInput as error:
-            self.totals.refused += 1
-            return [Send(topics.EVENTS_DEAD.name, _dead(record, error))]
-        self._items |= changed.items
-        self._categories |= changed.categories
-        if changed.duplicate:
-            self.totals.duplicates += 1
-        else:
-            self.totals.folded += 1
-        return []
+    def positions(self) -> tuple[int, ...]:
+        return self.next_offsets()
+
+    def fold(self, records: Sequence[Record]) -> Folded:
+        sends: list[Send] = []
+        for record in records:
+            self.last_append_ms = max(self.last_append_ms, record.timestamp_ms)
+            self.totals.events += 1
+            try:
+                changed = self._folded(record)
+            except InvalidInput as error:
+                self.totals.refused += 1
+                sends.append(Send(topics.EVENTS_DEAD.name, dead_record(record, error)))
+                continue
+            _note(self._items, self._expired_items, changed.items, changed.expired_items)
+            _note(
+                self._categories,
+                self._expired_categories,
+                changed.categories,
+                changed.expired_categories,
+            )
+            if changed.duplicate:
+                self.totals.duplicates += 1
+            else:
+                self.totals.folded += 1
+        return Folded(None, sends)
 
     def _folded(self, record: Record) -> Changed:
-        value = record.value or b""
+        at_ms = record.timestamp_ms
         if record.topic == topics.ITEMS.name:
-            return self._state.fold_item(value, offset=record.offset)
-        return self._state.fold_updates(value, offset=record.offset)
+            value = deleted_item(record.key, at_ms) if record.value is None else record.value
+            return self._state.fold_item(value, offset=record.offset, append_time_ms=at_ms)
+        return self._state.fold_updates(record.value or b"", offset=record.offset)
 
     def changed_rows(self, rows_max: int) -> list[bytes]:
         items = _taken(self._items, rows_max)
-        categories = _taken(self._categories, rows_max - len(items))
+        left = rows_max - len(items)
+        categories = _taken(self._categories, left)
+        left -= len(categories)
+        old_items = _taken(self._expired_items, left)
+        old_categories = _taken(self._expired_categories, left - len(old_items))
         return [
             *(self._item_rows.hset(*row) for row in self._state.item_rows(items)),
             *(self._category_rows.hset(*row) for row in self._state.category_rows(categories)),
+            *(self._item_rows.hdel(item) for item in old_items),
+            *(self._category_rows.hdel(category) for category in old_categories),
         ]
 
     def forget_changes(self) -> None:
-        self._items.clear()
-        self._categories.clear()
+        for keys in (
+            self._items,
+            self._categories,
+            self._expired_items,
+            self._expired_categories,
+        ):
+            keys.clear()
 
     def folded_times_ms(self) -> list[int]:
         return []
@@ -286,12 +333,25 @@ class ItemStage:
 
     def dump(self) -> bytes:
         state = self._state.dump()
-        return _pack(self._partition, self.name, self.totals, self.last_append_ms, state)
+        return _pack(self._partition, self, state)
 
     def load(self, snapshot: bytes) -> None:
-        totals, last_append_ms, state = _unpack(self._partition, self.name, snapshot)
+        counted, state = _unpack(self._partition, self.name, snapshot)
         self._state.load(state)
-        self.totals, self.last_append_ms = totals, last_append_ms
+        _count_on(self, counted)
+
+
+def _note(
+    changed: set[str],
+    expired: set[str],
+    now_changed: AbstractSet[str],
+    now_expired: AbstractSet[str],
+) -> None:
+    """Note which keys changed, and which expired after that: each is in one of the two."""
+    changed |= now_changed
+    expired -= now_changed
+    changed -= now_expired
+    expired |= now_expired
 
 
 def _taken(changed: set[str], most: int) -> list[str]:
@@ -300,19 +360,6 @@ def _taken(changed: set[str], most: int) -> list[str]:
         changed.clear()
         return taken
     return [changed.pop() for _ in range(most)]
-
-
-def _dead(record: Record, error: InvalidInput) -> bytes:
-    return dead_record(
-        code=error.code,
-        reason=str(error),
-        original=record.value or b"",
-        original_key=record.key,
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        append_time_ms=record.timestamp_ms,
-    )
 
 
 def summed(totals: Mapping[int, Totals]) -> Totals:

@@ -1,63 +1,44 @@
-"""The loop of one partition of one stage: fold, send, commit, acknowledge; and its recovery.
+"""The loop of one partition of one stage: fold, send, commit, snapshot.
 
 Redis says where a partition stands, Faust only which partitions are ours and what comes in. So a
 record that Faust skips is read from the log, and one that it repeats is skipped.
 
-Order of a batch: outputs are acked by Kafka, then rows and offsets are committed in one
-transaction, then Faust may commit its offset. A crash in between sends outputs again with the same
-(source_partition, source_offset), which readers skip.
+Records are folded in runs. Of each run, its labels are appended first (`journal`), then what else
+it puts out; rows and positions of some runs are committed in one transaction. A crash in between
+sends the last run again, which readers skip.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 
 import structlog
 
 from rankstream import topics
-from rankstream.adapters.kafka import Record
 from rankstream.adapters.log_range import PartitionLog
 from rankstream.contracts.codec import encode_tick
 from rankstream.contracts.ids import new_id
-from rankstream.errors import DependencyUnavailable, InvalidArtifact, QueueFull
+from rankstream.contracts.record import Record
+from rankstream.errors import DependencyUnavailable, QueueFull
 from rankstream.pb import events_pb2 as pb
-from rankstream.ports import EventLog
 from services.features.commit import Fence
-from services.features.dead_share import DeadShare
-from services.features.measures import Measures
-from services.features.settings import FeaturesSettings
-from services.features.snapshots import SnapshotFolder
+from services.features.journal import Overtaken
+from services.features.opening import Opening, commit_rows
+from services.features.shared import Shared
 from services.features.stages import Send, Stage
 
 RETRY_S: Final = 1.0
-ROWS_PER_COMMIT: Final = 2_000
-SLICE_S: Final = 0.005
+# A run blocks the loop while it is folded, and its labels are one record.
+RUN_BYTES_MAX: Final = 256 * 1024
+# Rows and positions are committed together, at the latest after so long.
+COMMIT_EVERY_S: Final = 0.25
 OWNER_TAIL: Final = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A record as Faust delivered it; `ack` tells Faust that its effects are durable."""
-
-    record: Record
-    ack: Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What all partitions of this worker use."""
-
-    settings: FeaturesSettings
-    producer: EventLog
-    snapshots: SnapshotFolder
-    measures: Measures
-    dead_share: DeadShare
-    now_ms: Callable[[], int]
 
 
 class PartitionWorker:
@@ -72,18 +53,22 @@ class PartitionWorker:
         self._new_stage = new_stage
         self._shared = shared
         self._ticks = ticks
-        self._inbox: asyncio.Queue[Delivery] = asyncio.Queue(shared.settings.inbox_records)
-        self._unacked: list[Delivery] = []
+        self._inbox: asyncio.Queue[Record] = asyncio.Queue(shared.settings.inbox_records)
         self._fence: Fence | None = None
         self._stopping = asyncio.Event()
         self._snapshot_due_s = 0.0
         self._since_snapshot = 0
+        self._behind = False
+        self._folded: list[Record] = []  # and not committed
+        self._commit_due_s = 0.0
         self._log = structlog.get_logger().bind(stage=self.stage.name, partition=partition)
 
-    async def put(self, delivery: Delivery) -> None:
-        """Hand over a record; waits while the inbox is full. A stopped worker takes none."""
-        if not self._stopping.is_set():
-            await self._inbox.put(delivery)
+    def put(self, record: Record) -> None:
+        """Hand over a record; one for which there is no room is read from the log later."""
+        if self._inbox.full():
+            self._behind = True
+        elif not self._stopping.is_set():
+            self._inbox.put_nowait(record)
 
     def stop(self) -> None:
         """Have `run` end after the batch in hand, with a snapshot."""
@@ -102,7 +87,7 @@ class PartitionWorker:
                 try:
                     await self._open()
                     await self._consume()
-                except (DependencyUnavailable, QueueFull) as error:
+                except (DependencyUnavailable, QueueFull, Overtaken) as error:
                     # Whether the batch was stored is unknown: read back where Redis stands.
                     self.caught_up = False
                     self._shared.measures.restarts.labels(self.stage.name).inc()
@@ -112,7 +97,7 @@ class PartitionWorker:
                     await self._close()
         finally:
             self.caught_up = False
-            drain(self._stopping, self._inbox)
+            self._stopping.set()
 
     async def _wait(self, seconds: float) -> None:
         try:
@@ -126,80 +111,48 @@ class PartitionWorker:
             await self._fence.close()
             self._fence = None
 
-    # Opening: claim, load, replay, catch up.
-
     async def _open(self) -> None:
-        settings = self._shared.settings
-        self._fence = fence = Fence(
-            settings.redis_url,
+        """Take the partition over and bring its state up to the end of the log."""
+        shared = self._shared
+        for topic in self.stage.topics:
+            shared.flow.pause(topic, self.partition)
+        self._fence = Fence(
+            shared.settings.redis_url,
             stage=self.stage.name,
             partition=self.partition,
             owner=new_id()[-OWNER_TAIL:],
-            timeout_s=settings.redis_timeout_s,
+            timeout_s=shared.settings.redis_timeout_s,
         )
-        committed = await fence.claim()
-        loaded = await self._load()
-        at = self.stage.next_offsets()
-        until = committed or (0,) * len(at)
-        reason = ""
-        if any(own > stored for own, stored in zip(at, until, strict=True)):
-            # Redis is older than the snapshot: it has lost commits. Write every row again; what
-            # was sent up to the snapshot is in the log for good and is not sent again.
-            reason, until = "redis_lost_rows", tuple(map(max, at, until))
-            self.stage = self._new_stage()
-        elif not loaded and any(until):
-            reason = "snapshot_refused"
-        await self._replay(until)
-        if reason:
-            self._shared.measures.rebuilds.labels(self.stage.name, reason).inc()
-            self._log.warning("partition_rebuilt", reason=reason, offsets=until)
-            await self._commit(committed)
-        else:
-            self.stage.forget_changes()
-        self._snapshot_due_s = time.monotonic() + settings.snapshot_every_s
+        opening = Opening(self._new_stage, self.partition, self._fence, shared)
+        self.stage, run = await opening.restore()
+        self._folded = []
+        if run:
+            # Its place in the journal is taken; what else it sent may be missing.
+            await self._process(run, journaled=True)
+            await self._commit()
+        self._snapshot_due_s = time.monotonic() + shared.settings.snapshot_every_s
         await self._catch_up()
-        self._acknowledge()
         self.caught_up = True
         self._log.info("partition_opened", offsets=self.stage.next_offsets())
 
-    async def _load(self) -> bool:
-        """Load the snapshot, if there is one; False if there was one and it cannot be used."""
-        self.stage = self._new_stage()
-        name, folder = self.stage.name, self._shared.snapshots
-        snapshot = await asyncio.to_thread(folder.load, name, self.partition)
-        if snapshot is None:
-            return True
-        try:
-            self.stage.load(snapshot)
-        except InvalidArtifact as error:
-            self._shared.measures.snapshots.labels(name, "refused").inc()
-            self._log.warning("snapshot_refused", reason=str(error))
-            self.stage = self._new_stage()
-            return False
-        return True
-
-    async def _replay(self, until: Sequence[int]) -> None:
-        """Fold what was committed before: nothing is sent, nothing written."""
-        for index, topic in enumerate(self.stage.topics):
-            start = self.stage.next_offsets()[index]
-            if start >= until[index]:
-                continue
-            async with aclosing(self._source(topic).read(start, until[index])) as portions:
-                async for records in portions:
-                    self._shared.measures.replayed.labels(self.stage.name).inc(len(records))
-                    await self._fold(records)
-
     async def _catch_up(self) -> None:
-        """Process what is in the log now, whatever the group has committed."""
-        size = self._shared.settings.batch_records
+        """Fold what is in the log now, read straight from it, then have Faust go on behind it."""
+        flow = self._shared.flow
+        for topic in self.stage.topics:
+            flow.pause(topic, self.partition)
         for index, topic in enumerate(self.stage.topics):
             start = self.stage.next_offsets()[index]
             async with aclosing(self._source(topic).read(start)) as portions:
                 async for records in portions:
-                    for first in range(0, len(records), size):
-                        await self._process(records[first : first + size])
-                        if self._stopping.is_set():
-                            return
+                    await self._process_all(records)
+                    if self._stopping.is_set():
+                        await self._commit()
+                        return
+                    await self._snapshot_if_due()
+            await self._commit()
+        self._behind = False
+        for topic, offset in zip(self.stage.topics, self.stage.next_offsets(), strict=True):
+            await flow.resume(topic, self.partition, offset)
 
     def _source(self, topic: str) -> PartitionLog:
         url = self._shared.settings.kafka_url
@@ -209,24 +162,21 @@ class PartitionWorker:
 
     async def _consume(self) -> None:
         while not self._stopping.is_set():
-            deliveries = await self._take()
-            self._unacked += deliveries
-            if deliveries:
-                await self._process(await self._unread(deliveries))
-                self._acknowledge()
+            delivered = await self._take()
+            if self._behind:
+                # There is more than Faust can deliver at its price per record.
+                await self._catch_up()
+            elif delivered:
+                for _, records in groupby(await self._unread(delivered), attrgetter("topic")):
+                    await self._process_all(list(records))
+                await self._commit()
             else:
                 await self._tick()
             await self._snapshot_if_due()
         if self._since_snapshot:
             await self._snapshot()
 
-    def _acknowledge(self) -> None:
-        """Let Faust commit everything taken: it is folded, or was before it came."""
-        for delivery in self._unacked:
-            delivery.ack()
-        self._unacked.clear()
-
-    async def _take(self) -> list[Delivery]:
+    async def _take(self) -> list[Record]:
         """The next records, a linger's worth; none if none came for the idle time, or on stop."""
         settings = self._shared.settings
         getting = asyncio.create_task(self._inbox.get())
@@ -250,47 +200,51 @@ class PartitionWorker:
             taken.append(self._inbox.get_nowait())
         return taken
 
-    async def _unread(self, deliveries: Iterable[Delivery]) -> list[Record]:
+    async def _unread(self, delivered: Iterable[Record]) -> list[Record]:
         """The delivered records that are not folded yet, with those that Faust left out."""
         position = dict(zip(self.stage.topics, self.stage.next_offsets(), strict=True))
-        records: list[Record] = []
-        for delivery in deliveries:
-            record = delivery.record
+        unread: list[Record] = []
+        for record in delivered:
             if record.offset < position[record.topic]:
                 continue
             if record.offset > position[record.topic]:
                 source = self._source(record.topic)
                 async with aclosing(source.read(position[record.topic], record.offset)) as missed:
                     async for portion in missed:
-                        records += portion
+                        unread += portion
             position[record.topic] = record.offset + 1
-            records.append(record)
-        return records
+            unread.append(record)
+        return unread
 
-    async def _fold(self, records: Iterable[Record]) -> list[Send]:
-        sends: list[Send] = []
-        slice_end_s = time.monotonic() + SLICE_S
-        for record in records:
-            sends += self.stage.fold(record)
-            if time.monotonic() > slice_end_s:
-                await asyncio.sleep(0)
-                slice_end_s = time.monotonic() + SLICE_S
-        return sends
+    async def _process_all(self, records: Sequence[Record]) -> None:
+        """Process records of one topic; under load a key's row is written once for many runs."""
+        for run in runs_of(records, self._shared.settings.batch_records):
+            await self._process(run)
+            if time.monotonic() >= self._commit_due_s:
+                await self._commit()
 
-    async def _process(self, records: Sequence[Record]) -> None:
-        if not records:
-            return
+    async def _process(self, records: Sequence[Record], *, journaled: bool = False) -> None:
+        """Fold a run of records and send what comes of it."""
         shared, name, totals = self._shared, self.stage.name, self.stage.totals
         events, refused = totals.events, totals.refused
         started_s = time.perf_counter()
-        sends = await self._fold(records)
+        folded = self.stage.fold(records)
         shared.measures.fold_seconds.labels(name).observe(time.perf_counter() - started_s)
         shared.dead_share.add(totals.events - events, totals.refused - refused)
-        if sends:
-            await self._send(sends)
-        await self._commit(None)
-        self._since_snapshot += len(records)
-        self._measure(records)
+        if folded.journal is not None and not journaled:
+            await self._write_journal(folded.journal)
+        if folded.sends:
+            await self._send(folded.sends)
+        self._folded += records
+
+    async def _write_journal(self, run: bytes) -> None:
+        assert self._fence is not None
+        topic, stage = topics.LABELS.name, self.stage
+        _, offset = await self._shared.producer.send(topic, run, partition=self.partition)
+        if offset != stage.journal_next:
+            await self._fence.verify()
+            raise Overtaken(f"{topic}[{self.partition}]: {offset}, expected {stage.journal_next}")
+        stage.journal_next = offset + 1
 
     async def _send(self, sends: Sequence[Send]) -> None:
         measures, name = self._shared.measures, self.stage.name
@@ -304,34 +258,27 @@ class PartitionWorker:
             if send.topic == topics.EVENTS_DEAD.name:
                 measures.dead_letters.labels(pb.DeadLetter.FromString(send.value).code).inc()
 
-    async def _commit(self, meanwhile: Sequence[int] | None) -> None:
-        """Write the changed rows; the offsets go with the last of them.
-
-        `meanwhile` goes with the others when they do not fit one transaction: where Redis stood.
-        """
+    async def _commit(self) -> None:
+        """Write the rows that changed since the last commit, and where to go on."""
+        self._commit_due_s = time.monotonic() + COMMIT_EVERY_S
+        if not self._folded:
+            return
         assert self._fence is not None
         measures, name = self._shared.measures, self.stage.name
-        rows = self.stage.changed_rows(ROWS_PER_COMMIT)
-        following = self.stage.changed_rows(ROWS_PER_COMMIT) if rows else []
-        while following:
-            if meanwhile is None:
-                rows += following
-            else:
-                await self._fence.commit(rows, meanwhile)
-                measures.rows.labels(name).inc(len(rows))
-                rows = following
-            following = self.stage.changed_rows(ROWS_PER_COMMIT)
         started_s = time.perf_counter()
-        await self._fence.commit(rows, self.stage.next_offsets())
+        rows = await commit_rows(self._fence, self.stage)
         measures.commit_seconds.labels(name).observe(time.perf_counter() - started_s)
-        measures.rows.labels(name).inc(len(rows))
+        measures.rows.labels(name).inc(rows)
+        self._since_snapshot += len(self._folded)
+        self._measure()
+        self._folded = []
 
-    def _measure(self, records: Sequence[Record]) -> None:
+    def _measure(self) -> None:
         measures, name, now_ms = self._shared.measures, self.stage.name, self._shared.now_ms()
         since_append = measures.freshness.labels(name, "append")
-        for record in records:
+        for record in self._folded:
             since_append.observe(max(0, now_ms - record.timestamp_ms) / 1000)
-        measures.records.labels(name).inc(len(records))
+        measures.records.labels(name).inc(len(self._folded))
         since_event = measures.freshness.labels(name, "event")
         for time_ms in self.stage.folded_times_ms():
             since_event.observe(max(0, now_ms - time_ms) / 1000)
@@ -363,6 +310,8 @@ class PartitionWorker:
 
     async def _snapshot(self) -> None:
         """Save the state off the loop; this partition waits meanwhile. A full disk is survived."""
+        # A snapshot ahead of Redis would look as if Redis had lost what is not committed yet.
+        await self._commit()
         stage, folder = self.stage, self._shared.snapshots
 
         def save() -> None:
@@ -380,11 +329,19 @@ class PartitionWorker:
         self._snapshot_due_s = time.monotonic() + self._shared.settings.snapshot_every_s
 
 
-def drain(stopping: asyncio.Event, inbox: asyncio.Queue[Delivery]) -> None:
-    """Let go of whoever waits for room in the inbox of a worker that has ended."""
-    stopping.set()
-    while not inbox.empty():
-        inbox.get_nowait()
+def runs_of(records: Sequence[Record], records_max: int) -> Iterator[Sequence[Record]]:
+    """Cut records of one topic into runs to be folded at one go."""
+    run: list[Record] = []
+    size = 0
+    for record in records:
+        length = len(record.value or b"")
+        if run and (len(run) == records_max or size + length > RUN_BYTES_MAX):
+            yield run
+            run, size = [], 0
+        run.append(record)
+        size += length
+    if run:
+        yield run
 
 
 def _waits(sizes: dict[str, int]) -> bool:

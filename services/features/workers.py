@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -16,11 +16,14 @@ import structlog
 
 from rankstream import topics
 from rankstream.adapters.health import Health
-from rankstream.stream.partition import FoldSettings
+from rankstream.adapters.partitions import Partitions
+from rankstream.contracts.record import Record
+from rankstream.errors import Conflict
 from services.features.lake import LakeWorker
 from services.features.lake_rows import TABLES
+from services.features.shared import Shared
 from services.features.stages import ItemStage, Stage, Totals, UserStage, summed
-from services.features.worker import Delivery, PartitionWorker, Shared
+from services.features.worker import PartitionWorker
 
 Source = tuple[str, int]  # topic, partition
 
@@ -33,8 +36,6 @@ class Worker(Protocol):
     """What the assignment does with a worker."""
 
     caught_up: bool
-
-    async def put(self, delivery: Delivery) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -50,15 +51,19 @@ class Workers:
         self._users: dict[int, PartitionWorker] = {}
         self._items: dict[int, PartitionWorker] = {}
         self._lake: dict[str, LakeWorker] = {}
-        self._routes: dict[Source, tuple[Worker, ...]] = {}
+        self._routes: dict[Source, PartitionWorker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Of the log, as the cluster has it.
+        self.partitions = Partitions(topics.EVENTS.partitions, topics.FEATURE_UPDATES.partitions)
         self._log = structlog.get_logger()
 
     async def assign(self, sources: Iterable[Source]) -> None:
         """Work on exactly these sources from now on."""
         await self.release()
         owned = sorted(sources)
+        if self._are_new(owned):
+            return
         self._log.info("partitions_assigned", sources=[f"{t}[{p}]" for t, p in owned])
         settings = self._shared.settings
         counted = {topic: [p for t, p in owned if t == topic] for topic in {t for t, _ in owned}}
@@ -67,22 +72,47 @@ class Workers:
         for partition in counted.get(topics.FEATURE_UPDATES.name, ()):
             # Both topics of stage 2 have as many partitions, which Faust assigns together.
             assert (topics.ITEMS.name, partition) in owned, owned
-            self._items[partition] = self._worker(partition, partial(ItemStage, partition), False)
+            self._items[partition] = self._worker(
+                partition, partial(ItemStage, partition, settings.state_ttl_ms), False
+            )
         for table in TABLES:
-            if partitions := counted.get(table.topic):
+            if settings.lake and (partitions := counted.get(table.topic)):
                 measures = self._shared.measures
                 self._lake[table.topic] = LakeWorker(table, partitions, settings, measures)
-        self._routes = {source: tuple(self._readers(*source)) for source in owned}
+        self._routes = {
+            (topic, partition): self._folding(topic)[partition]
+            for topic, partition in owned
+            if self._folding(topic)
+        }
+        for source in owned:
+            if source not in self._routes:
+                # The lake reads its topics itself.
+                self._shared.flow.pause(*source)
         for worker in self._all():
             task = asyncio.create_task(worker.run())
             self._tasks.add(task)
             task.add_done_callback(self._ended)
-        self._health.ready(ASSIGNED)
+        if owned:
+            self._health.ready(ASSIGNED)
+
+    def _are_new(self, owned: Iterable[Source]) -> bool:
+        """Whether partitions were added while this process ran; it ends then."""
+        name, known = topics.EVENTS.name, self.partitions.users
+        added = [partition for topic, partition in owned if topic == name and partition >= known]
+        if added and not self.failed.done():
+            self.failed.set_exception(
+                Conflict(
+                    f"conflict: assigned partitions {added} of {name}, which had {known} when this"
+                    " worker started. Stopped; nothing of them was folded. Partitions were added to"
+                    " the topic: see docs/runbook.md#more-partitions."
+                )
+            )
+        return bool(added)
 
     def _user_stage(self, partition: int) -> Callable[[], Stage]:
-        fold: FoldSettings = self._shared.settings.fold()
+        fold = replace(self._shared.settings.fold(), user_partitions=self.partitions.users)
         # Targets of updates are partitions of `feature-updates`.
-        count = topics.FEATURE_UPDATES.partitions
+        count = self.partitions.items
         return lambda: UserStage(partition, count, fold)
 
     def _worker(
@@ -90,13 +120,16 @@ class Workers:
     ) -> PartitionWorker:
         return PartitionWorker(partition, new_stage, self._shared, ticks=ticks)
 
-    def _readers(self, topic: str, partition: int) -> Iterable[Worker]:
+    def _folding(self, topic: str) -> dict[int, PartitionWorker]:
+        """Who folds the partitions of a topic."""
         if topic == topics.EVENTS.name:
-            yield self._users[partition]
-        if topic in ItemStage.topics:
-            yield self._items[partition]
-        if topic in self._lake:
-            yield self._lake[topic]
+            return self._users
+        return self._items if topic in ItemStage.topics else {}
+
+    @property
+    def owned(self) -> bool:
+        """Whether any partition is ours."""
+        return bool(self._routes)
 
     async def release(self) -> None:
         """Finish what is in hand: batches committed, lake flushed, snapshots written."""
@@ -107,14 +140,11 @@ class Workers:
         self._users, self._items, self._lake, self._routes = {}, {}, {}, {}
         self._health.not_ready(ASSIGNED, "no partitions are assigned")
 
-    async def deliver(self, delivery: Delivery) -> None:
-        """Give a record to those who work on its partition."""
-        record = delivery.record
-        readers = self._routes.get((record.topic, record.partition), ())
-        for worker in readers:
-            # The lake keeps its own offset: for `events`, Faust's is that of the fold.
-            second = worker is not readers[0]
-            await worker.put(Delivery(record, _nothing) if second else delivery)
+    def deliver(self, record: Record) -> None:
+        """Give a record to the worker of its partition."""
+        worker = self._routes.get((record.topic, record.partition))
+        if worker is not None:
+            worker.put(record)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -172,6 +202,7 @@ class Workers:
             "open_sessions": sizes.get("open_sessions", 0),
             "lake_events": self._lake_rows(topics.EVENTS.name),
             "lake": {topic: worker.rows for topic, worker in self._lake.items()},
+            "lake_lag": {topic: worker.lag() for topic, worker in self._lake.items()},
             "events_lag": _lag(lags, topics.EVENTS.name),
             "updates_lag": _lag(lags, topics.FEATURE_UPDATES.name),
             "items_lag": _lag(lags, topics.ITEMS.name),
@@ -198,10 +229,6 @@ class Workers:
 
     def _lake_rows(self, topic: str) -> int:
         return self._lake[topic].rows if topic in self._lake else 0
-
-
-def _nothing() -> None:
-    """Acknowledge nothing: another reader of the record does."""
 
 
 def _lag(lags: dict[Source, int], topic: str) -> int:

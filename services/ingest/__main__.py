@@ -9,6 +9,7 @@ import time
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from rankstream.adapters.dead_share import DeadShare
 from rankstream.adapters.health import Health, health_routes
 from rankstream.adapters.http import install_errors, serve
 from rankstream.adapters.kafka import EventProducer
@@ -36,6 +37,9 @@ async def main(settings: IngestSettings) -> None:
         settings.kafka_url,
         publisher=publisher,
         limits=time_limits(settings),
+        dead_share=DeadShare(
+            share_max=settings.dead_share_max, window_events=settings.dead_window_events
+        ),
         metrics_of=metrics_of,
     )
     app = FastAPI(title="rankstream ingest", routes=[*health_routes(health, registry)])

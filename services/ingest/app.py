@@ -20,17 +20,11 @@ from rankstream import metrics
 from rankstream.adapters.health import Health
 from rankstream.adapters.http import RETRY_AFTER_S, error_body
 from rankstream.adapters.metrics import Metrics
+from rankstream.contracts.bodies import split_array, split_lines
 from rankstream.contracts.columns import TimeLimits
 from rankstream.errors import DependencyUnavailable, InvalidInput
 from rankstream.ports import EventLog
-from services.ingest.intake import (
-    Accepted,
-    Rejected,
-    classify,
-    dead_letter,
-    split_array,
-    split_lines,
-)
+from services.ingest.intake import Accepted, Rejected, classify, dead_letter
 from services.ingest.publisher import Outcome, Publisher
 from services.ingest.settings import IngestSettings
 

@@ -1,4 +1,4 @@
-"""From a body to events: split it, keep what fits the contract, name what does not.
+"""From the parts of a body to events: keep what fits the contract, name what does not.
 
 Pure: bytes and a clock reading in, verdicts out. One bad event never rejects the rest.
 """
@@ -10,27 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rankstream import topics
-from rankstream.contracts.codec import EVENTS_PER_BATCH_MAX, decode_message
+from rankstream.contracts.codec import decode_message
 from rankstream.contracts.columns import TimeLimits
+from rankstream.contracts.dead_letters import JSON_TYPE, kept_bytes
 from rankstream.contracts.events import ItemUpdate, Message
 from rankstream.contracts.ids import new_id
 from rankstream.errors import (
     EventTimeOutOfRange,
     InvalidInput,
-    InvalidRequest,
-    MalformedEvent,
     TooLarge,
 )
 from rankstream.pb import events_pb2 as pb
 
 EVENT_BYTES_MAX = 65_536
-DEAD_LETTER_BYTES_MAX = topics.MAX_RECORD_BYTES - 65_536
 EVENT_ID_CHARACTERS_MAX = 256
-JSON_TYPE = "application/json"
-
-# Numbers become floats, whatever their length: the contract parses them again, and refuses.
-_SCANNER = json.JSONDecoder(strict=False, parse_int=float)
-_BLANK = " \t\n\r"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,75 +43,6 @@ class Rejected:
     event_id: str
     error: InvalidInput
     original: bytes
-
-
-def split_array(body: bytes) -> list[bytes]:
-    """The bytes of each element of a JSON array.
-
-    Raises:
-        MalformedEvent: not an array, or one whose elements cannot be told apart.
-        InvalidRequest: it is empty.
-        TooLarge: more elements than one request may hold.
-    """
-    # One character per byte: slices are the original bytes, and wrong UTF-8 spoils one event.
-    text = body.decode("latin-1")
-    at = _skip_blank(text, 0)
-    if text[at : at + 1] != "[":
-        raise _malformed("not a JSON array", body)
-    at = _skip_blank(text, at + 1)
-    parts: list[bytes] = []
-    while text[at : at + 1] != "]":
-        if parts:
-            if text[at : at + 1] != ",":
-                raise _malformed(f"no comma at byte {at}", body)
-            at = _skip_blank(text, at + 1)
-        try:
-            _, end = _SCANNER.raw_decode(text, at)
-        except (ValueError, RecursionError) as error:
-            what = getattr(error, "msg", "nested too deep")
-            raise _malformed(f"{what} at byte {at}", body) from None
-        parts.append(text[at:end].encode("latin-1"))
-        at = _skip_blank(text, end)
-    if text[at + 1 :].strip(_BLANK):
-        raise _malformed(f"more after the array's end at byte {at}", body)
-    return _within_limits(parts)
-
-
-def split_lines(body: bytes) -> list[bytes]:
-    """The lines of an NDJSON body, blank ones left out.
-
-    Raises: InvalidRequest if there is none, TooLarge if there are too many.
-    """
-    return _within_limits([line for line in body.split(b"\n") if line.strip()])
-
-
-def split_any(body: bytes) -> list[bytes]:
-    """The events of a body that is one event or an array of them. Raises: as split_array."""
-    return split_array(body) if body.lstrip()[:1] == b"[" else [body]
-
-
-def _skip_blank(text: str, at: int) -> int:
-    while at < len(text) and text[at] in _BLANK:
-        at += 1
-    return at
-
-
-def _within_limits(parts: list[bytes]) -> list[bytes]:
-    if not parts:
-        raise InvalidRequest("invalid_request: no event in the body. Nothing to do. Send some.")
-    if len(parts) > EVENTS_PER_BATCH_MAX:
-        raise TooLarge(
-            f"too_large: {len(parts)} events in one request (limit {EVENTS_PER_BATCH_MAX})."
-            " None was accepted. Send several requests."
-        )
-    return parts
-
-
-def _malformed(what: str, body: bytes) -> MalformedEvent:
-    return MalformedEvent(
-        f"malformed_event: {what}, in a body of {len(body)} bytes that begins {body[:40]!r}."
-        " None was accepted. Send a JSON array of events."
-    )
 
 
 def classify(
@@ -186,12 +110,11 @@ def _event_id(part: bytes) -> str:
 
 def dead_letter(rejected: Rejected, *, clock_ms: int) -> pb.DeadLetter:
     """The dead letter of an event that was refused at the edge: it never was in a partition."""
-    kept = rejected.original[:DEAD_LETTER_BYTES_MAX]
-    cut = len(rejected.original) - len(kept)
+    kept, cut = kept_bytes(rejected.original)
     return pb.DeadLetter(
         dead_letter_id=new_id(),
         code=rejected.error.code,
-        reason=str(rejected.error) + (f" The last {cut} bytes were not kept." if cut else ""),
+        reason=str(rejected.error) + cut,
         original=kept,
         source="ingest",
         topic=topics.EVENTS.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from rankstream.adapters.settings import ServiceSettings
-from rankstream.contracts.codec import EVENTS_PER_BATCH_MAX
+from rankstream.contracts.batches import EVENTS_PER_BATCH_MAX
 
 PREFIX = "INGEST_"
 
@@ -22,3 +22,7 @@ class IngestSettings(ServiceSettings):
     batch_events_max: int = Field(default=500, gt=0, le=EVENTS_PER_BATCH_MAX)
     batch_wait_ms: int = Field(default=20, ge=0, le=10_000)
     delivery_timeout_s: float = Field(default=5.0, gt=0, le=300)
+    # A larger share of refused events stops the reading of `events.json`; HTTP goes on.
+    dead_share_max: float = Field(default=0.5, gt=0, le=1)
+    # The share is taken over this many events.
+    dead_window_events: int = Field(default=10_000, ge=1)

@@ -118,7 +118,8 @@ class Fold:
             return
         joined = []
         for batch in batches:
-            if not self._labels_seen.advance(batch.source_partition, batch.source_offset):
+            run = (batch.source_partition, batch.first_offset, batch.source_offset)
+            if not self._labels_seen.follow(*run):
                 self.skipped["labels_seen_before"] += 1
                 continue
             found = (self.join.label(change) for change in batch.changes)

@@ -12,7 +12,6 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from rankstream import topics
 from rankstream.errors import DependencyUnavailable
 
 TIMEOUT_S = 10.0
@@ -66,9 +65,14 @@ class LogEnds:
         return list(futures[group].result().topic_partitions)
 
     def _offsets_at(self, names: tuple[str, ...], time_ms: int) -> dict[tuple[str, int], int]:
-        counts = {topic.name: topic.partitions for topic in topics.ALL}
-        asked = [TopicPartition(name, p, time_ms) for name in names for p in range(counts[name])]
         try:
+            known = self._admin.list_topics(timeout=TIMEOUT_S).topics
+            asked = [
+                TopicPartition(name, partition, time_ms)
+                for name in names
+                if name in known
+                for partition in known[name].partitions
+            ]
             found = self._asker.offsets_for_times(asked, timeout=TIMEOUT_S)
             return {
                 # Negative: nothing was appended since.

@@ -54,6 +54,7 @@ class Labels:
     """One record of `labels`: where it came from and what it changes."""
 
     source_partition: int
+    first_offset: int
     source_offset: int
     seen_ms: int
     changes: tuple[LabelChange, ...]
@@ -127,7 +128,13 @@ def decode_labels(record: Record) -> Labels:
                 clicks,
             )
             changes.append(change)
-    return Labels(batch.source_partition, batch.source_offset, record.timestamp_ms, tuple(changes))
+    return Labels(
+        batch.source_partition,
+        batch.first_offset,
+        batch.source_offset,
+        record.timestamp_ms,
+        tuple(changes),
+    )
 
 
 def _invalid(record: Record, problem: str) -> InvalidBatch:

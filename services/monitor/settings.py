@@ -18,7 +18,7 @@ class MonitorSettings(ServiceSettings):
     # Root of the artefacts, <root>/<role>/<model_id>: training histograms are read from here.
     artifacts: Path = Path(".run/state/artifacts")
     # Comma-separated consumer groups whose lag is reported.
-    groups: str = "features"
+    groups: str = "features,ingest-json"
     records_per_poll: int = Field(default=1_000, gt=0, le=100_000)
     report_every_s: float = Field(default=5.0, gt=0, le=3600)
 

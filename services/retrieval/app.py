@@ -23,15 +23,16 @@ from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.rpc import unary
 from rankstream.contracts.ids import id64
+from rankstream.contracts.items import decode_item, deleted_item
 from rankstream.errors import (
     InvalidArtifact,
-    InvalidBatch,
     InvalidRequest,
     NotReady,
     RankstreamError,
 )
 from rankstream.pb import events_pb2, retrieval_pb2
 from services.retrieval.catalog import Catalog
+from services.retrieval.item_times import ItemTimes
 from services.retrieval.settings import RetrievalSettings
 
 SERVICE = "rankstream.v1.Retrieval"
@@ -55,6 +56,7 @@ class Retrieval:
         self._health = health
         self._catalog: Catalog | None = None
         self._sha256 = ""
+        self._item_times = ItemTimes()
         self._withdrawn: set[int] = set()
         self._withdrawn_rows: npt.NDArray[np.int64] | None = None  # None: to be looked up again
         self._requests = metrics_of.counter(metrics.RETRIEVAL_REQUESTS)
@@ -94,22 +96,17 @@ class Retrieval:
         structlog.get_logger().info("index_loaded", index_id=catalog.index_id, items=catalog.size)
 
     async def follow_item(self, record: Record) -> None:
-        """Withdraw an item, or take it back in.
+        """Withdraw an item, or take it back in, unless something newer is known of it.
 
-        Raises: InvalidBatch: the record is no Item.
+        A tombstone withdraws the item as of the time of its record.
+        Raises: InvalidEvent: the record is no Item, or one that breaks the contract.
         """
-        if record.value is None:
-            key, withdrawn = id64(record.key.decode(errors="replace")), True
-        else:
-            try:
-                item = events_pb2.Item.FromString(record.value)
-            except DecodeError as error:
-                raise InvalidBatch(
-                    f"invalid_batch: {len(record.value)} bytes at {record.topic}"
-                    f"[{record.partition}] {record.offset} are not an Item: {error}. Skipped."
-                    " Publish the item again."
-                ) from None
-            key, withdrawn = id64(item.item_id), item.withdrawn
+        at_ms = record.timestamp_ms
+        value = deleted_item(record.key, at_ms) if record.value is None else record.value
+        item = decode_item(value, append_time_ms=at_ms)
+        key, withdrawn = id64(item.item_id), item.withdrawn
+        if not self._item_times.advance(key, item.updated_ms):
+            return
         if withdrawn == (key in self._withdrawn):
             return
         (self._withdrawn.add if withdrawn else self._withdrawn.discard)(key)

@@ -38,11 +38,25 @@ _VALUES = st.sampled_from((0.0, 1.0, 3.5, 4.25, 19.99))
 
 @dataclass(frozen=True)
 class Log:
-    """Records in log order; `restarts[i]`: the worker restarts before record i."""
+    """Records in log order; `restarts[i]`: the worker restarts before record i.
+
+    A run of records that are folded at one go ends before record i if `cuts[i]`, or at a restart.
+    """
 
     records: list[list[Event]]
     restarts: list[bool]
+    cuts: list[bool]
     items: list[ItemUpdate]
+
+    @property
+    def runs(self) -> list[tuple[bool, list[list[Event]]]]:
+        """Whether the worker restarts before it, and the records, of each run."""
+        runs: list[tuple[bool, list[list[Event]]]] = []
+        for record, restart, is_cut in zip(self.records, self.restarts, self.cuts, strict=True):
+            if restart or is_cut or not runs:
+                runs.append((restart, []))
+            runs[-1][1].append(record)
+        return runs
 
     @property
     def events(self) -> list[Event]:
@@ -137,5 +151,5 @@ def logs(draw: st.DrawFn) -> Log:
     """A log with everything that may happen to one."""
     delay_ms_max = draw(st.sampled_from((SETTINGS.lateness_ms, 4 * SETTINGS.lateness_ms)))
     records = draw(cut(draw(arrivals(draw(events()), delay_ms_max=delay_ms_max))))
-    restarts = draw(st.lists(st.booleans(), min_size=len(records), max_size=len(records)))
-    return Log(records, restarts, draw(item_updates()))
+    flags = st.lists(st.booleans(), min_size=len(records), max_size=len(records))
+    return Log(records, draw(flags), draw(flags), draw(item_updates()))

@@ -9,9 +9,11 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
-from rankstream.contracts.codec import decode_batch, encode_batch, encode_item, encode_tick
+from rankstream.contracts.codec import encode_batch, encode_item, encode_tick
 from rankstream.contracts.events import Event, ItemUpdate
 from rankstream.contracts.ids import partition_of
+from rankstream.contracts.record import Record
+from rankstream.features.expiry import STATE_TTL_MS
 from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows, empty_rows
 from rankstream.features.snapshot import snapshot
 from rankstream.pb import events_pb2 as pb
@@ -29,10 +31,11 @@ LabelRow = tuple[int, int, int, int, int, int]  # status, clicked, purchased, va
 class Stream:
     """One partition of events and all partitions of items, with what they put out so far."""
 
-    def __init__(self, settings: FoldSettings) -> None:
+    def __init__(self, settings: FoldSettings, *, items_ttl_ms: int = STATE_TTL_MS) -> None:
         self._settings = settings
+        self._items_ttl_ms = items_ttl_ms
         self.users = UserPartition(1, PARTITIONS, settings)
-        self.items = [ItemPartition(partition) for partition in range(PARTITIONS)]
+        self.items = [ItemPartition(partition, items_ttl_ms) for partition in range(PARTITIONS)]
         self.labels: dict[tuple[str, str, str], LabelRow] = {}
         self.finals: Counter[tuple[str, str, str]] = Counter()
         self.sessions: list[pb.Session] = []
@@ -48,9 +51,16 @@ class Stream:
         return self.record(encode_tick(str(UUID(int=time_ms)), time_ms))
 
     def record(self, record: bytes) -> Outputs:
+        return self.run([record])
+
+    def run(self, records: Sequence[bytes]) -> Outputs:
+        """Fold records at one go."""
         before_ms, offset = self.users.watermark_ms, self.users.offset + 1
         out = self.users.fold(
-            decode_batch(record), offset=offset, append_time_ms=APPEND_MS, original=record
+            [
+                Record("events", 1, offset + place, APPEND_MS, b"", record)
+                for place, record in enumerate(records)
+            ]
         )
         assert out.watermark_ms >= before_ms
         for target, updates in out.updates.items():
@@ -62,8 +72,8 @@ class Stream:
             self.raw.append(out.label_batch)
         self.sessions += [pb.Session.FromString(session) for session in out.sessions]
         self.unmatched += [pb.DeadLetter.FromString(dead) for dead in out.unmatched]
-        self.dead += [pb.DeadLetter.FromString(out.dead)] if out.dead else []
-        self.raw += [*out.sessions, *out.unmatched, *([out.dead] if out.dead else [])]
+        self.dead += [pb.DeadLetter.FromString(dead) for dead in out.dead]
+        self.raw += [*out.sessions, *out.unmatched, *out.dead]
         self.counts.update(vars(out.counts))
         return out
 
@@ -77,7 +87,7 @@ class Stream:
         users = UserPartition(1, PARTITIONS, self._settings)
         users.load(self.users.dump())
         self.users = users
-        fresh = [ItemPartition(partition) for partition in range(PARTITIONS)]
+        fresh = [ItemPartition(partition, self._items_ttl_ms) for partition in range(PARTITIONS)]
         for new, old in zip(fresh, self.items, strict=True):
             new.load(old.dump())
         self.items = fresh

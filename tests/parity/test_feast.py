@@ -24,7 +24,8 @@ from rankstream.adapters.redis_rows import (
 )
 from rankstream.adapters.redis_store import RedisFeatureStore
 from rankstream.features import spec
-from rankstream.features.rows import Rows, add, empty_rows
+from rankstream.features.counters import CounterTable
+from rankstream.features.rows import TOTALS, Rows, empty_rows
 from rankstream.features.snapshot import snapshot
 
 with warnings.catch_warnings():
@@ -47,7 +48,13 @@ def rows_of(view: View, seed: int) -> dict[str, bytes]:
     n = 300
     index = rng.integers(0, len(IDS), n)
     times = NOW_MS - rng.integers(0, 3 * 86_400_000, n)
-    add(rows, index, times, rng.integers(0, 4, (n, 4)).astype(np.int32), np.zeros(n, np.int64))
+    table = CounterTable()
+    for key in IDS:
+        table.row(key)
+    amounts = np.zeros((n, len(TOTALS)), np.int64)
+    amounts[:, :4] = rng.integers(0, 4, (n, 4))
+    table.add(index, times, amounts)
+    table.fill(rows, range(len(IDS)))
     rows["totals"] = rng.integers(0, 500, rows["totals"].shape)
     rows["last_ms"] = times.max()
     if view is ITEM_STATE:

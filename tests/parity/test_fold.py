@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rankstream.contracts.codec import encode_batch
 from rankstream.features import spec
+from rankstream.stream.partition import FoldSettings
 from tests.parity import oracle
 from tests.parity.strategies import (
+    CATEGORIES,
     HORIZON_MS,
     ITEMS,
     SETTINGS,
@@ -27,21 +32,23 @@ ORACLE = oracle.Settings(
     conversion_window_ms=SETTINGS.conversion_window_ms,
     session_gap_ms=SETTINGS.session_gap_ms,
 )
+# Users are forgotten within the time that logs span.
+FORGETFUL = replace(SETTINGS, state_ttl_ms=40 * 60_000)
 PROPERTY = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 
-def _folded(log: Log) -> Stream:
-    stream = Stream(SETTINGS)
+def _folded(log: Log, settings: FoldSettings = SETTINGS) -> Stream:
+    stream = Stream(settings)
     stream.describe(log.items)
-    for record, restart in zip(log.records, log.restarts, strict=True):
+    for restart, records in log.runs:
         if restart:
             stream.restart()
-        stream.send(record)
+        stream.run([encode_batch(record) for record in records])
     return stream
 
 
-def _closed(log: Log) -> Stream:
-    stream = _folded(log)
+def _closed(log: Log, settings: FoldSettings = SETTINGS) -> Stream:
+    stream = _folded(log, settings)
     stream.tick(log.newest_ms + HORIZON_MS + SETTINGS.lateness_ms + HORIZON_MS)
     return stream
 
@@ -132,13 +139,41 @@ def test_every_feature_equals_the_reference(log: Log, later: int, user: str, ite
 @given(logs())
 @PROPERTY
 def test_restarts_change_no_byte(log: Log) -> None:
-    never = Log(log.records, [False] * len(log.records), log.items)
+    never = [False] * len(log.records)
+    cuts = [a or b for a, b in zip(log.restarts, log.cuts, strict=True)]
 
-    stopped, straight = _closed(log), _closed(never)
+    stopped, straight = _closed(log), _closed(Log(log.records, never, cuts, log.items))
 
     assert stopped.raw == straight.raw
     assert stopped.users.dump() == straight.users.dump()
     assert [items.dump() for items in stopped.items] == [items.dump() for items in straight.items]
+
+
+@given(logs(), st.sampled_from((SETTINGS, FORGETFUL)))
+@PROPERTY
+def test_where_runs_of_records_are_cut_changes_nothing_in_the_end(
+    log: Log, fold: FoldSettings
+) -> None:
+    never, always = [False] * len(log.records), [True] * len(log.records)
+
+    in_runs = _closed(Log(log.records, never, log.cuts, log.items), fold)
+    one_by_one = _closed(Log(log.records, never, always, log.items), fold)
+
+    assert _outcome(in_runs) == _outcome(one_by_one)
+
+
+def _outcome(stream: Stream) -> object:
+    """All that is left at the end, without where runs ended."""
+    return (
+        stream.labels,
+        stream.finals,
+        sorted((s.user_id, s.start_ms, s.end_ms, s.events, s.clicks) for s in stream.sessions),
+        sorted((dead.offset, dead.rows[0]) for dead in stream.unmatched),
+        stream.counts,
+        stream.users.rows(USERS),
+        [[row[20:] for _, row in items.item_rows(ITEMS)] for items in stream.items],
+        [[row[20:] for _, row in items.category_rows(CATEGORIES)] for items in stream.items],
+    )
 
 
 @given(st.data())
@@ -148,7 +183,7 @@ def test_order_and_batching_change_no_row(data: st.DataObject) -> None:
     streams = []
     for _ in range(2):
         records = data.draw(cut(data.draw(arrivals(distinct))))
-        streams.append(_folded(Log(records, [False] * len(records), [])))
+        streams.append(_folded(Log(records, [False] * len(records), [True] * len(records), [])))
 
     one, other = (
         [

@@ -101,6 +101,10 @@ def test_a_log_becomes_registered_and_published_models(kafka_topics: str, tmp_pa
         assert manifest.model_id == summary["models"][key] == pointer.model_id
     champion = pointers["ranker/champion"]
     assert OnnxModel.load(champion.uri, champion.sha256).model_id == champion.model_id
+    again = job(
+        *("pipelines.features", "lake", "rows", "--lake", str(lake), "--model", champion.uri)
+    )
+    assert json.loads(again.stdout.splitlines()[-1])["same"] is True, again.stderr
     assert len((artifacts / "promotions.jsonl").read_text().splitlines()) == 3
 
 

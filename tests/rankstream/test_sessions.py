@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rankstream.contracts.columns import Kind
-from rankstream.sessions import ClosedSession, LatestSession, Sessions
+from rankstream.sessions import ClosedSession, Sessions
 
 GAP_MS = 1_000
 T = 1_000_000
@@ -33,7 +33,7 @@ def test_a_late_event_joins_two_sessions() -> None:
     sessions.fold(_at(T + GAP_MS))
 
     assert (apart, len(sessions)) == (2, 1)
-    assert sessions.latest("ann") == LatestSession(T, T + 2 * GAP_MS, 0, 0)
+    assert sessions.latest(["ann"]) == [(T, T + 2 * GAP_MS, 0, 0)]
 
 
 def test_a_late_event_before_all_others_makes_a_session_of_its_own() -> None:
@@ -43,7 +43,7 @@ def test_a_late_event_before_all_others_makes_a_session_of_its_own() -> None:
     sessions.fold(_at(T))
 
     assert [s.start_ms for s in sessions.close(T + GAP_MS + 1)] == [T]
-    assert sessions.latest("ann") == LatestSession(T + 5 * GAP_MS, T + 5 * GAP_MS, 0, 0)
+    assert sessions.latest(["ann"]) == [(T + 5 * GAP_MS, T + 5 * GAP_MS, 0, 0)]
 
 
 def test_a_session_closes_once_and_only_when_the_watermark_is_past_the_gap() -> None:
@@ -65,6 +65,7 @@ def test_a_session_closes_once_and_only_when_the_watermark_is_past_the_gap() -> 
 def test_users_do_not_share_sessions() -> None:
     sessions = Sessions(gap_ms=GAP_MS)
 
-    sessions.fold([*_at(T), *_at(T, user="bob")])
+    active = sessions.fold([*_at(T), *_at(T, user="bob"), *_at(T)])
 
+    assert active == ["ann", "bob"]
     assert [s.user_id for s in sessions.close(T + GAP_MS + 1)] == ["ann", "bob"]

@@ -55,7 +55,7 @@ class ServedLog:
     def send_garbage(self) -> None:
         """One record in `events`, `feature-updates` and `items` that is none."""
         users, items = self._stream.users, self._stream.items[0]
-        users.skip(users.offset + 1)
+        self._stream.record(GARBAGE)
         self._append(topics.EVENTS.name, 1, users.offset, GARBAGE)
         try:
             items.fold_updates(GARBAGE, offset=items.offset + 1)

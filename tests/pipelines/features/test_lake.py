@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from deltalake import write_deltalake
 
-from pipelines.features.lake import read_events
+from pipelines.features.lake import read_log
 from rankstream.adapters.kafka import Record
 from rankstream.contracts.codec import encode_batch, event_at
 from rankstream.contracts.columns import TimeLimits
@@ -35,8 +35,9 @@ def test_events_up_to_the_given_time_come_back_whole(tmp_path: Path) -> None:
         an_event("visit", 4, after_ms=30, device="phone"),
     ]
 
-    columns = read_events(a_lake(tmp_path, events), until_ms=START_MS + 20, limits=TimeLimits())
+    log = read_log(a_lake(tmp_path, events), until_ms=START_MS + 20, limits=TimeLimits())
 
+    columns = log.columns
     assert [event_at(columns, row) for row in range(len(columns))] == events[:3]
 
 
@@ -45,19 +46,20 @@ def test_events_that_the_stream_refuses_are_left_out(tmp_path: Path) -> None:
     ahead = an_event("visit", 2, after_ms=2 * HOUR_MS)
     nameless = an_event("visit", 3).model_copy(update={"user_id": ""})
 
-    columns = read_events(
+    log = read_log(
         a_lake(tmp_path, [good, ahead, nameless]),
         until_ms=START_MS + 9 * HOUR_MS,
         limits=TimeLimits(),
     )
 
+    columns = log.columns
     assert [event_at(columns, row).event_id for row in range(len(columns))] == [str(UUID(int=1))]
 
 
 def test_an_absent_or_empty_log_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="events cannot be read"):
-        read_events(tmp_path / "nothing", until_ms=START_MS, limits=TimeLimits())
+        read_log(tmp_path / "nothing", until_ms=START_MS, limits=TimeLimits())
 
     lake = a_lake(tmp_path, [an_event("visit", 1)])
     with pytest.raises(InvalidInput, match="has no event until"):
-        read_events(lake, until_ms=START_MS - 1, limits=TimeLimits())
+        read_log(lake, until_ms=START_MS - 1, limits=TimeLimits())

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pipelines.features import point_in_time
-from pipelines.features.point_in_time import Additions, counters_before
+from pipelines.features.point_in_time import Added, counters_before
 from rankstream.features.counters import CounterTable
-from rankstream.features.rows import CATEGORY_ROW
+from rankstream.features.rows import CATEGORY_ROW, empty_rows
 
 START_MS = 1_700_000_000_000
 
@@ -22,13 +22,14 @@ def test_a_row_holds_what_happened_strictly_before(
     # Many moments are also the time of an addition: those must not be seen.
     query, query_ms = rng.integers(0, 3, 60), START_MS + 40_000 * rng.integers(0, 40, 60)
     entity, event_ms = rng.integers(0, 4, 200), START_MS + 40_000 * rng.integers(-3, 43, 200)
-    amounts = np.concatenate([event_ms[:, None], rng.integers(0, 3, (200, 7))], axis=1)
+    amounts = rng.integers(0, 3, (200, 7))
 
-    rows = counters_before(CATEGORY_ROW, query, query_ms, Additions(entity, amounts))
+    rows = counters_before(CATEGORY_ROW, query, query_ms, Added(entity, event_ms, amounts))
 
     for k in range(len(query)):
-        table = CounterTable(CATEGORY_ROW)
+        table, only = CounterTable(), empty_rows(1, CATEGORY_ROW)
         table.row("only")
-        seen = (entity == query[k]) & (event_ms < query_ms[k])
-        table.add((0, *row) for row in amounts[seen].tolist())
-        assert rows[k].tobytes() == table.rows()[0].tobytes()
+        seen = np.flatnonzero((entity == query[k]) & (event_ms < query_ms[k]))
+        table.add(np.zeros(len(seen), np.int64), event_ms[seen], amounts[seen])
+        table.fill(only, [0])
+        assert rows[k].tobytes() == only.tobytes()

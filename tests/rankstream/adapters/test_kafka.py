@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
 
 from rankstream import topics
 from rankstream.adapters.kafka import EventProducer, LogReader, Record, create_topics
@@ -163,11 +166,14 @@ async def test_topics_are_created_once_with_their_partitions(kafka_topics: str) 
 
 
 @pytest.mark.integration
-def test_a_topic_of_another_size_is_refused_by_name(
-    kafka_topics: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    grown = topics.Topic("events", "user_id", "ingest", "EventBatch", partitions=8)
-    monkeypatch.setattr(topics, "ALL", (grown,))
+def test_partitions_added_to_a_topic_are_refused_by_name(kafka_topics: str) -> None:
+    admin = AdminClient({"bootstrap.servers": kafka_topics})
+    grown = NewPartitions(topics.EVENTS.name, 8)
+    for future in admin.create_partitions([grown]).values():
+        future.result(10)
+    # The broker follows its controller.
+    while len(admin.list_topics(topics.EVENTS.name, timeout=10).topics["events"].partitions) < 8:
+        time.sleep(0.02)
 
-    with pytest.raises(Conflict, match="topic events has 4 partitions, expected 8"):
+    with pytest.raises(Conflict, match="events has 8, labels has 4, sessions has 4 partitions"):
         create_topics(kafka_topics)

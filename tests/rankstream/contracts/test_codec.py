@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from rankstream.contracts.batches import EVENTS_PER_BATCH_MAX
 from rankstream.contracts.codec import (
-    EVENTS_PER_BATCH_MAX,
     decode_batch,
     decode_message,
     encode_batch,

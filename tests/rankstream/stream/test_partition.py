@@ -7,8 +7,10 @@ import pytest
 
 from rankstream.contracts.codec import encode_batch
 from rankstream.contracts.columns import TimeLimits
+from rankstream.contracts.events import ItemUpdate
 from rankstream.errors import InvalidArtifact, InvalidBatch, InvalidEvent
 from rankstream.features import spec
+from rankstream.features.rows import USER_ROW
 from rankstream.pb import events_pb2 as pb
 from rankstream.stream import records
 from rankstream.stream.items import ItemPartition
@@ -17,6 +19,7 @@ from tests.parity.events import START_MS, an_event
 from tests.parity.stream import APPEND_MS, Stream
 
 LATENESS_MS = 10_000
+DAY_MS = 86_400_000
 SETTINGS = FoldSettings(lateness_ms=LATENESS_MS)
 
 
@@ -42,6 +45,7 @@ def test_an_event_sent_twice_counts_once_also_within_one_record() -> None:
     assert (first.counts.folded, first.counts.duplicates) == (1, 1)
     assert (again.counts.folded, again.counts.duplicates) == (0, 1)
     assert again.updates == {}
+    assert not pb.LabelBatch.FromString(again.label_batch).user_id
 
 
 def test_a_resent_event_with_a_newer_time_is_known_by_its_id() -> None:
@@ -138,6 +142,34 @@ def test_what_was_served_but_never_seen_is_no_negative() -> None:
     stream.tick(START_MS + SETTINGS.conversion_window_ms + LATENESS_MS + 1)
 
     assert list(stream.labels) == [("ann", "r0", "i0")]
+
+
+def test_a_user_without_events_for_the_ttl_is_forgotten_and_begins_anew() -> None:
+    stream = Stream(FoldSettings(lateness_ms=LATENESS_MS, state_ttl_ms=DAY_MS))
+    stream.send([an_event("rate", 1), an_event("visit", 2, user="bob", after_ms=DAY_MS)])
+
+    expired = stream.send([an_event("visit", 3, user="bob", after_ms=DAY_MS + DAY_MS // 2)])
+    back = stream.send([an_event("visit", 4, after_ms=DAY_MS + DAY_MS // 2)])
+
+    assert (expired.expired_users, expired.changed_users) == ({"ann"}, {"bob"})
+    assert stream.users.sizes()["users"] == 2
+    assert back.changed_users == {"ann"}
+    row = np.frombuffer(dict(stream.users.rows(["ann"]))["ann"], USER_ROW)
+    assert (row["totals"].sum(), row["recent"]["time_ms"].max()) == (0, 0)
+
+
+def test_an_item_without_events_for_the_ttl_is_forgotten_unless_it_is_described() -> None:
+    stream = Stream(SETTINGS, items_ttl_ms=DAY_MS)
+    stream.describe([ItemUpdate(kind="item_update", item_id="i1", updated_ms=1, category="drama")])
+    for n, item in enumerate(("i0", "i1")):
+        stream.send([an_event("rate", n, item_id=item)])
+
+    # Partitions forget by the events that they see: every item is rated again but these two.
+    for n in range(50):
+        stream.send([an_event("rate", 9 + n, item_id=f"later-{n}", after_ms=2 * DAY_MS)])
+
+    known = {item for items in stream.items for item, _ in items.item_rows(["i0", "i1"])}
+    assert known == {"i1"}
 
 
 def test_rows_carry_the_offset_that_changed_them_last() -> None:

@@ -45,7 +45,9 @@ def an_exposure(unit: str, variant: str, at_ms: int = START_MS + 10) -> bytes:
 
 def labels(offset: int, *rows: tuple[str, int, int], partition: int = 0) -> bytes:
     """A record of (user, old clicked or -1 for a new label, new clicked) rows."""
-    batch = pb.LabelBatch(source_partition=partition, source_offset=offset, strings=[""])
+    batch = pb.LabelBatch(
+        source_partition=partition, first_offset=offset, source_offset=offset, strings=[""]
+    )
     for user, old, new in rows:
         if user not in batch.strings:
             batch.strings.append(user)

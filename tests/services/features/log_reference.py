@@ -11,9 +11,7 @@ import numpy as np
 from rankstream import topics
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.log_range import PartitionLog
-from rankstream.contracts.codec import decode_batch
 from rankstream.contracts.high_water import HighWater
-from rankstream.errors import InvalidBatch
 from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows
 from rankstream.pb import events_pb2 as pb
 from rankstream.stream.items import ItemPartition
@@ -58,23 +56,12 @@ def expected(bootstrap: str, settings: FoldSettings) -> Expected:
         state = UserPartition(partition, len(stage2), settings)
         users: set[str] = set()
         for record in records:
-            try:
-                columns = decode_batch(record.value or b"")
-            except InvalidBatch:
-                state.skip(record.offset)
-                continue
-            outputs = state.fold(
-                columns,
-                offset=record.offset,
-                append_time_ms=record.timestamp_ms,
-                original=record.value or b"",
-            )
+            outputs = state.fold([record])
             users |= outputs.changed_users
             out.late += outputs.counts.late
             out.duplicates += outputs.counts.duplicates
-            out.sessions |= set(outputs.sessions)
-            if outputs.label_batch is not None:
-                batches.append(outputs.label_batch)
+            out.sessions |= set(map(unplaced, outputs.sessions))
+            batches.append(outputs.label_batch)
             for target, update in outputs.updates.items():
                 stage2[target].fold_updates(update, offset=offsets[target])
                 offsets[target] += 1
@@ -92,13 +79,20 @@ def expected(bootstrap: str, settings: FoldSettings) -> Expected:
     return out
 
 
+def unplaced(record: bytes) -> bytes:
+    """A session, without where its run of records ended."""
+    session = pb.Session.FromString(record)
+    session.ClearField("source_offset")
+    return session.SerializeToString(deterministic=True)
+
+
 def labels_of(batches: Iterable[bytes]) -> dict[tuple[str, str, str], Label]:
     """Labels after all changes, as a reader arrives at them: repeated records are skipped."""
     mark = HighWater()
     labels: dict[tuple[str, str, str], Label] = {}
     for raw in batches:
         batch = pb.LabelBatch.FromString(raw)
-        if not mark.advance(batch.source_partition, batch.source_offset):
+        if not mark.follow(batch.source_partition, batch.first_offset, batch.source_offset):
             continue
         for row in range(len(batch.user_id)):
             key = (

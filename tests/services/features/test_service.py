@@ -31,6 +31,7 @@ from tests.services.features.log_reference import (
     keys_of,
     labels_of,
     read_log,
+    unplaced,
     unstamped,
 )
 
@@ -126,7 +127,7 @@ def differences(bootstrap: str, redis_url: str, want: Expected) -> list[str]:
     if labels != want.labels:
         wrong.append(f"labels: {len(labels)} of {len(want.labels)}")
     closed = read_log(bootstrap, topics.SESSIONS)
-    sessions = {record.value for records in closed.values() for record in records}
+    sessions = {unplaced(r.value or b"") for records in closed.values() for r in records}
     if sessions != want.sessions:
         wrong.append(f"sessions: {len(sessions)} of {len(want.sessions)}")
     return wrong
@@ -258,13 +259,3 @@ def test_redis_that_lost_its_data_is_written_again(
     assert 'rebuilds_total{reason="redis_lost_rows",stage="users"}' in metrics.text
     want = expected(kafka_topics, FoldSettings(**{**vars(SETTINGS), "session_gap_ms": 3_000}))
     assert differences(kafka_topics, clean_redis, want) == []
-
-
-def test_a_poisoned_stream_stops_the_service(new_service: NewService, kafka_topics: str) -> None:
-    service = new_service(DEAD_SHARE_MAX="0.1", DEAD_WINDOW_EVENTS="10")
-    service.start()
-
-    produce(kafka_topics, [(0, b"poison")] * 20)
-
-    assert service.wait_exit(60) != 0
-    assert "too_many_dead_letters" in service.log.read_text()

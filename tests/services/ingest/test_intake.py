@@ -1,4 +1,4 @@
-"""Splitting a body and judging its events: pure, so every flaw can be tried."""
+"""Judging events: pure, so every flaw can be tried."""
 
 from __future__ import annotations
 
@@ -7,30 +7,20 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from rankstream.contracts.bodies import split_array
 from rankstream.contracts.columns import TimeLimits
-from rankstream.errors import InvalidInput, InvalidRequest, MalformedEvent, TooLarge
+from rankstream.contracts.dead_letters import ORIGINAL_BYTES_MAX
+from rankstream.errors import MalformedEvent, TooLarge
 from services.ingest.intake import (
-    DEAD_LETTER_BYTES_MAX,
     EVENT_BYTES_MAX,
     Rejected,
     classify,
     dead_letter,
-    split_any,
-    split_array,
-    split_lines,
 )
 
 CLOCK_MS = 1_800_000_000_000
 LIMITS = TimeLimits(ahead_ms_max=60_000, behind_ms_max=1_000_000)
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=6,
-)
 
 
 def a_visit(**changes: Any) -> bytes:
@@ -46,51 +36,6 @@ def a_visit(**changes: Any) -> bytes:
 def codes(*parts: bytes) -> list[tuple[int, str]]:
     _, rejected = classify(parts, clock_ms=CLOCK_MS, limits=LIMITS)
     return [(refused.index, refused.error.code) for refused in rejected]
-
-
-@given(st.lists(json_values, min_size=1, max_size=5), st.sampled_from(["", " ", "\n\t "]))
-def test_the_elements_of_an_array_keep_their_bytes(values: list[Any], blank: str) -> None:
-    parts = [json.dumps(value, ensure_ascii=False).encode(errors="replace") for value in values]
-    gap = blank.encode()
-    body = gap + b"[" + gap + (gap + b"," + gap).join(parts) + gap + b"]" + gap
-
-    assert split_array(body) == parts
-
-
-@given(st.binary(max_size=100))
-def test_random_bytes_split_or_are_refused_by_name(body: bytes) -> None:
-    for split in (split_array, split_lines, split_any):
-        try:
-            parts = split(body)
-        except InvalidInput:
-            continue
-        classify(parts, clock_ms=CLOCK_MS, limits=LIMITS)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"{}", b"[", b"[1", b"[1,", b"[1,]", b"[,1]", b"[1 2]", b"[1]]", b"[1] x", b"[" * 9_999],
-)
-def test_an_array_that_cannot_be_split_is_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedEvent, match="None was accepted"):
-        split_array(body)
-
-
-@pytest.mark.parametrize(
-    ("split", "body"), [(split_array, b" [ ] "), (split_lines, b""), (split_lines, b"\n \n")]
-)
-def test_a_body_without_events_is_an_invalid_request(split: Any, body: bytes) -> None:
-    with pytest.raises(InvalidRequest, match="no event"):
-        split(body)
-
-
-@pytest.mark.parametrize(
-    ("split", "body"),
-    [(split_array, b"[" + b",".join([b"1"] * 10_001) + b"]"), (split_lines, b"1\n" * 10_001)],
-)
-def test_more_events_than_a_request_may_hold_are_too_large(split: Any, body: bytes) -> None:
-    with pytest.raises(TooLarge, match="10001 events"):
-        split(body)
 
 
 @pytest.mark.parametrize(
@@ -157,9 +102,9 @@ def test_a_dead_letter_holds_the_original_bytes() -> None:
 
 
 def test_a_dead_letter_says_what_it_could_not_keep() -> None:
-    refused = Rejected(0, "", TooLarge("too_large: x."), b"x" * (DEAD_LETTER_BYTES_MAX + 7))
+    refused = Rejected(0, "", TooLarge("too_large: x."), b"x" * (ORIGINAL_BYTES_MAX + 7))
 
     letter = dead_letter(refused, clock_ms=CLOCK_MS)
 
-    assert len(letter.original) == DEAD_LETTER_BYTES_MAX
+    assert len(letter.original) == ORIGINAL_BYTES_MAX
     assert "last 7 bytes were not kept" in letter.reason

@@ -2,160 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, generate_latest
 
 from rankstream.adapters.artifacts import write_artifact
-from rankstream.adapters.health import Health
 from rankstream.adapters.http import install_errors
-from rankstream.adapters.kafka import Record
-from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.settings import load_settings
-from rankstream.errors import DependencyUnavailable, InvalidBatch, InvalidSettings
+from rankstream.errors import InvalidSettings
 from rankstream.monitoring.histogram import encode_histogram, reference_histogram
-from rankstream.pb import events_pb2 as pb
-from services.monitor.app import LOG, Monitor, add_routes
-from services.monitor.measures import Measures
-from services.monitor.records import decode_labels, decode_slate
-from services.monitor.report import Report
+from services.monitor.app import add_routes
 from services.monitor.settings import PREFIX, MonitorSettings
-
-START_MS = 1_790_000_000_000
-WIDTH = 3
-
-
-class FakeEnds:
-    """Offsets without brokers."""
-
-    def __init__(self, lag: dict[tuple[str, str, int], int] | None = None) -> None:
-        self.answer = lag
-
-    async def lag(self, groups: tuple[str, ...]) -> dict[tuple[str, str, int], int]:
-        if self.answer is None:
-            raise DependencyUnavailable("dependency_unavailable: no brokers")
-        return self.answer
-
-    async def offsets_at(self, names: tuple[str, ...], time_ms: int) -> dict[tuple[str, int], int]:
-        return {}
-
-
-class Stream:
-    """Builds records; offsets of both topics count up by themselves."""
-
-    def __init__(self, seed: int = 1) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.served: list[Record] = []
-        self.labels: list[Record] = []
-
-    def slate(
-        self,
-        at_ms: int,
-        *,
-        n: int = 5,
-        shift: float = 0.0,
-        true_factor: float = 1.0,
-        model_id: str = "m1",
-        degraded: Iterable[str] = (),
-        click_after_ms: int = 1_000,
-    ) -> str:
-        """One slate, its impressions 200 ms later, and its clicks."""
-        request_id = f"r{len(self.served)}"
-        pctr = self.rng.beta(2, 10, size=n)
-        features = self.rng.normal(shift, 1, size=(n, WIDTH)).astype("<f4")
-        message = pb.ServedSlate(
-            request_id=request_id,
-            user_id=f"u{len(self.served) % 50}",
-            served_time_ms=at_ms,
-            item_id=[f"i{slot}" for slot in range(n)],
-            pctr=pctr.tolist(),
-            features=features.tobytes(),
-            spec_id="spec",
-            model_id=model_id,
-            variant="control",
-            degraded=degraded,
-        )
-        self.served.append(a_record("served", len(self.served), at_ms + 20, message))
-        shown = [(request_id, slot, 0) for slot in range(n)]
-        self.label(at_ms + 200, at_ms + 250, shown, status=(pb.LABEL_ABSENT, pb.LABEL_PROVISIONAL))
-        clicked = self.rng.random(n) < np.minimum(pctr * true_factor, 1)
-        clicks = [(request_id, slot, 1) for slot in np.flatnonzero(clicked).tolist()]
-        self.label(
-            at_ms + 200,
-            at_ms + 200 + click_after_ms,
-            clicks,
-            status=(pb.LABEL_PROVISIONAL, pb.LABEL_PROVISIONAL),
-        )
-        return request_id
-
-    def label(
-        self,
-        impression_ms: int,
-        seen_ms: int,
-        rows: list[tuple[str, int, int]],
-        *,
-        status: tuple[pb.LabelStatus, pb.LabelStatus],
-    ) -> None:
-        names = sorted({request for request, _, _ in rows} | {f"i{slot}" for _, slot, _ in rows})
-        strings = ["", *names]
-        n = len(rows)
-        message = pb.LabelBatch(
-            source_partition=0,
-            source_offset=len(self.labels),
-            strings=strings,
-            user_id=[0] * n,
-            request_id=[strings.index(request) for request, _, _ in rows],
-            item_id=[strings.index(f"i{slot}") for _, slot, _ in rows],
-            impression_time_ms=[impression_ms] * n,
-            position=[slot for _, slot, _ in rows],
-            old_status=[status[0]] * n,
-            new_status=[status[1]] * n,
-            old_clicked=[0] * n,
-            new_clicked=[clicked for _, _, clicked in rows],
-        )
-        self.labels.append(a_record("labels", len(self.labels), seen_ms, message))
-
-
-def a_record(
-    topic: str, offset: int, timestamp_ms: int, message: pb.ServedSlate | pb.LabelBatch | bytes
-) -> Record:
-    value = message if isinstance(message, bytes) else message.SerializeToString()
-    return Record(topic, 0, offset, timestamp_ms, b"k", value)
-
-
-def a_monitor(
-    tmp_path: Path, *, registry: CollectorRegistry | None = None, ends: FakeEnds | None = None
-) -> Monitor:
-    settings = MonitorSettings(artifacts=tmp_path, first_window_rows=500)
-    health = Health(LOG)
-    health.ready(LOG)
-    return Monitor(
-        settings,
-        ends=ends or FakeEnds({("features", "events", 0): 7}),
-        reader=lambda offsets: pytest.fail("no log in this test"),
-        measures=Measures(Metrics(registry or CollectorRegistry())),
-        health=health,
-        now_ms=lambda: START_MS,
-    )
-
-
-def verdicts(report: Report, check: str) -> dict[str, str]:
-    return {
-        "/".join(entry.subject.values()): entry.verdict
-        for entry in report.checks
-        if entry.check == check
-    }
-
-
-async def report_of(monitor: Monitor, records: list[Record]) -> Report:
-    await monitor.take(records)
-    monitor.measure()
-    return monitor.latest()
+from tests.services.monitor.monitor_log import (
+    START_MS,
+    WIDTH,
+    FakeEnds,
+    Stream,
+    a_monitor,
+    in_order_of_time,
+    report_of,
+    verdicts,
+)
 
 
 async def test_a_calibrated_model_passes_and_an_overconfident_one_fails(tmp_path: Path) -> None:
@@ -179,7 +49,7 @@ async def test_clicks_on_their_way_do_not_fail_a_good_model(tmp_path: Path) -> N
     for number in range(1200):
         delay_ms = int(stream.rng.exponential(60_000))
         stream.slate(START_MS + 200 * number, click_after_ms=delay_ms)
-    seen = [label for label in stream.labels if label.timestamp_ms <= START_MS + 200 * 1200]
+    seen = in_order_of_time(stream.labels, until_ms=START_MS + 200 * 1200)
 
     report = await report_of(a_monitor(tmp_path), stream.served + seen)
 
@@ -296,60 +166,14 @@ async def test_lag_is_reported_and_brokers_that_do_not_answer_are_an_error(tmp_p
     await known.read_lag()
     await silent.read_lag()
 
-    assert verdicts(await report_of(known, []), "group_lag_records") == {"features": "fail"}
-    assert verdicts(await report_of(silent, []), "group_lag_records") == {"features": "error"}
-
-
-async def test_a_record_that_is_none_of_ours_is_counted_and_the_rest_is_kept(
-    tmp_path: Path,
-) -> None:
-    stream = Stream()
-    stream.slate(START_MS)
-    junk = [a_record("served", 9, START_MS, b"\xff\xff"), a_record("labels", 9, START_MS, b"\x0f")]
-
-    report = await report_of(a_monitor(tmp_path), [*junk, *stream.served, *stream.labels])
-
-    assert report.skipped["invalid_batch"] == 2
-    assert report.labels["joined"] >= 5
-
-
-@pytest.mark.parametrize(
-    ("message", "words"),
-    [
-        (pb.ServedSlate(), "holds 0 items"),
-        (pb.ServedSlate(item_id=["a", "b"], pctr=[0.5]), "2 items, 1 pctr"),
-        (pb.ServedSlate(item_id=["a"], pctr=[0.5], features=b"123"), "3 bytes of features"),
-        (pb.ServedSlate(item_id=["a"], pctr=[1.5]), r"outside \[0, 1\]"),
-        (pb.ServedSlate(item_id=["a"], pctr=[float("nan")]), r"outside \[0, 1\]"),
-    ],
-)
-def test_a_slate_that_contradicts_itself_is_refused(message: pb.ServedSlate, words: str) -> None:
-    with pytest.raises(InvalidBatch, match=words):
-        decode_slate(a_record("served", 3, START_MS, message))
-
-
-@pytest.mark.parametrize(
-    ("message", "words"),
-    [
-        (pb.LabelBatch(strings=[""], item_id=[0]), "different lengths"),
-        (
-            pb.LabelBatch(
-                strings=[""],
-                request_id=[0],
-                item_id=[7],
-                impression_time_ms=[1],
-                old_status=[pb.LABEL_ABSENT],
-                new_status=[pb.LABEL_PROVISIONAL],
-                old_clicked=[0],
-                new_clicked=[0],
-            ),
-            "points past its 1 strings",
-        ),
-    ],
-)
-def test_labels_that_contradict_themselves_are_refused(message: pb.LabelBatch, words: str) -> None:
-    with pytest.raises(InvalidBatch, match=words):
-        decode_labels(a_record("labels", 3, START_MS, message))
+    assert verdicts(await report_of(known, []), "group_lag_records") == {
+        "features": "fail",
+        "ingest-json": "inconclusive",
+    }
+    assert verdicts(await report_of(silent, []), "group_lag_records") == {
+        "features": "error",
+        "ingest-json": "error",
+    }
 
 
 async def test_old_traffic_leaves_the_windows_and_the_memory(tmp_path: Path) -> None:

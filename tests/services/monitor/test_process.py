@@ -66,6 +66,7 @@ def produce(bootstrap: str) -> None:
         )
         labels = pb.LabelBatch(
             source_partition=0,
+            first_offset=number,
             source_offset=number,
             strings=["", f"r{number}", *slate.item_id],
             request_id=[1] * 5,

@@ -182,7 +182,7 @@ async def test_models_experiments_and_withdrawals_take_effect_without_a_failed_r
     )
     assigned = await system.until(lambda reply: reply.variant == "new")
     control = await system.recommend(variant_overrides={"exp-1": "control"})
-    gone = Item(item_id="i7", withdrawn=True).SerializeToString()
+    gone = Item(item_id="i7", withdrawn=True, updated_ms=1).SerializeToString()
     await system.producer.send(topics.ITEMS.name, gone, key=b"i7")
     without = await system.until(lambda reply: reply.candidates == 57)
     metrics = (await system.http.get(f"http://127.0.0.1:{system.ports.ranker}/metrics")).text

@@ -20,7 +20,7 @@ from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.rpc import start_server
 from rankstream.contracts.ids import id64
-from rankstream.errors import InvalidArtifact, InvalidBatch
+from rankstream.errors import InvalidArtifact
 from rankstream.pb import events_pb2, retrieval_pb2, retrieval_pb2_grpc
 from services.retrieval.app import INDEX, ITEMS, SERVICE, Retrieval
 from services.retrieval.catalog import Catalog
@@ -29,6 +29,7 @@ from tests.serving_artifacts import pointer, write_index
 
 ITEM_IDS = [f"i{n}" for n in range(30)]
 VECTORS = np.random.default_rng(1).normal(size=(30, 4)).astype(np.float32)
+T_MS = 1_800_000_000_000
 POPULARITY = np.arange(30, dtype=np.float32)  # i29 is the most popular
 
 
@@ -54,13 +55,14 @@ class Service:
             record("models", b"retrieval/champion", pointer("retrieval", "champion", artifact))
         )
 
-    async def say(self, item_id: str, *, withdrawn: bool) -> None:
-        item = events_pb2.Item(item_id=item_id, withdrawn=withdrawn).SerializeToString()
-        await self.retrieval.follow_item(record("items", item_id.encode(), item))
+    async def say(self, item_id: str, *, withdrawn: bool, updated_ms: int = T_MS) -> None:
+        item = events_pb2.Item(item_id=item_id, withdrawn=withdrawn, updated_ms=updated_ms)
+        value = item.SerializeToString()
+        await self.retrieval.follow_item(record("items", item_id.encode(), value))
 
 
-def record(topic: str, key: bytes, value: bytes | None) -> Record:
-    return Record(topic, 0, 0, 0, key, value)
+def record(topic: str, key: bytes, value: bytes | None, time_ms: int = T_MS) -> Record:
+    return Record(topic, 0, 0, time_ms, key, value)
 
 
 def asking(recent: Iterable[str] = (), k: int = 5, **fields: Any) -> retrieval_pb2.RetrieveRequest:
@@ -191,8 +193,6 @@ async def test_an_altered_artefact_is_refused_and_the_one_in_force_stays(
 async def test_records_that_are_none_of_ours_are_refused_or_passed_over(loaded: Service) -> None:
     with pytest.raises(InvalidArtifact, match="are not a ModelPointer"):
         await loaded.retrieval.follow_model(record("models", b"retrieval/champion", b"\xff"))
-    with pytest.raises(InvalidBatch, match="are not an Item"):
-        await loaded.retrieval.follow_item(record("items", b"i1", b"\xff"))
     await loaded.retrieval.follow_model(record("models", b"ranker/champion", b"\xff"))
     await loaded.retrieval.follow_model(record("models", b"retrieval/champion", None))
 

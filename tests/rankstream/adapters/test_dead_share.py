@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from rankstream.adapters.dead_share import DeadShare
 from rankstream.errors import TooManyDeadLetters
-from services.features.dead_share import DeadShare
 
 
 def test_a_window_over_the_limit_stops() -> None:

@@ -1,0 +1,1 @@
+"""The features service on a real Kafka and Redis: throughput, freshness, scaling, recovery."""

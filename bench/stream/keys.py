@@ -1,0 +1,86 @@
+"""What a key costs: processor time per event and memory per user, from 10^4 to 10^6 users.
+
+Each user is first seen in a slate of its own, then the usual traffic is drawn from all of them. The
+first slates are a day old by then: sessions and labels are closed, what is left is the key itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bench.stream.errors import MeasurementFailed
+from bench.stream.load import LoadRecord, Traffic, draw, records
+from bench.stream.servers import PARTITIONS, Servers, ends, produce, reset
+from bench.stream.worker import Worker, drained, start
+from rankstream import topics
+
+FEW: Final = 10_000
+MANY: Final = 1_000_000
+EVENTS: Final = 300_000
+DAY_MS: Final = 86_400_000
+
+
+@dataclass(frozen=True)
+class Keys:
+    """With so many users."""
+
+    users: int
+    cpu_s_per_event: float
+    rss_bytes: int  # of the worker, at the end
+    redis_bytes: int  # used_memory of Redis, at the end
+
+
+@contextmanager
+def filled(servers: Servers, users: int) -> Iterator[Worker]:
+    """A worker that has folded the first slates of so many users, one day to two days old.
+
+    Stopped at the end, unless it has ended by then.
+
+    Raises: MeasurementFailed if it knows another number of users than that.
+    """
+    reset(servers)
+    end_ms = time.time_ns() // 1_000_000 - DAY_MS
+    first = Traffic(
+        users,
+        users=users,
+        impressions_per_slate=1,
+        span_ms=DAY_MS,
+        end_ms=end_ms,
+        seed=2,
+        every_user=True,
+    )
+    load = records(draw(first), partitions=PARTITIONS, size=100)
+    log_ends = produce(servers, load, topics.EVENTS.name)
+    worker = start(servers)
+    try:
+        drained(servers, [worker], log_ends)
+        known = sum(part["users"] for part in worker.counts()["partitions"].values())
+        if known != users:
+            raise MeasurementFailed(f"{users} users were sent, the worker knows {known}")
+        yield worker
+    finally:
+        worker.stop()
+
+
+def with_keys(servers: Servers, users: int) -> Keys:
+    """Fold the usual traffic of so many users, all of them known already."""
+    with filled(servers, users) as worker:
+        already = sum(ends(servers, topics.EVENTS.name))
+        load = usual(users, EVENTS)
+        span = drained(servers, [worker], produce(servers, load, topics.EVENTS.name), already)
+        with servers.redis() as client:
+            memory: Any = client.info("memory")
+        events = sum(record.events for record in load) * span.records / len(load)
+        cpu_s_per_event = span.cpu_s / events
+        return Keys(users, cpu_s_per_event, worker.rss_bytes(), int(memory["used_memory"]))
+
+
+def usual(users: int, events: int) -> list[LoadRecord]:
+    """The usual traffic of the last day."""
+    now_ms = time.time_ns() // 1_000_000
+    traffic = Traffic(events, users=users, span_ms=DAY_MS, end_ms=now_ms, seed=3)
+    return list(records(draw(traffic), partitions=PARTITIONS, size=100))

@@ -1,0 +1,187 @@
+"""Events sorted by who takes them in: labels, counters, recent actions, sessions, attributes.
+
+The live fold and the replay that makes training rows cut events the same way, here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from rankstream.attribution import FeedbackColumns, Moved
+from rankstream.contracts.columns import EventColumns, Kind
+from rankstream.features.deltas import Additions, micros_of
+from rankstream.features.rows import TOTALS
+from rankstream.features.state import RECENT_KINDS
+from rankstream.sessions import ACTIVITY_KINDS, ActivityRow
+
+Ints = npt.NDArray[np.int64]
+Places = npt.NDArray[np.intp]
+
+_KINDS: Final = 256
+_ATTRIBUTED: Final = (Kind.IMPRESSION, Kind.CLICK, Kind.PURCHASE)
+_COUNTED: Final = {
+    Kind.IMPRESSION: "impressions",
+    Kind.CLICK: "clicks",
+    Kind.VIEW: "views",
+    Kind.PURCHASE: "purchases",
+    Kind.RATE: "ratings",
+}
+
+
+def _is(kinds: Sequence[int] | frozenset[int]) -> npt.NDArray[np.bool_]:
+    found = np.zeros(_KINDS, np.bool_)
+    found[list(kinds)] = True
+    return found
+
+
+_IS_ACTIVITY: Final = _is(ACTIVITY_KINDS)
+_IS_ATTRIBUTED: Final = _is(_ATTRIBUTED)
+_IS_RECENT: Final = _is(RECENT_KINDS)
+# Which of TOTALS an event adds 1 to, and which its value; len(TOTALS): none.
+_ONE: Final = np.full(_KINDS, len(TOTALS))
+for _kind, _name in _COUNTED.items():
+    _ONE[_kind] = TOTALS.index(_name)
+_AMOUNT: Final = np.full(_KINDS, len(TOTALS))
+_AMOUNT[Kind.PURCHASE] = TOTALS.index("value_micros")
+_AMOUNT[Kind.RATE] = TOTALS.index("rating_micros")
+
+
+@dataclass(frozen=True, eq=False)
+class Intake:
+    """Rows of `columns` by who takes them in, each in the order given; `micros` is of all rows."""
+
+    columns: EventColumns
+    activity: Places  # what users did
+    feedback: Places  # which labels are made of
+    feedback_at: Places  # where in `activity`
+    actions: Places  # what is remembered of a user
+    updates: Places  # attributes of users
+    micros: Ints
+
+    def keys(self) -> Iterator[tuple[str, str, str]]:
+        """(user, request, item) of the feedback."""
+        columns, rows = self.columns, self.feedback
+        named = (columns.user_id, columns.request_id, columns.item_id)
+        return zip(*(_text(columns, column[rows]) for column in named), strict=True)
+
+    def feedback_columns(
+        self, *, offsets: Ints, rows: Ints, watermarks_ms: Ints
+    ) -> FeedbackColumns:
+        """The feedback, for Attribution.
+
+        Args:
+            offsets: of each row of `columns`, shape (n,), where the log has it,
+            rows: and which row of its record it is;
+            watermarks_ms: the watermark when its record was read.
+        """
+        columns, own = self.columns, self.feedback
+        ids, places = columns.event_id, own.tolist()
+        return FeedbackColumns(
+            keys=self.keys(),
+            kinds=columns.kind[own].tolist(),
+            shown=zip(
+                columns.event_time_ms[own].tolist(),
+                columns.position[own].tolist(),
+                _text(columns, columns.category[own]),
+                strict=True,
+            ),
+            value_micros=self.micros[own].tolist(),
+            event_ids=[ids[16 * row : 16 * row + 16] for row in places],
+            offsets=offsets[own].tolist(),
+            rows=rows[own].tolist(),
+            watermarks_ms=watermarks_ms[own].tolist(),
+        )
+
+    def activity_rows(self) -> Iterator[ActivityRow]:
+        """The activity, for Sessions."""
+        columns, own = self.columns, self.activity
+        return zip(
+            _text(columns, columns.user_id[own]),
+            columns.kind[own].tolist(),
+            columns.event_time_ms[own].tolist(),
+            strict=True,
+        )
+
+    def additions(self, repeats: Sequence[int], moved: Sequence[Moved]) -> Additions:
+        """What the activity adds to the counters: that of event k first, then what is taken back.
+
+        Args:
+            repeats: places in `feedback` that count nothing.
+            moved: counts to take back.
+        """
+        columns, own = self.columns, self.activity
+        kind, places = columns.kind[own], np.arange(len(own))
+        # One more column takes what does not count.
+        amounts = np.zeros((len(own), len(TOTALS) + 1), np.int64)
+        amounts[places, _ONE[kind]] = 1
+        amounts[places, _AMOUNT[kind]] = self.micros[own]
+        amounts = amounts[:, : len(TOTALS)]
+        if repeats:
+            amounts[self.feedback_at[repeats]] = 0
+        about_item = kind != Kind.VISIT
+        found = Additions(
+            strings=columns.strings,
+            user=columns.user_id[own].astype(np.int64),
+            item=np.where(about_item, columns.item_id[own], 0).astype(np.int64),
+            category=np.where(about_item, columns.category[own], 0).astype(np.int64),
+            time_ms=columns.event_time_ms[own],
+            amounts=amounts,
+        )
+        return _taken_back(found, moved) if moved else found
+
+
+def _taken_back(additions: Additions, moved: Sequence[Moved]) -> Additions:
+    """The additions, and -1 for each that an earlier event took the place of."""
+    strings = list(additions.strings)
+    number = {text: place for place, text in enumerate(strings)}
+
+    def numbers(texts: Iterator[str]) -> Ints:
+        found = []
+        for text in texts:
+            found.append(number.setdefault(text, len(strings)))
+            if found[-1] == len(strings):
+                strings.append(text)
+        return np.array(found, np.int64)
+
+    user, item = numbers(m.key[0] for m in moved), numbers(m.key[2] for m in moved)
+    category = numbers(m.category for m in moved)
+    amounts = np.zeros((len(moved), len(TOTALS)), np.int64)
+    amounts[np.arange(len(moved)), _ONE[[m.kind for m in moved]]] = -1
+    return Additions(
+        strings,
+        np.concatenate([additions.user, user]),
+        np.concatenate([additions.item, item]),
+        np.concatenate([additions.category, category]),
+        np.concatenate([additions.time_ms, [m.time_ms for m in moved]]),
+        np.concatenate([additions.amounts, amounts]),
+    )
+
+
+def take_in(columns: EventColumns, rows: Places) -> Intake:
+    """Events of `columns` by who takes them in, in the order of `rows`; none of them is a tick."""
+    kind = columns.kind[rows]
+    micros = np.zeros(len(columns), np.int64)
+    micros[rows] = micros_of(columns.value[rows])
+    activity = rows[_IS_ACTIVITY[kind]]
+    feedback_at = np.flatnonzero(
+        _IS_ATTRIBUTED[columns.kind[activity]] & (columns.request_id[activity] > 0)
+    )
+    return Intake(
+        columns=columns,
+        activity=activity,
+        feedback=activity[feedback_at],
+        feedback_at=feedback_at,
+        actions=rows[_IS_RECENT[kind]],
+        updates=rows[kind == Kind.USER_UPDATE],
+        micros=micros,
+    )
+
+
+def _text(columns: EventColumns, numbers: npt.NDArray[np.uint32]) -> list[str]:
+    strings = columns.strings
+    return [strings[number] for number in numbers.tolist()]

@@ -1,0 +1,36 @@
+"""What all partitions of this worker use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from rankstream.ports import EventLog
+from services.features.dead_share import DeadShare
+from services.features.measures import Measures
+from services.features.settings import FeaturesSettings
+from services.features.snapshots import SnapshotFolder
+
+
+class Flow(Protocol):
+    """Whether Faust delivers a partition's records."""
+
+    def pause(self, topic: str, partition: int) -> None:
+        """Deliver no more."""
+
+    async def resume(self, topic: str, partition: int, offset: int) -> None:
+        """Deliver from `offset` on."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all partitions of this worker use."""
+
+    settings: FeaturesSettings
+    producer: EventLog
+    flow: Flow
+    snapshots: SnapshotFolder
+    measures: Measures
+    dead_share: DeadShare
+    now_ms: Callable[[], int]

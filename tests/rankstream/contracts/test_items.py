@@ -1,0 +1,38 @@
+"""Records of topic `items`: what is refused, and what a tombstone amounts to."""
+
+from __future__ import annotations
+
+import pytest
+
+from rankstream.contracts.items import AHEAD_MS_MAX, decode_item, deleted_item
+from rankstream.errors import InvalidEvent
+from rankstream.pb import events_pb2 as pb
+
+T_MS = 1_800_000_000_000
+
+
+def an_item(updated_ms: int) -> bytes:
+    return pb.Item(item_id="i1", updated_ms=updated_ms).SerializeToString()
+
+
+def test_an_update_from_the_future_is_refused_so_that_later_ones_are_not_kept_out() -> None:
+    at_the_limit = decode_item(an_item(T_MS + AHEAD_MS_MAX), append_time_ms=T_MS)
+
+    assert at_the_limit.updated_ms == T_MS + AHEAD_MS_MAX
+    with pytest.raises(InvalidEvent, match="60001 ms ahead of the log's clock"):
+        decode_item(an_item(T_MS + AHEAD_MS_MAX + 1), append_time_ms=T_MS)
+
+
+def test_without_a_clock_the_time_is_not_judged() -> None:
+    assert decode_item(an_item(T_MS)).updated_ms == T_MS
+
+
+def test_a_tombstone_withdraws_its_item_as_of_its_append() -> None:
+    item = decode_item(deleted_item(b"i1", T_MS), append_time_ms=T_MS)
+
+    assert (item.item_id, item.withdrawn, item.updated_ms) == ("i1", True, T_MS)
+
+
+def test_a_tombstone_without_a_key_is_refused() -> None:
+    with pytest.raises(InvalidEvent, match="item_id has 0 characters"):
+        decode_item(deleted_item(b"", T_MS))
