@@ -92,8 +92,12 @@ class Sessions:
                 sessions = opened[user] = [_Session(time_ms, time_ms)]
                 heapq.heappush(self._due, (time_ms, user))
             session = sessions[-1]
-            if 0 <= time_ms - session.last_ms <= gap_ms:
+            after_ms = time_ms - session.last_ms
+            if 0 <= after_ms <= gap_ms:
                 session.last_ms = time_ms
+            elif after_ms > gap_ms:
+                session = _Session(time_ms, time_ms)
+                sessions.append(session)
             elif not session.start_ms <= time_ms <= session.last_ms:
                 session = self._place(user, sessions, time_ms)
             session.events += 1

@@ -25,8 +25,9 @@ from services.features.shared import Shared
 from services.features.snapshots import SnapshotFolder
 from services.features.workers import ASSIGNED, CAUGHT_UP, Workers
 
-# State is millions of small objects without cycles: full collections only cost time.
-GC_THRESHOLDS = (100_000, 50, 100)
+# State is millions of small objects without cycles: to look at them often only costs time.
+# What is young and has cycles is found at once; the rest every hundred million allocations.
+GC_THRESHOLDS = (100_000, 1_000, 100)
 
 
 def now_ms() -> int:
