@@ -41,6 +41,7 @@ class Spec:
     cwd: Path
     ports: tuple[int, ...]  # on 127.0.0.1, free before it starts
     stop_timeout_s: float  # from SIGTERM to SIGKILL
+    nice: int = 0  # how readily it leaves the processor to others, as in nice(1)
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,8 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        if spec.nice:
+            os.setpriority(os.PRIO_PROCESS, child.pid, spec.nice)
         self._started[child.pid] = child
         record = Record(
             spec.name, child.pid, start_mark(child.pid), spec.ports, spec.stop_timeout_s

@@ -17,6 +17,8 @@ from deploy.local.processes import Spec
 SERVICES: Final = ("ingest", "features", "retrieval", "ranker", "experiments", "monitor")
 # A service gives itself 10 s to finish what it has begun.
 SERVICE_STOP_TIMEOUT_S: Final = 15.0
+# Where all share a few cores, answers go before what may be some milliseconds later.
+NICE: Final[Mapping[str, int]] = {"features": 10, "monitor": 10, "experiments": 10}
 # Below Linux's range of ephemeral ports, from which clients' connections take theirs.
 RANDOM_BASE_MIN: Final = 10_000
 RANDOM_BASE_MAX: Final = 32_000
@@ -120,4 +122,5 @@ def service_spec(name: str, root: Path, ports: Ports, state: Path) -> Spec:
         root,
         service_ports(name, ports),
         SERVICE_STOP_TIMEOUT_S,
+        NICE.get(name, 0),
     )
