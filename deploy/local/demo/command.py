@@ -26,7 +26,7 @@ PIPE_WIDTH: Final = 110
 
 
 def main(system: System, argv: Sequence[str], *, started_at_s: float) -> int:
-    """Run the demo; 0 if every check that decides holds. Without --exit it stays up until Ctrl-C."""
+    """Run the demo; 0 if nothing is wrong. Without --exit it stays up until Ctrl-C."""
     options = _options(argv)
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     system = System(
