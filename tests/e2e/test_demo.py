@@ -35,7 +35,7 @@ def test_the_loop_loses_no_event_serves_no_skew_and_covers_the_truth(
     finally:
         system.down(Silent())
 
-    failed = [c for c in checks(run) if not c.passed and c.decides]
+    failed = [c for c in checks(run) if not c.passed and c.name not in PERFORMANCE]
     assert failed == []
     assert run.events.duplicates > 0
     assert run.skew.slates > 400

@@ -80,19 +80,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Check:
-    """One condition of a good run.
-
-    How fast it was is reported and decides nothing: a busy machine makes no result wrong.
-    """
+    """One condition of a good run."""
 
     name: str
     passed: bool
     detail: str
-
-    @property
-    def decides(self) -> bool:
-        """Whether the run has failed without it."""
-        return self.name not in PERFORMANCE
 
 
 def primary(scorecard: Scorecard) -> Estimate:
