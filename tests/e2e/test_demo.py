@@ -9,7 +9,7 @@ import pytest
 
 from deploy.local.demo.command import fresh_state
 from deploy.local.demo.loop import FEATURES_ENVIRON, Loop, Options
-from deploy.local.demo.verdict import checks
+from deploy.local.demo.verdict import PERFORMANCE, checks
 from deploy.local.report import Silent
 from deploy.local.services import Ports
 from deploy.local.system import System

@@ -267,9 +267,7 @@ def _system(run: Measured) -> Table:
 def _checks(run: Measured) -> Table:
     table = Table(title="Checks", show_header=False)
     for check in checks(run):
-        mark = (
-            "[green]✓[/]" if check.passed else "[bold red]✗[/]" if check.decides else "[yellow]![/]"
-        )
+        mark = "[green]✓[/]" if check.passed else "[bold red]✗[/]"
         table.add_row(mark, check.name, check.detail)
     return table
 
