@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -261,12 +262,24 @@ class Run:
         while time.monotonic() < since_s + SETTLED_S:
             self._step(deadline_s)
             found = {topic.name: reader.of(topic) for topic in (*READ, topics.FEATURE_UPDATES)}
-            if found != ends or not self._at(found):
+            said = [_counts(worker) for worker in self._workers]
+            if found != ends or not self._at(found, said):
                 ends, since_s = found, time.monotonic()
         reader.close()
+        self.outcome.counts = _added(said)
 
-    def _at(self, ends: dict[str, list[int]]) -> bool:
-        """Whether both stages and the lake are at these ends."""
+    def _at(self, ends: dict[str, list[int]], said: Sequence[dict[str, Any]]) -> bool:
+        """Whether both stages and the lake are at these ends, and every partition has its owner.
+
+        A partition that is on its way from one worker to another is in the counts of none.
+        """
+        owned = sorted(
+            (int(partition), count["next_offset"])
+            for counts in said
+            for partition, count in counts.get("partitions", {}).items()
+        )
+        if owned != list(enumerate(ends[topics.EVENTS.name])):
+            return False
         users = watch.commits(self._client, watch.USERS)
         items = watch.commits(self._client, watch.ITEMS)
         if users is None or items is None:
@@ -285,10 +298,6 @@ class Run:
 
     def _collect(self) -> None:
         """Take everything that is to be compared; the workers stop on request before."""
-        for worker in self._workers:
-            for name, count in _counts(worker).items():
-                if isinstance(count, int) and not isinstance(count, bool):
-                    self.outcome.counts[name] = self.outcome.counts.get(name, 0) + count
         for worker in self._workers:
             worker.stop()
         self.outcome.snapshots_failed = self._snapshots_failed()
@@ -316,6 +325,14 @@ def _counts(worker: WorkerProcess) -> dict[str, Any]:
         return dict(answer.json())
     except (httpx.TransportError, ValueError):
         return {}
+
+
+def _added(said: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """The counts of all workers together."""
+    counts: Counter[str] = Counter()
+    for one in said:
+        counts.update({name: count for name, count in one.items() if type(count) is int})
+    return dict(counts)
 
 
 def _lake_offsets(lake: Path, topic: topics.Topic) -> list[int]:
