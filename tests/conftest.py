@@ -77,6 +77,19 @@ def kafka(tools: Tools, embedded_processes: Processes, embedded_ports: Ports) ->
     return f"127.0.0.1:{port}"
 
 
+@pytest.fixture
+def second_kafka(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap address of another broker, without topics."""
+    processes, ports = Processes(tmp_path_factory.mktemp("second")), Ports.free()
+    state = processes.state / "kafka"
+    record = processes.start(kafka_spec(tools, state, ports.kafka, ports.kafka_controller))
+    try:
+        processes.await_ready(record, lambda: kafka_answers(ports.kafka), START_TIMEOUT_S)
+        yield f"127.0.0.1:{ports.kafka}"
+    finally:
+        processes.stop(record)
+
+
 @pytest.fixture(scope="session")
 def redis_server(tools: Tools, embedded_processes: Processes, embedded_ports: Ports) -> str:
     """URL of a real Redis, shared by the session. See `clean_redis`."""

@@ -10,28 +10,16 @@ from typing import Final
 from uuid import UUID
 
 import numpy as np
-import numpy.typing as npt
 
+from rankstream.contracts.batches import encode_rows
 from rankstream.contracts.codec import event_at
 from rankstream.contracts.columns import EventColumns
 from rankstream.contracts.events import ItemUpdate
 from rankstream.contracts.ids import partition_of
-from rankstream.pb import events_pb2 as pb
 
 EVENTS_PER_BATCH: Final = 200
 # Namespace of the event ids of public logs: UUIDv5 of DNS and "datasets.rankstream".
 NAMESPACE: Final = UUID("30eaa588-aa09-50ce-94ed-bfcce72430e3")
-_TEXT: Final = (
-    "user_id",
-    "item_id",
-    "request_id",
-    "category",
-    "currency",
-    "session_id",
-    "device",
-    "query",
-    "location",
-)
 
 
 @dataclass(frozen=True)
@@ -96,36 +84,6 @@ def batches(columns: EventColumns, *, partitions: int) -> list[Batch]:
             first_ms = int(columns.event_time_ms[rows[0]])
             found.append(Batch(partition, first_ms, len(rows), encode_rows(columns, rows)))
     return sorted(found, key=lambda batch: (batch.first_ms, batch.partition))
-
-
-def encode_rows(columns: EventColumns, rows: npt.NDArray[np.intp]) -> bytes:
-    """An EventBatch record of some events, which must all belong to one partition.
-
-    Writes through EventBatchView, whose columns are bytes: no object per event.
-    """
-    chosen = np.isin(columns.attribute_row, rows)
-    place = np.zeros(len(columns), np.uint32)
-    place[rows] = np.arange(len(rows), dtype=np.uint32)
-    text = [getattr(columns, name)[rows] for name in _TEXT]
-    text += [columns.attribute_name[chosen], columns.attribute_text[chosen]]
-    # 0 first, so that strings[0] stays "".
-    used, code = np.unique(np.concatenate([[np.uint32(0)], *text]), return_inverse=True)
-    parts = np.split(code[1:].astype("<u4"), np.cumsum([len(column) for column in text])[:-1])
-    view = pb.EventBatchView(strings=[columns.strings[index] for index in used.tolist()])
-    view.kind = columns.kind[rows].tobytes()
-    ids = np.frombuffer(columns.event_id, np.uint8).reshape(-1, 16)
-    view.event_id = ids[rows].tobytes()
-    view.event_time_ms = columns.event_time_ms[rows].astype("<i8").tobytes()
-    for name, column in zip(_TEXT, parts, strict=False):
-        if column.any():
-            setattr(view, name, column.tobytes())
-    view.position = columns.position[rows].astype("<i4").tobytes()
-    view.value = columns.value[rows].astype("<f8").tobytes()
-    if chosen.any():
-        view.attribute_row = place[columns.attribute_row[chosen]].tobytes()
-        view.attribute_name, view.attribute_text = parts[-2].tobytes(), parts[-1].tobytes()
-        view.attribute_number = columns.attribute_number[chosen].astype("<f8").tobytes()
-    return view.SerializeToString()
 
 
 def ndjson(history: History) -> Iterator[str]:

@@ -19,21 +19,11 @@ from deltalake.exceptions import DeltaError
 from pipelines.features.replay import ItemFacts
 from rankstream import topics
 from rankstream.adapters.kafka import LogReader
+from rankstream.contracts.batches import TEXT_COLUMNS
 from rankstream.contracts.columns import EventColumns, TimeLimits, refuse
 from rankstream.errors import InvalidInput
 from rankstream.pb import events_pb2 as pb
 
-_TEXTS: Final = (
-    "user_id",
-    "item_id",
-    "request_id",
-    "category",
-    "currency",
-    "session_id",
-    "device",
-    "query",
-    "location",
-)
 _POLL_RECORDS: Final = 10_000
 _POLL_TIMEOUT_S: Final = 1.0
 
@@ -72,7 +62,7 @@ def read_log(
     path = lake / topics.EVENTS.name
     columns = [
         "partition", "offset", "row", "append_time_ms", "event_id", "kind", "event_time_ms",
-        "position", "value", "attributes", *_TEXTS,
+        "position", "value", "attributes", *TEXT_COLUMNS,
     ]  # fmt: skip
     try:
         delta = DeltaTable(str(path))
@@ -115,7 +105,7 @@ def _allowed(table: pa.Table, until_ms: int, limits: TimeLimits, version: int) -
 
 
 def _columns(table: pa.Table) -> EventColumns:
-    texts = [table[name].combine_chunks() for name in _TEXTS]
+    texts = [table[name].combine_chunks() for name in TEXT_COLUMNS]
     attributes = _attributes(table["attributes"])
     names = sorted({name for _, found in attributes for name in found})
     words = sorted({v for _, found in attributes for v in found.values() if isinstance(v, str)})
@@ -124,7 +114,7 @@ def _columns(table: pa.Table) -> EventColumns:
     place: dict[str, int] = {text: k for k, text in enumerate(strings.to_pylist())}
     codes = {
         name: pc.index_in(text, strings).to_numpy(zero_copy_only=False).astype(np.uint32)
-        for name, text in zip(_TEXTS, texts, strict=True)
+        for name, text in zip(TEXT_COLUMNS, texts, strict=True)
     }
     entries = [(row, name, value) for row, found in attributes for name, value in found.items()]
     return EventColumns(

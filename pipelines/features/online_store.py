@@ -25,7 +25,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rankstream.adapters.redis_rows import FEATURE, VIEWS, View, entity_key
 from rankstream.errors import InvalidRequest
 
-TYPE: Final = "pipelines.features.online_store.StampedOnlineStore"
+_Name: TypeAlias = Literal["pipelines.features.online_store.StampedOnlineStore"]
+TYPE: Final[_Name] = "pipelines.features.online_store.StampedOnlineStore"
 
 # entity, features, event time, created time
 Write: TypeAlias = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
@@ -59,8 +60,8 @@ return 0
 class StampedOnlineStoreConfig(RedisOnlineStoreConfig):
     """Settings of Feast's Redis store."""
 
-    # Feast finds the store by this name; its own class allows "redis" only.
-    type: Literal["pipelines.features.online_store.StampedOnlineStore"] = TYPE  # type: ignore[assignment]
+    # Feast finds the store by this name.
+    type: _Name = TYPE  # type: ignore[assignment]  # the class above allows Feast's names only
 
 
 class StampedOnlineStore(RedisOnlineStore):

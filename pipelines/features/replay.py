@@ -32,7 +32,7 @@ from rankstream.features.rows import (
     empty_rows,
 )
 from rankstream.features.snapshot import snapshot
-from rankstream.features.state import Action, UserStates
+from rankstream.features.state import UserStates
 from rankstream.sessions import Sessions
 from rankstream.stream.intake import Intake, take_in
 
@@ -296,24 +296,12 @@ class UserReplay:
         columns, states = self._intake.columns, self._states
         additions = self._additions.take(added)
         states.count(self._row_of[additions.user], additions)
-        states.act(self._actions(actions))
+        states.act(self._intake.action_rows(actions, self._row_of))
         active = self._sessions.fold(replace(self._intake, activity=activity).activity_rows())
         states.sessions(states.rows(active), self._sessions.latest(active))
         for row in updates.tolist():
             place, time_ms = int(self._row_of[columns.user_id[row]]), columns.event_time_ms[row]
             states.learn(place, int(time_ms), attributes_at(columns, row))
-
-    def _actions(self, rows: Places) -> Iterator[Action]:
-        columns, strings = self._intake.columns, self._intake.columns.strings
-        return zip(
-            self._row_of[columns.user_id[rows]].tolist(),
-            [strings[number] for number in columns.item_id[rows].tolist()],
-            [strings[number] for number in columns.category[rows].tolist()],
-            columns.event_time_ms[rows].tolist(),
-            columns.value[rows].tolist(),
-            columns.kind[rows].tolist(),
-            strict=True,
-        )
 
     def _rows(self, users: Sequence[str]) -> Rows:
         known = dict(self._states.packed(dict.fromkeys(users)))

@@ -48,6 +48,7 @@ def run(
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(until_stopped())
     except Exception:
+        # Whatever it is, the structured log must hold it before the process ends with it.
         log.exception("service_failed")
         raise
     log.info("service_stopped")

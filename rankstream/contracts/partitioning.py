@@ -4,30 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from rankstream.contracts.batches import encode_rows
 from rankstream.contracts.columns import EventColumns, Kind, Refusal
 from rankstream.contracts.ids import partition_of
 from rankstream.errors import WrongPartition
-from rankstream.pb import events_pb2 as pb
 
 Rows = npt.NDArray[np.intp]
-
-_TEXT: Final = (
-    "user_id",
-    "item_id",
-    "request_id",
-    "category",
-    "currency",
-    "session_id",
-    "device",
-    "query",
-    "location",
-)
-_NUMBERS: Final = (("position", "<i4"), ("value", "<f8"))
 
 _partition_of = lru_cache(maxsize=1 << 17)(partition_of)
 
@@ -73,7 +59,7 @@ def split_batch(columns: EventColumns, partitions: int) -> dict[int, bytes]:
     own = _own_partition(columns, partitions)
     is_event = columns.kind != Kind.TICK
     return {
-        int(partition): _taken(columns, np.flatnonzero(is_event & (own == partition)))
+        int(partition): encode_rows(columns, np.flatnonzero(is_event & (own == partition)))
         for partition in np.unique(own[is_event])
     }
 
@@ -85,37 +71,3 @@ def _own_partition(columns: EventColumns, partitions: int) -> npt.NDArray[np.int
     found = [_partition_of(strings[user], partitions) for user in users.tolist()]
     own: npt.NDArray[np.int64] = np.array(found, np.int64)[at]
     return own
-
-
-def _taken(columns: EventColumns, rows: Rows) -> bytes:
-    """An EventBatch of some rows, with the strings that they use."""
-    texts = {name: getattr(columns, name)[rows] for name in _TEXT}
-    sparse = np.isin(columns.attribute_row, rows)
-    texts |= {name: getattr(columns, name)[sparse] for name in ("attribute_name", "attribute_text")}
-    used = np.unique(np.concatenate([np.zeros(1, np.int64), *texts.values()]))
-    view = pb.EventBatchView(
-        strings=[columns.strings[index] for index in used.tolist()],
-        kind=columns.kind[rows].astype(np.uint8).tobytes(),
-        event_id=_ids(columns, rows),
-        event_time_ms=columns.event_time_ms[rows].astype("<i8").tobytes(),
-        attribute_row=_packed(np.searchsorted(rows, columns.attribute_row[sparse]), "<u4"),
-        attribute_number=_packed(columns.attribute_number[sparse], "<f8"),
-    )
-    for name, column in texts.items():
-        numbers = np.searchsorted(used, column)
-        if name.startswith("attribute_") or numbers.any():
-            setattr(view, name, _packed(numbers, "<u4"))
-    for name, dtype in _NUMBERS:
-        column = getattr(columns, name)[rows]
-        if column.any():
-            setattr(view, name, _packed(column, dtype))
-    return view.SerializeToString()
-
-
-def _packed(column: npt.NDArray[Any], dtype: str) -> bytes:
-    return column.astype(dtype).tobytes()
-
-
-def _ids(columns: EventColumns, rows: Rows) -> bytes:
-    ids = np.frombuffer(columns.event_id, "V16")
-    return ids[rows].tobytes()

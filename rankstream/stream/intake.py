@@ -16,7 +16,7 @@ from rankstream.attribution import FeedbackColumns, Moved
 from rankstream.contracts.columns import EventColumns, Kind
 from rankstream.features.deltas import Additions, micros_of
 from rankstream.features.rows import TOTALS
-from rankstream.features.state import RECENT_KINDS
+from rankstream.features.state import RECENT_KINDS, Action
 from rankstream.sessions import ACTIVITY_KINDS, ActivityRow
 
 Ints = npt.NDArray[np.int64]
@@ -95,6 +95,19 @@ class Intake:
             offsets=offsets[own].tolist(),
             rows=rows[own].tolist(),
             watermarks_ms=watermarks_ms[own].tolist(),
+        )
+
+    def action_rows(self, rows: Places, row_of: Ints) -> Iterator[Action]:
+        """Some of the actions, for UserStates; `row_of` is the row of each number of a user."""
+        columns = self.columns
+        return zip(
+            row_of[columns.user_id[rows]].tolist(),
+            _text(columns, columns.item_id[rows]),
+            _text(columns, columns.category[rows]),
+            columns.event_time_ms[rows].tolist(),
+            columns.value[rows].tolist(),
+            columns.kind[rows].tolist(),
+            strict=True,
         )
 
     def activity_rows(self) -> Iterator[ActivityRow]:

@@ -298,17 +298,7 @@ class UserPartition:
         users.count(row_of[additions.user], additions)
         first, last = int(rows[0]), int(rows[-1])
         own = intake.actions[(intake.actions >= first) & (intake.actions <= last)]
-        users.act(
-            zip(
-                row_of[user_of[own]].tolist(),
-                [strings[number] for number in columns.item_id[own].tolist()],
-                [strings[number] for number in columns.category[own].tolist()],
-                columns.event_time_ms[own].tolist(),
-                columns.value[own].tolist(),
-                columns.kind[own].tolist(),
-                strict=True,
-            )
-        )
+        users.act(intake.action_rows(own, row_of))
         for row in intake.updates[(intake.updates >= first) & (intake.updates <= last)].tolist():
             time_ms = int(columns.event_time_ms[row])
             users.learn(int(row_of[user_of[row]]), time_ms, attributes_at(columns, row))

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from rankstream import topics
-from rankstream.contracts.batches import decode_batches
+from rankstream.contracts.batches import TEXT_COLUMNS, decode_batches
 from rankstream.contracts.codec import attributes_at
 from rankstream.contracts.columns import EventColumns, Kind
 from rankstream.contracts.record import Record
@@ -28,24 +28,13 @@ from services.features.lake_columns import (
 from services.features.lake_labels import LABELS, label_changes
 from services.features.lake_labels import PARTITION_BY as LABELS_PARTITION_BY
 
-_EVENT_TEXTS: Final = (
-    "user_id",
-    "item_id",
-    "request_id",
-    "category",
-    "currency",
-    "session_id",
-    "device",
-    "query",
-    "location",
-)
 EVENTS: Final = pa.schema(
     [
         *LOG,
         ("event_id", pa.binary()),  # 16 bytes
         ("kind", pa.int8()),  # contracts.columns.Kind; ticks included
         ("event_time_ms", pa.int64()),
-        *((name, pa.string()) for name in _EVENT_TEXTS),
+        *((name, pa.string()) for name in TEXT_COLUMNS),
         ("position", pa.int32()),
         ("value", pa.float64()),
         ("attributes", pa.string()),  # JSON object, or empty
@@ -106,7 +95,7 @@ def event_rows(records: Sequence[Record]) -> Rows:
         "position": found.position,
         "value": found.value,
         "attributes": _attributes(found),
-        **{name: texts_of([found.strings], [getattr(found, name)]) for name in _EVENT_TEXTS},
+        **{name: texts_of([found.strings], [getattr(found, name)]) for name in TEXT_COLUMNS},
     }
     return Rows(table_of(columns, EVENTS), len(batches.invalid))
 

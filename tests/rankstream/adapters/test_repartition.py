@@ -5,16 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
 from typer.testing import CliRunner
 
-from deploy.local.kafka import kafka_answers, kafka_spec
-from deploy.local.processes import Processes
-from deploy.local.services import Ports
-from deploy.local.tools import Tools
 from rankstream import cli, topics
 from rankstream.adapters.kafka import EventProducer, LogReader
 from rankstream.adapters.partitions import Partitions, agreed, read_partitions
@@ -32,23 +27,9 @@ from rankstream.contracts.record import Record
 from rankstream.errors import Conflict, DependencyUnavailable
 from rankstream.pb import events_pb2 as pb
 
-START_TIMEOUT_S = 60.0
 USERS = [f"user-{number}" for number in range(20)]
 MORE = 6
 Headers = tuple[tuple[str, bytes], ...]
-
-
-@pytest.fixture
-def second_kafka(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Bootstrap address of another broker, without topics."""
-    processes, ports = Processes(tmp_path_factory.mktemp("second")), Ports.free()
-    state = processes.state / "kafka"
-    record = processes.start(kafka_spec(tools, state, ports.kafka, ports.kafka_controller))
-    try:
-        processes.await_ready(record, lambda: kafka_answers(ports.kafka), START_TIMEOUT_S)
-        yield f"127.0.0.1:{ports.kafka}"
-    finally:
-        processes.stop(record)
 
 
 def a_visit(number: int) -> Visit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from deploy.local.kafka import kafka_answers, kafka_spec
-from deploy.local.processes import Processes
-from deploy.local.services import Ports
-from deploy.local.tools import Tools
 from rankstream import cli, topics
 from rankstream.adapters.kafka import LogReader
 from rankstream.adapters.redis_store import RedisFeatureStore
@@ -33,20 +29,6 @@ MORE = 6
 USERS = [f"user-{number}" for number in range(40)]
 ITEMS = [f"item-{number}" for number in range(30)]
 CATEGORIES = [f"category-{number}" for number in range(5)]
-START_TIMEOUT_S = 60.0
-
-
-@pytest.fixture
-def second_kafka(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Bootstrap address of another broker, without topics."""
-    processes, ports = Processes(tmp_path_factory.mktemp("second")), Ports.free()
-    state = processes.state / "kafka"
-    record = processes.start(kafka_spec(tools, state, ports.kafka, ports.kafka_controller))
-    try:
-        processes.await_ready(record, lambda: kafka_answers(ports.kafka), START_TIMEOUT_S)
-        yield f"127.0.0.1:{ports.kafka}"
-    finally:
-        processes.stop(record)
 
 
 def traffic(slates: int, seed: int) -> list[AnyEvent]:
