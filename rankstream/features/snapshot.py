@@ -23,31 +23,51 @@ _IDLE_LOG_S_MAX: Final = 20.0
 
 
 def snapshot(
-    user: Rows, items: Rows, categories: Rows, as_of_ms: npt.NDArray[np.int64]
+    user: Rows,
+    items: Rows,
+    categories: Rows,
+    as_of_ms: npt.NDArray[np.int64],
+    *,
+    category_of: npt.NDArray[np.intp] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Feature vectors of n candidates.
 
     Args:
         user: USER_ROW, shape (1,) for one request, or (n,) for training rows.
         items: ITEM_ROW, shape (n,).
-        categories: CATEGORY_ROW, shape (n,): the row of each item's category.
+        categories: CATEGORY_ROW, shape (n,): the row of each item's category; with `category_of`
+            shape (m,), each category once.
         as_of_ms: shape (1,) or (n,), the time served.
+        category_of: shape (n,), where in `categories` each item's is; for one user and one time.
+            The vectors are the same, bit by bit, and made in less time.
 
     Returns: float32, shape (n, spec.WIDTH), order of spec.FEATURES; finite.
     """
     n = len(items)
-    blocks = [
-        np.broadcast_to(_entity(user, as_of_ms), (n, _ENTITY_WIDTH)),
+    of_item: npt.NDArray[np.intp] | slice = slice(None)
+    names = items["category"]
+    if category_of is not None:
+        assert len(user) == len(as_of_ms) == 1, (len(user), len(as_of_ms))
+        of_item = category_of
+        an_item = np.zeros(len(categories), np.intp)
+        an_item[category_of] = np.arange(n)
+        names = names[an_item]
+    blocks = (
+        _entity(user, as_of_ms),
         _entity(items, as_of_ms),
-        _entity(categories, as_of_ms),
-        np.broadcast_to(_session(user, as_of_ms), (n, 3)),
-        np.broadcast_to(_known(user), (n, user["attributes"].shape[1])),
+        _entity(categories, as_of_ms)[of_item],
+        _session(user, as_of_ms),
+        _known(user),
         _known(items),
-        _affinity(user, items),
-        np.broadcast_to(_clock(as_of_ms), (n, 2)),
-    ]
-    out = np.concatenate(blocks, axis=1).astype(np.float32)
-    assert out.shape == (n, spec.WIDTH), out.shape
+        _affinity(user, names)[of_item],
+        _clock(as_of_ms),
+    )
+    out = np.empty((n, spec.WIDTH), np.float32)
+    end = 0
+    for block in blocks:
+        start, end = end, end + block.shape[1]
+        out[:, start:end] = block
+    assert end == spec.WIDTH, end
     return out
 
 
@@ -98,9 +118,9 @@ def _known(rows: Rows) -> Floats:
     return known
 
 
-def _affinity(user: Rows, items: Rows) -> Floats:
-    """What the user has done with the category of each item."""
-    names, inverse = np.unique(items["category"], return_inverse=True)
+def _affinity(user: Rows, categories: npt.NDArray[np.bytes_]) -> Floats:
+    """What the user has done with each category."""
+    names, inverse = np.unique(categories, return_inverse=True)
     hashes = np.array([id64(name.decode()) if name else 0 for name in names], np.uint64)[inverse]
     tastes = user["tastes"]
     match = (tastes["category"] == hashes[:, None]) & (hashes[:, None] != 0)

@@ -41,14 +41,16 @@ class Degraded:
 class Enriched:
     """n candidates with what is known of them.
 
-    rows: ITEM_ROW; category_rows: CATEGORY_ROW of each item's category; both shape (n,).
-    features: float32, shape (n, spec.WIDTH).
+    rows: ITEM_ROW, shape (n,). features: float32, shape (n, spec.WIDTH).
+    categories, category_rows: name and CATEGORY_ROW, shape (m,), of each category once;
+    category_of: shape (n,), where each item's is.
     """
 
     item_ids: list[str]
-    categories: list[str]
     rows: Rows
+    categories: list[str]
     category_rows: Rows
+    category_of: npt.NDArray[np.intp]
     features: npt.NDArray[np.float32]
 
 
@@ -92,13 +94,12 @@ class Enrichment:
         texts = [name.decode(errors="replace") for name in names.tolist()]
         read = await self._read(lambda: self._store.categories(texts), degraded)
         categories = empty_rows(len(names), CATEGORY_ROW) if read is None else read
-        of_items: Rows = categories[which]
         features = (
-            snapshot(user, rows, of_items, np.array([as_of_ms], np.int64))
+            snapshot(user, rows, categories, np.array([as_of_ms], np.int64), category_of=which)
             if item_ids
             else np.empty((0, spec.WIDTH), np.float32)
         )
-        return Enriched(item_ids, [texts[i] for i in which.tolist()], rows, of_items, features)
+        return Enriched(item_ids, rows, texts, categories, which, features)
 
     async def _read(self, read: Callable[[], Awaitable[T]], degraded: Degraded) -> T | None:
         if TIMEOUT in degraded.reasons:

@@ -32,12 +32,13 @@ def record(
     """All that explains and reproduces the slate; logit and pctr are of the candidates, (m,)."""
     chosen = slate.chosen
     places = chosen.tolist()
+    of_category = enriched.category_of[chosen]
     return ServedSlate(
         request_id=request_id,
         user_id=request.user_id,
         served_time_ms=now_ms,
         item_id=[enriched.item_ids[i] for i in places],
-        category=[enriched.categories[i] for i in places],
+        category=[enriched.categories[k] for k in of_category.tolist()],
         logit=logit[chosen].tolist(),
         pctr=pctr[chosen].tolist(),
         propensity=slate.propensity.tolist(),
@@ -47,7 +48,7 @@ def record(
         policy=policy,
         user_stamp=stamps(user)[0],
         item_stamp=stamps(enriched.rows[chosen]),
-        category_stamp=stamps(enriched.category_rows[chosen]),
+        category_stamp=stamps(enriched.category_rows[of_category]),
         candidates=len(logit),
         device=request.context.device,
         query=request.context.query,
