@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import mmh3
@@ -24,6 +25,8 @@ from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows, emp
 
 PROJECT: Final = "rankstream"
 FEATURE: Final = "state"
+# Commands that a reader keeps, some 80 bytes each.
+COMMANDS_MAX: Final = 1 << 17
 
 _STRING_TYPE: Final = 2  # feast.types.ValueType.STRING
 _BYTES_TAG: Final = b"\x0a"  # feast.types.Value.bytes_val: field 1, length-delimited
@@ -164,19 +167,22 @@ class RowReader:
         # Length of the key and all that stands before the id.
         self._fixed = len(self._prefix) + 4 + len(PROJECT)
         self._tail = PROJECT.encode() + b"\r\n" + _bulk(view.field)
+        self._hget = lru_cache(COMMANDS_MAX)(self._packed)
         self._absent = view.value_head + empty_rows(1, view.dtype).tobytes()
         self._stored = np.dtype([("head", f"V{len(view.value_head)}"), ("row", view.dtype)])
 
     def hgets(self, entity_ids: Iterable[str]) -> bytes:
         """One HGET per id, packed for one write."""
-        fixed, prefix, tail = self._fixed, self._prefix, self._tail
-        pack = struct.Struct("<I").pack
-        return b"".join(
-            [
-                b"*3\r\n$4\r\nHGET\r\n$%d\r\n%b%b%b%b"
-                % (fixed + len(value), prefix, pack(len(value)), value, tail)
-                for value in [entity_id.encode() for entity_id in entity_ids]
-            ]
+        return b"".join(map(self._hget, entity_ids))
+
+    def _packed(self, entity_id: str) -> bytes:
+        value = entity_id.encode()
+        return b"*3\r\n$4\r\nHGET\r\n$%d\r\n%b%b%b%b" % (
+            self._fixed + len(value),
+            self._prefix,
+            struct.pack("<I", len(value)),
+            value,
+            self._tail,
         )
 
     def rows(self, replies: Sequence[bytes | None]) -> Rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from typing import Final
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
@@ -16,6 +17,8 @@ from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.run import run
 from services.experiments.app import LOG, Experiments, add_routes
 from services.experiments.settings import PREFIX, ExperimentsSettings
+
+GATHER_MS: Final = 200
 
 
 def now_ms() -> int:
@@ -30,7 +33,11 @@ async def main(settings: ExperimentsSettings) -> None:
         settings,
         producer=producer,
         reader=lambda names, offsets: LogReader(
-            settings.kafka_url, names, offsets=offsets, client_id="experiments"
+            settings.kafka_url,
+            names,
+            offsets=offsets,
+            client_id="experiments",
+            gather_ms=GATHER_MS,
         ),
         health=health,
         metrics_of=Metrics(registry),

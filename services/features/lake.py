@@ -24,6 +24,7 @@ from services.features.worker import RETRY_S
 
 POLL_RECORDS: Final = 5_000
 POLL_TIMEOUT_S: Final = 0.5
+GATHER_MS: Final = 500
 
 
 class LakeWorker:
@@ -88,6 +89,7 @@ class LakeWorker:
             offsets={(self.topic, partition): at for partition, at in self.committed.items()},
             partitions=self._partitions,
             client_id="features-lake",
+            gather_ms=GATHER_MS,
         )
         try:
             while not self._stopping.is_set():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from typing import Final
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
@@ -19,6 +20,8 @@ from services.monitor.lag import LogEnds
 from services.monitor.measures import Measures
 from services.monitor.settings import PREFIX, MonitorSettings
 
+GATHER_MS: Final = 500
+
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
@@ -32,7 +35,7 @@ async def main(settings: MonitorSettings) -> None:
         settings,
         ends=ends,
         reader=lambda offsets: LogReader(
-            settings.kafka_url, WATCHED, offsets=offsets, client_id="monitor"
+            settings.kafka_url, WATCHED, offsets=offsets, client_id="monitor", gather_ms=GATHER_MS
         ),
         measures=Measures(Metrics(registry)),
         health=health,
