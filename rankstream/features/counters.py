@@ -12,14 +12,18 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from rankstream.features.deltas import given
 from rankstream.features.rows import (
+    BUCKET_MS,
+    BUCKETS,
     CATEGORY_ROW,
     COUNTERS,
     FIRST_SLOT,
     SLOTS,
     TOTALS,
-    WINDOWS,
+    WINDOW_OF,
     Rows,
+    buckets_held,
 )
 
 Ints = npt.NDArray[np.int64]
@@ -27,7 +31,7 @@ Ints = npt.NDArray[np.int64]
 # What an addition adds, by column, in the order of TOTALS; the first four are COUNTERS.
 _VALUE: Final = TOTALS.index("value_micros")
 _FIRST_ROWS: Final = 256
-_RING: Final = SLOTS * len(COUNTERS)
+_FIRST_SLOT: Final = np.array(FIRST_SLOT)[:, None]
 # The fields of a row that are counters, and what the table holds of each key.
 _FIELDS: Final = ("head", "counts", "value_micros", "totals", "last_ms")
 _COLUMNS: Final = {name: CATEGORY_ROW[name] for name in _FIELDS}
@@ -90,47 +94,39 @@ class CounterTable:
         if not len(row):
             return
         columns = self._columns
-        # One counter of most additions is not zero: add those, one by one, to flat arrays.
-        which, counter = np.nonzero(amounts[:, : len(COUNTERS)])
-        count = amounts[which, counter].astype(np.int32)
-        valued = np.flatnonzero(amounts[:, _VALUE])
         touched, place = np.unique(row, return_inverse=True)
-        counts, values = columns["counts"].reshape(-1), columns["value_micros"].reshape(-1)
-        for w, window in enumerate(WINDOWS):
-            bucket = time_ms // window.bucket_ms
-            newest = self._advance(w, touched, place, bucket)
-            slot = row * SLOTS + (FIRST_SLOT[w] + bucket % window.buckets)
-            fits = bucket > newest[place] - window.buckets
-            flat = slot[which] * len(COUNTERS) + counter
-            if fits.all():
-                np.add.at(counts, flat, count)
-                np.add.at(values, slot[valued], amounts[valued, _VALUE])
-                continue
-            np.add.at(counts, flat[fits[which]], count[fits[which]])
-            kept = valued[fits[valued]]
-            np.add.at(values, slot[kept], amounts[kept, _VALUE])
-        total_row, total = np.nonzero(amounts)
-        totals = columns["totals"].reshape(-1)
-        np.add.at(totals, row[total_row] * len(TOTALS) + total, amounts[total_row, total])
-        np.maximum.at(columns["last_ms"], row, time_ms)
+        last_ms = columns["last_ms"][touched]
+        np.maximum.at(last_ms, place, time_ms)
+        columns["last_ms"][touched] = last_ms
+        newest = self._advance(touched, last_ms)
+        bucket = time_ms // BUCKET_MS[:, None]
+        fits = bucket > newest.take(place, axis=1) - BUCKETS[:, None]
+        slot = row * SLOTS + (_FIRST_SLOT + bucket % BUCKETS[:, None])
+        # One amount of most additions is not zero: add those, one by one, to flat arrays.
+        which, total, amount = given(amounts)
+        np.add.at(columns["totals"].reshape(-1), row[which] * len(TOTALS) + total, amount)
+        counted = np.flatnonzero(total < len(COUNTERS))
+        of = which[counted]
+        flat = slot.take(of, axis=1) * len(COUNTERS) + total[counted]
+        _add(columns["counts"], flat, amount[counted], fits.take(of, axis=1))
+        valued = np.flatnonzero(total == _VALUE)
+        if len(valued):
+            of = which[valued]
+            fit = fits.take(of, axis=1)
+            _add(columns["value_micros"], slot.take(of, axis=1), amount[valued], fit)
 
-    def _advance(self, w: int, touched: Ints, place: npt.NDArray[np.intp], bucket: Ints) -> Ints:
-        """Move rings on to their newest bucket; the newest bucket of each of `touched`."""
-        window, first = WINDOWS[w], FIRST_SLOT[w]
+    def _advance(self, touched: Ints, last_ms: Ints) -> Ints:
+        """Move rings on to their newest event; the newest buckets, shape (windows, touched)."""
         heads = self._columns["head"]
-        head = heads[touched, w]
-        newest: Ints = head.copy()
-        np.maximum.at(newest, place, bucket)
-        moved = np.flatnonzero(newest > head)
-        if len(moved):
-            rows, now, before = touched[moved], newest[moved], head[moved]
-            heads[rows, w] = now
-            slots = np.arange(window.buckets)
-            # Slots of buckets in (before, now] hold buckets that have left the ring.
-            held = now[:, None] - (now[:, None] - slots) % window.buckets
-            which, slot = np.nonzero(held > before[:, None])
-            self._columns["counts"][rows[which], first + slot] = 0
-            self._columns["value_micros"][rows[which], first + slot] = 0
+        before = heads[touched].T
+        newest: Ints = np.maximum(before, last_ms // BUCKET_MS[:, None])
+        if (newest == before).all():
+            return newest
+        heads[touched] = newest.T
+        # Slots of buckets in (before, newest] hold buckets that have left the ring.
+        slot, which = np.nonzero(buckets_held(newest) > before[WINDOW_OF])
+        self._columns["counts"][touched[which], slot] = 0
+        self._columns["value_micros"][touched[which], slot] = 0
         return newest
 
     def last_ms(self, row: Ints) -> Ints:
@@ -173,6 +169,15 @@ class CounterTable:
         for name, column in self._columns.items():
             loaded = np.frombuffer(parts[name], column.dtype)
             column[: len(keys)] = loaded.reshape(len(keys), *column.shape[1:])
+
+
+def _add(column: Ints, flat: Ints, amount: Ints, fits: npt.NDArray[np.bool_]) -> None:
+    """Add to places of a column, shape (windows, n), where they fit; `amount` has shape (n,)."""
+    amounts = np.broadcast_to(amount.astype(column.dtype), flat.shape)
+    if fits.all():
+        np.add.at(column.reshape(-1), flat.reshape(-1), amounts.reshape(-1))
+    else:
+        np.add.at(column.reshape(-1), flat[fits], amounts[fits])
 
 
 def packed(rows: Rows) -> list[bytes]:

@@ -91,9 +91,9 @@ def deltas_by_partition(
     groups, place = np.unique(code, return_inverse=True)
     newest = np.zeros(len(groups), np.int64)
     np.maximum.at(newest, place, time_ms)
-    which, column = np.nonzero(amounts)
+    which, column, amount = given(amounts)
     sums = np.zeros((len(groups), len(TOTALS)), np.int64)
-    np.add.at(sums.reshape(-1), place[which] * len(TOTALS) + column, amounts[which, column])
+    np.add.at(sums.reshape(-1), place[which] * len(TOTALS) + column, amount)
     keys = groups % len(strings)
     entities = (groups // len(strings) % 2 + ITEM).astype(np.uint8)
     owner_of = np.zeros(len(strings), np.int64)
@@ -117,6 +117,17 @@ def distinct(size: int, *columns: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
     for column in columns:
         occurs[column] = True
     return np.flatnonzero(occurs)
+
+
+def given(amounts: Ints) -> tuple[Ints, Ints, Ints]:
+    """Row, column and amount of those that are not 0; most of an addition's are.
+
+    np.nonzero does the same for two dimensions in four times the time.
+    """
+    flat = amounts.reshape(-1)
+    places = np.flatnonzero(flat != 0)
+    rows, columns = np.divmod(places, amounts.shape[1])
+    return rows, columns, flat[places]
 
 
 def micros_of(values: npt.NDArray[np.float64]) -> Ints:

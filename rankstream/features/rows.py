@@ -33,11 +33,11 @@ WINDOWS: Final = (
 )
 SLOTS: Final = sum(window.buckets for window in WINDOWS)
 FIRST_SLOT: Final = tuple(sum(w.buckets for w in WINDOWS[:i]) for i in range(len(WINDOWS)))
-_BUCKET_MS: Final = np.array([window.bucket_ms for window in WINDOWS])
-_BUCKETS: Final = np.array([window.buckets for window in WINDOWS])
+BUCKET_MS: Final = np.array([window.bucket_ms for window in WINDOWS])
+BUCKETS: Final = np.array([window.buckets for window in WINDOWS])
 # Of each slot: its window, and its place there.
-_WINDOW_OF: Final = np.repeat(np.arange(len(WINDOWS)), _BUCKETS)
-_SLOT: Final = np.arange(SLOTS) - np.array(FIRST_SLOT)[_WINDOW_OF]
+WINDOW_OF: Final = np.repeat(np.arange(len(WINDOWS)), BUCKETS)
+_SLOT: Final = np.arange(SLOTS) - np.array(FIRST_SLOT)[WINDOW_OF]
 
 COUNTERS: Final = ("impressions", "clicks", "views", "purchases")
 TOTALS: Final = (*COUNTERS, "value_micros", "ratings", "rating_micros")
@@ -113,6 +113,15 @@ def empty_rows(n: int, dtype: np.dtype[np.void]) -> Rows:
     return rows
 
 
+def buckets_held(head: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The bucket in each slot, shape (SLOTS, n), of rings with these heads, shape (windows, n)."""
+    place = head % BUCKETS[:, None]
+    age = place[WINDOW_OF] - _SLOT[:, None]
+    age += np.where(age < 0, BUCKETS[WINDOW_OF, None], 0)
+    held: npt.NDArray[np.int64] = head[WINDOW_OF] - age
+    return held
+
+
 def windowed(rows: Rows, as_of_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Counts in each window as of a time.
 
@@ -124,12 +133,9 @@ def windowed(rows: Rows, as_of_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.int6
     """
     # Columns of rows beside one another: numpy's inner loop is then as long as there are rows.
     head = np.ascontiguousarray(rows["head"].T)
-    newest = head % _BUCKETS[:, None]
-    age = newest[_WINDOW_OF] - _SLOT[:, None]
-    age += np.where(age < 0, _BUCKETS[_WINDOW_OF, None], 0)
-    held = head[_WINDOW_OF] - age
-    now = (as_of_ms // _BUCKET_MS[:, None])[_WINDOW_OF]
-    live = (held > now - _BUCKETS[_WINDOW_OF, None]) & (held <= now) & (held >= 0)
+    held = buckets_held(head)
+    now = (as_of_ms // BUCKET_MS[:, None])[WINDOW_OF]
+    live = (held > now - BUCKETS[WINDOW_OF, None]) & (held <= now) & (held >= 0)
     counts = np.ascontiguousarray(rows["counts"]).transpose(1, 2, 0).astype(np.int64, order="C")
     counts *= live.astype(np.int64)[:, None]
     out = np.empty((len(WINDOWS), len(COUNTERS), len(rows)), np.int64)

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from rankstream.features.deltas import given
 from rankstream.features.rows import CATEGORIES, CATEGORY_TASTE
 
 Ints = npt.NDArray[np.int64]
@@ -71,7 +72,8 @@ class TasteTable:
         newest = np.zeros(len(pairs), np.int64)
         np.maximum.at(newest, place, time_ms)
         sums = np.zeros((len(pairs), len(AMOUNTS)), np.int64)
-        np.add.at(sums, place, amounts)
+        which, part, amount = given(amounts)
+        np.add.at(sums.reshape(-1), place[which] * len(AMOUNTS) + part, amount)
         mine = np.flatnonzero(slot >= 0)
         user, slot = user[mine], slot[mine]
         held = self._slots[user, slot]
