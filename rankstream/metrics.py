@@ -151,6 +151,9 @@ RANKER_STAGE_SECONDS: Final = _histogram(
 RANKER_DEGRADED: Final = _counter("ranker_degraded", "Fallbacks taken.", "reason")
 RANKER_CANDIDATES: Final = _histogram("ranker_candidates", "Candidates scored.", COUNT)
 RANKER_IN_FLIGHT: Final = _gauge("ranker_in_flight", "Requests being answered.")
+RANKER_ROWS: Final = _counter(
+    "ranker_rows", "Rows of candidates, by where they came from: kept or store.", "view", "source"
+)
 RANKER_LOG_QUEUE: Final = _gauge("ranker_log_queue", "Records of answers not yet acked.")
 RANKER_LOG_RECORDS: Final = _counter(
     "ranker_log_records", "Records of answers, by fate.", "topic", "fate"

@@ -33,6 +33,7 @@ from services.ranker.candidates import RetrievalClient
 from services.ranker.core import Ranker
 from services.ranker.enrichment import Enrichment
 from services.ranker.models import CHAMPION, Models, PopularItems
+from services.ranker.recent_rows import RecentFeatureStore
 from services.ranker.settings import PREFIX, RankerSettings
 from services.ranker.variants import Variants
 
@@ -125,11 +126,18 @@ async def main(settings: RankerSettings) -> None:
         metrics_of=metrics_of,
         on_champion=lambda: health.ready(CHAMPION),
     )
+    store = RecentFeatureStore(
+        clients.store,
+        age_s=settings.rows_age_ms / 1000,
+        rows_max=settings.rows_kept,
+        clock_s=time.monotonic,
+        metrics_of=metrics_of,
+    )
     ranker = Ranker(
         settings,
         models=models,
         variants=variants,
-        enrichment=Enrichment(clients.store, timeout_s=settings.features_timeout_ms / 1000),
+        enrichment=Enrichment(store, timeout_s=settings.features_timeout_ms / 1000),
         retrieval=clients.retrieval,
         answers=answers,
         health=health,
