@@ -18,17 +18,26 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 
 from rankstream.contracts.columns import Kind
-
-ABSENT: Final = 0
-PROVISIONAL: Final = 1
-FINAL: Final = 2
+from rankstream.contracts.labels import (
+    FINAL,
+    PROVISIONAL,
+    Attributed,
+    Feedback,
+    FeedbackColumns,
+    Key,
+    LabelChange,
+    LabelState,
+    Moved,
+    Shown,
+    Unmatched,
+)
 
 # Feedback kept per label; more is counted by `overflow` and takes no part in the join.
 FEEDBACK_PER_LABEL_MAX: Final = 256
@@ -36,95 +45,13 @@ FEEDBACK_PER_LABEL_MAX: Final = 256
 _IMPRESSION: Final = int(Kind.IMPRESSION)
 _CLICK: Final = int(Kind.CLICK)
 
-Key: TypeAlias = tuple[str, str, str]  # user_id, request_id, item_id
-Shown: TypeAlias = tuple[int, int, str]  # event time, position, category
-
-
-class Feedback(NamedTuple):
-    """A click or purchase that names a request, and where the log holds it."""
-
-    time_ms: int
-    kind: int
-    value_micros: int
-    event_id: bytes
-    offset: int
-    row: int
-
-
-class LabelState(NamedTuple):
-    """What is known of a label; `value_micros` is the sum of its purchases."""
-
-    status: int = ABSENT
-    clicked: int = 0
-    purchased: int = 0
-    value_micros: int = 0
-
-
-class LabelChange(NamedTuple):
-    """A label became `new`; it was `old` before."""
-
-    key: Key
-    impression_time_ms: int
-    position: int
-    old: LabelState
-    new: LabelState
-
-
-class Unmatched(NamedTuple):
-    """Feedback that no impression precedes by at most the longest window."""
-
-    key: Key
-    feedback: Feedback
-
-
-@dataclass(frozen=True, slots=True)
-class FeedbackColumns:
-    """n impressions, clicks and purchases that name a request, in the order of the log.
-
-    Columns of length n. `shown` is (event time, position, category). `watermarks_ms` is the
-    watermark in force when each event's record was read: it is not behind it.
-    """
-
-    keys: Iterable[Key]
-    kinds: Sequence[int]
-    shown: Iterable[Shown]
-    value_micros: Sequence[int]
-    event_ids: Sequence[bytes]
-    offsets: Sequence[int]  # where the log has it
-    rows: Sequence[int]
-    watermarks_ms: Sequence[int]
-
-
-class Moved(NamedTuple):
-    """An earlier impression or click took the place of this one: take its count back."""
-
-    key: Key
-    kind: int
-    time_ms: int
-    category: str
-
-
-@dataclass(slots=True)
-class Attributed:
-    """What some events, and the watermark after them, made of the labels.
-
-    `opened` are the places of events that opened a label which is now provisional, as shown and
-    nothing else, and was nothing before. `changes` are all other changes, in order; `repeats` the
-    places of impressions and clicks that count nothing.
-    """
-
-    opened: list[int]
-    changes: list[LabelChange]
-    unmatched: list[Unmatched]
-    repeats: list[int]
-    moved: list[Moved]
-
-
 _UNSEEN: Final = LabelState()
 _SHOWN: Final = LabelState(PROVISIONAL)
 _IGNORED: Final = LabelState(FINAL)
 # Labels wait by bucket of their anchor's time; only the bucket at hand is kept in order.
 _BUCKET_MS: Final = 60_000
+# Of a label in a LabelBatch, without its names.
+_LABEL_BYTES: Final = 80
 
 
 class _Open:
@@ -144,9 +71,19 @@ class Attribution:
     """Open labels of one partition.
 
     Memory: about 0.5 kB for each impression of the longest window and the lateness.
+
+    One fold closes labels up to `closed_bytes_max`, as their record will hold them, and at least
+    one; the others wait for the next. What becomes of a label does not depend on it.
     """
 
-    def __init__(self, *, click_window_ms: int, conversion_window_ms: int) -> None:
+    def __init__(
+        self,
+        *,
+        click_window_ms: int,
+        conversion_window_ms: int,
+        closed_bytes_max: float = math.inf,
+    ) -> None:
+        self._closed_bytes_max = closed_bytes_max
         self._click_window_ms = click_window_ms
         self._conversion_window_ms = conversion_window_ms
         self._horizon_ms = max(click_window_ms, conversion_window_ms)
@@ -266,7 +203,7 @@ class Attribution:
             self._wait(time_ms // _BUCKET_MS)(key)
 
     def _expire(self, watermark_ms: int) -> list[tuple[Key, _Open]]:
-        """Drop the labels that the watermark has closed; in order of their anchor, then key."""
+        """Drop labels that the watermark has closed; in order of their anchor, then key."""
         last_closed_ms = watermark_ms - self._horizon_ms
         opened, due = self._open, self._due
         if last_closed_ms // _BUCKET_MS > self._bucket:
@@ -279,7 +216,8 @@ class Attribution:
                 ]
             heapq.heapify(due)
         expired: list[tuple[int, Key, _Open]] = []
-        while due and due[0][0] < last_closed_ms:
+        room = self._closed_bytes_max
+        while due and due[0][0] < last_closed_ms and room > 0:
             anchor_ms, key = heapq.heappop(due)
             state = opened.get(key)
             if state is None:
@@ -290,6 +228,7 @@ class Attribution:
                 continue
             del opened[key]
             expired.append((own_ms, key, self._widened(state)))
+            room -= _LABEL_BYTES + sum(map(len, key))
         expired.sort(key=lambda entry: entry[:2])
         return [(key, state) for _, key, state in expired]
 

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.features.point_in_time import Added, counters_before, ranks
-from rankstream.attribution import FINAL, Attribution, LabelChange
+from rankstream.attribution import Attribution
 from rankstream.contracts.codec import attributes_at
 from rankstream.contracts.columns import EventColumns, Kind
+from rankstream.contracts.labels import FINAL, LabelChange
 from rankstream.errors import InvalidInput
 from rankstream.features import spec
 from rankstream.features.deltas import Additions

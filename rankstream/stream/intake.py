@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from rankstream.attribution import FeedbackColumns, Moved
 from rankstream.contracts.columns import EventColumns, Kind
+from rankstream.contracts.labels import FeedbackColumns, Moved
 from rankstream.features.deltas import Additions, micros_of
 from rankstream.features.rows import TOTALS
 from rankstream.features.state import RECENT_KINDS, Action

@@ -20,11 +20,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from rankstream.attribution import FINAL, Attribution
+from rankstream.attribution import Attribution
 from rankstream.contracts.batches import decode_batches
 from rankstream.contracts.codec import attributes_at
 from rankstream.contracts.columns import EventColumns, Kind, Refusal, TimeLimits, refuse
 from rankstream.contracts.ids import partition_of
+from rankstream.contracts.labels import FINAL
 from rankstream.contracts.partitioning import misplaced
 from rankstream.contracts.record import Record
 from rankstream.features.deltas import Additions, deltas_by_partition, distinct
@@ -35,11 +36,14 @@ from rankstream.stream import dump as dumps
 from rankstream.stream import records as encode
 from rankstream.stream.dedupe import SeenIds
 from rankstream.stream.intake import Intake, take_in
+from rankstream.topics import MAX_RECORD_BYTES
 
 Ints = npt.NDArray[np.int64]
 Places = npt.NDArray[np.intp]
 
 DUMP_VERSION: Final = 2
+# Of the labels that one run closes: a quarter of a record, as a character can be four bytes.
+CLOSED_BYTES_MAX: Final = MAX_RECORD_BYTES // 4
 
 _TICK: Final = int(Kind.TICK)
 
@@ -136,6 +140,7 @@ class UserPartition:
         self._attribution = Attribution(
             click_window_ms=settings.click_window_ms,
             conversion_window_ms=settings.conversion_window_ms,
+            closed_bytes_max=CLOSED_BYTES_MAX,
         )
         self._sessions = Sessions(gap_ms=settings.session_gap_ms)
         self._users = UserStates(partition)

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from rankstream import topics
-from rankstream.attribution import PROVISIONAL, LabelChange, Unmatched
 from rankstream.contracts.columns import EventColumns, Refusal
 from rankstream.contracts.dead_letters import (
     PROTOBUF_TYPE,
@@ -20,6 +19,7 @@ from rankstream.contracts.dead_letters import (
     kept_bytes,
     kept_headers,
 )
+from rankstream.contracts.labels import PROVISIONAL, LabelChange, Unmatched
 from rankstream.contracts.record import Record
 from rankstream.errors import InvalidBatch, InvalidInput
 from rankstream.features.deltas import CATEGORY, ITEM, Deltas, distinct

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rankstream.contracts.codec import encode_batch
 from rankstream.features import spec
+from rankstream.pb import events_pb2 as pb
+from rankstream.stream import partition
 from rankstream.stream.partition import FoldSettings
 from tests.parity import oracle
 from tests.parity.strategies import (
@@ -160,6 +163,28 @@ def test_where_runs_of_records_are_cut_changes_nothing_in_the_end(
     one_by_one = _closed(Log(log.records, never, always, log.items), fold)
 
     assert _outcome(in_runs) == _outcome(one_by_one)
+
+
+@given(logs())
+@PROPERTY
+def test_closing_one_label_a_run_changes_nothing_in_the_end(log: Log) -> None:
+    at_once = _closed(log)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partition, "CLOSED_BYTES_MAX", 1)
+        one_by_one = _closed(log)
+        last_ms = one_by_one.users.newest_ms
+        for passed_ms in range(1, len(log.events) + 1):
+            if not one_by_one.users.sizes()["open_labels"]:
+                break
+            out = one_by_one.tick(last_ms + passed_ms)
+            assert (
+                out.label_batch is None
+                or len(pb.LabelBatch.FromString(out.label_batch).position) <= 1
+            )
+
+    for stream in (at_once, one_by_one):
+        del stream.counts["ticks"], stream.counts["events"]
+    assert _outcome(one_by_one) == _outcome(at_once)
 
 
 def _outcome(stream: Stream) -> object:

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from rankstream.attribution import (
+from rankstream.attribution import FEEDBACK_PER_LABEL_MAX, Attribution
+from rankstream.contracts.columns import Kind
+from rankstream.contracts.labels import (
     ABSENT,
-    FEEDBACK_PER_LABEL_MAX,
     FINAL,
     PROVISIONAL,
     Attributed,
-    Attribution,
     FeedbackColumns,
     LabelChange,
     LabelState,
 )
-from rankstream.contracts.columns import Kind
 
 CLICK_MS = 1_000
 CONVERSION_MS = 5_000

@@ -15,6 +15,7 @@ from rankstream.pb import events_pb2 as pb
 from rankstream.stream import records
 from rankstream.stream.items import ItemPartition
 from rankstream.stream.partition import FoldSettings, UserPartition
+from rankstream.topics import MAX_RECORD_BYTES
 from tests.parity.events import START_MS, an_event
 from tests.parity.stream import APPEND_MS, Stream
 
@@ -253,3 +254,31 @@ def test_an_item_that_breaks_the_contract_is_refused_by_name(item: pb.Item) -> N
         items.fold_item(item.SerializeToString(), offset=0)
 
     assert items.sizes()["items"] == 0
+
+
+def test_more_labels_than_a_record_holds_are_closed_run_by_run() -> None:
+    stream = Stream(SETTINGS)
+    labels, name = 12_000, "x" * 120
+    for start in range(0, labels, 1_000):
+        stream.send(
+            [
+                an_event(
+                    "impression",
+                    number,
+                    user_id=f"u{number}{name}",
+                    item_id=f"i{number}{name}",
+                    request_id=f"r{number}{name}",
+                )
+                for number in range(start, start + 1_000)
+            ]
+        )
+
+    sizes = []
+    for tick in range(10):
+        out = stream.tick(START_MS + 3 * DAY_MS + tick)
+        sizes.append(len(out.label_batch or b""))
+
+    assert max(sizes) < MAX_RECORD_BYTES
+    assert sum(size > MAX_RECORD_BYTES / 10 for size in sizes) > 1
+    assert stream.users.sizes()["open_labels"] == 0
+    assert stream.counts["labels_closed"] == labels
