@@ -1,7 +1,8 @@
 """What a key costs: processor time per event and memory per user, from 10^4 to 10^6 users.
 
-Each user is first seen in a slate of its own, then the usual traffic is drawn from all of them. The
-first slates are a day old by then: sessions and labels are closed, what is left is the key itself.
+Each user is first seen in a slate of its own, then the usual traffic is drawn from all of them. In
+between lies a day of thin traffic: the first slates' sessions and labels are closed by then, what
+is left is the key itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.stream.errors import MeasurementFailed
-from bench.stream.load import LoadRecord, Traffic, draw, records
+from bench.stream.load import AFTER_MS_MAX, LoadRecord, Traffic, draw, records
 from bench.stream.servers import PARTITIONS, Servers, ends, produce, reset
 from bench.stream.worker import Worker, drained, start
 from rankstream import topics
@@ -21,6 +22,7 @@ from rankstream import topics
 FEW: Final = 10_000
 MANY: Final = 1_000_000
 EVENTS: Final = 300_000
+BETWEEN: Final = 30_000
 DAY_MS: Final = 86_400_000
 
 
@@ -36,11 +38,11 @@ class Keys:
 
 @contextmanager
 def filled(servers: Servers, users: int) -> Iterator[Worker]:
-    """A worker that has folded the first slates of so many users, one day to two days old.
+    """A worker that has folded the first slates of so many users, and closed their labels.
 
     Stopped at the end, unless it has ended by then.
 
-    Raises: MeasurementFailed if it knows another number of users than that.
+    Raises: MeasurementFailed if it knows another number of users than that, or holds their labels.
     """
     reset(servers)
     end_ms = time.time_ns() // 1_000_000 - DAY_MS
@@ -49,18 +51,25 @@ def filled(servers: Servers, users: int) -> Iterator[Worker]:
         users=users,
         impressions_per_slate=1,
         span_ms=DAY_MS,
-        end_ms=end_ms,
+        # So that the thin traffic, of the day behind it, outlasts its conversion windows.
+        end_ms=end_ms - DAY_MS - AFTER_MS_MAX,
         seed=2,
         every_user=True,
     )
     load = records(draw(first), partitions=PARTITIONS, size=100)
-    log_ends = produce(servers, load, topics.EVENTS.name)
+    produce(servers, load, topics.EVENTS.name)
+    thin = usual(users, BETWEEN, end_ms=end_ms, seed=4)
+    log_ends = produce(servers, thin, topics.EVENTS.name)
     worker = start(servers)
     try:
         drained(servers, [worker], log_ends)
-        known = sum(part["users"] for part in worker.counts()["partitions"].values())
-        if known != users:
-            raise MeasurementFailed(f"{users} users were sent, the worker knows {known}")
+        counts = worker.counts()
+        known = sum(part["users"] for part in counts["partitions"].values())
+        if known != users or counts["open_labels"] > BETWEEN:
+            raise MeasurementFailed(
+                f"{users} users were sent, the worker knows {known}; {counts['open_labels']} labels"
+                " are open"
+            )
         yield worker
     finally:
         worker.stop()
@@ -70,7 +79,7 @@ def with_keys(servers: Servers, users: int) -> Keys:
     """Fold the usual traffic of so many users, all of them known already."""
     with filled(servers, users) as worker:
         already = sum(ends(servers, topics.EVENTS.name))
-        load = usual(users, EVENTS)
+        load = usual(users, EVENTS, end_ms=time.time_ns() // 1_000_000)
         span = drained(servers, [worker], produce(servers, load, topics.EVENTS.name), already)
         with servers.redis() as client:
             memory: Any = client.info("memory")
@@ -79,8 +88,7 @@ def with_keys(servers: Servers, users: int) -> Keys:
         return Keys(users, cpu_s_per_event, worker.rss_bytes(), int(memory["used_memory"]))
 
 
-def usual(users: int, events: int) -> list[LoadRecord]:
-    """The usual traffic of the last day."""
-    now_ms = time.time_ns() // 1_000_000
-    traffic = Traffic(events, users=users, span_ms=DAY_MS, end_ms=now_ms, seed=3)
+def usual(users: int, events: int, *, end_ms: int, seed: int = 3) -> list[LoadRecord]:
+    """The usual traffic of a day."""
+    traffic = Traffic(events, users=users, span_ms=DAY_MS, end_ms=end_ms, seed=seed)
     return list(records(draw(traffic), partitions=PARTITIONS, size=100))

@@ -39,7 +39,8 @@ def recoveries(servers: Servers, users: int, kills: int) -> list[Recovery]:
     """Kill, measure, go on, and kill again."""
     with filled(servers, users) as worker:
         seconds = (BEFORE_S + AFTER_S_MAX) * kills
-        load = iter(usual(users, round(EVENTS_PER_S * seconds)))
+        end_ms = time.time_ns() // 1_000_000
+        load = iter(usual(users, round(EVENTS_PER_S * seconds), end_ms=end_ms))
         pacer = Pacer(servers.kafka, topics.EVENTS.name, load, EVENTS_PER_S)
         found, running = [], worker
         try:

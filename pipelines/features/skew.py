@@ -25,7 +25,6 @@ from pipelines import command
 from rankstream import topics
 from rankstream.adapters.kafka import LogReader, Record
 from rankstream.contracts.columns import TimeLimits
-from rankstream.errors import InvalidBatch
 from rankstream.features import spec
 from rankstream.features.rows import (
     CATEGORY_ROW,
@@ -232,10 +231,7 @@ async def _item_rows(
         if partition not in folds:
             folds[partition] = ItemPartition(partition, settings.state_ttl_ms)
         fold = folds[partition]
-        try:
-            fold.fold_updates(record.value or b"", offset=offset)
-        except InvalidBatch:
-            continue
+        fold.fold_updates([record])
         _keep(found_items, record, items, ITEM_ROW, fold.item_rows)
         _keep(found_categories, record, categories, CATEGORY_ROW, fold.category_rows)
     return found_items, found_categories

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -53,7 +54,7 @@ class Additions:
 class Deltas:
     """Additions summed by key: `entity` (ITEM or CATEGORY) and `key`, a number of `strings`.
 
-    Shapes as in Additions.
+    Shapes as in Additions. A string may have several numbers; number 0 is "".
     """
 
     strings: Sequence[str]
@@ -65,14 +66,21 @@ class Deltas:
     def __len__(self) -> int:
         return len(self.time_ms)
 
+    def take(self, rows: npt.NDArray[np.intp] | slice) -> Deltas:
+        """Some of them."""
+        return Deltas(
+            self.strings, self.entity[rows], self.key[rows], self.time_ms[rows], self.amounts[rows]
+        )
+
 
 def deltas_by_partition(
     additions: Additions, partition_of: Callable[[str], int]
 ) -> dict[int, Deltas]:
-    """Additions summed by (entity, key, minute), by the partition that owns the key.
+    """Additions summed by (key, entity, minute), by the partition that owns the key.
 
     Every window's bucket is whole minutes, so the sums lose nothing; the event
-    time of a delta is the newest of its group.
+    time of a delta is the newest of its group. The strings of a partition's deltas are those that
+    they name, each once.
     """
     of_item = np.flatnonzero(additions.item)
     of_category = of_item[additions.category[of_item] > 0]
@@ -83,10 +91,17 @@ def deltas_by_partition(
     entity = np.repeat([0, 1], [len(of_item), len(of_category)])
     key = np.concatenate([additions.item[of_item], additions.category[of_category]])
     time_ms, amounts = additions.time_ms[rows], additions.amounts[rows]
+    names = distinct(len(strings), key)
+    owner = np.array([partition_of(strings[name]) for name in names.tolist()])
+    order = np.argsort(owner, kind="stable")
+    names, owner = names[order], owner[order]
+    # Numbers that grow with the owner: the groups of one are then beside one another.
+    number = np.zeros(len(strings), np.int64)
+    number[names] = np.arange(len(names))
     minute = time_ms // _MINUTE_MS
     first_minute = int(minute.min())
     minutes = int(minute.max()) - first_minute + 1
-    code = ((minute - first_minute) * 2 + entity) * len(strings) + key
+    code = (number[key] * 2 + entity) * minutes + (minute - first_minute)
     assert minutes * 2 * len(strings) < 1 << 62
     groups, place = np.unique(code, return_inverse=True)
     newest = np.zeros(len(groups), np.int64)
@@ -94,16 +109,25 @@ def deltas_by_partition(
     which, column, amount = given(amounts)
     sums = np.zeros((len(groups), len(TOTALS)), np.int64)
     np.add.at(sums.reshape(-1), place[which] * len(TOTALS) + column, amount)
-    keys = groups % len(strings)
-    entities = (groups // len(strings) % 2 + ITEM).astype(np.uint8)
-    owner_of = np.zeros(len(strings), np.int64)
-    for number in distinct(len(strings), keys).tolist():
-        owner_of[number] = partition_of(strings[number])
-    owner = owner_of[keys]
+    keys = groups // (2 * minutes)
+    entities = (groups // minutes % 2 + ITEM).astype(np.uint8)
+    targets, first_names = np.unique(owner, return_index=True)
+    first_groups = np.searchsorted(keys, first_names)
     found = {}
-    for target in np.unique(owner).tolist():
-        mine = np.flatnonzero(owner == target)
-        found[target] = Deltas(strings, entities[mine], keys[mine], newest[mine], sums[mine])
+    for target, (name, next_name), (group, next_group) in zip(
+        targets.tolist(),
+        pairwise([*first_names.tolist(), len(names)]),
+        pairwise([*first_groups.tolist(), len(groups)]),
+        strict=True,
+    ):
+        own = slice(group, next_group)
+        found[target] = Deltas(
+            ["", *(strings[old] for old in names[name:next_name].tolist())],
+            entities[own],
+            keys[own] - name + 1,
+            newest[own],
+            sums[own],
+        )
     return found
 
 

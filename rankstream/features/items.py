@@ -14,6 +14,7 @@ from rankstream.features.counters import CounterTable, packed
 from rankstream.features.deltas import ITEM, Deltas, distinct
 from rankstream.features.expiry import expiry_ms
 from rankstream.features.rows import CATEGORY_ROW, ITEM_ATTRIBUTES, ITEM_ROW, Rows, empty_rows
+from rankstream.features.touched import Touched
 
 Ints = npt.NDArray[np.int64]
 
@@ -36,16 +37,16 @@ class _Stamped:
             self._changed_at = np.concatenate([self._changed_at, np.full(more, -1)])
         return rows
 
-    def count(self, deltas: Deltas, rows: npt.NDArray[np.intp], offset: int) -> set[str]:
-        """Add some of the deltas; the keys that they change."""
+    def count(self, deltas: Deltas, offset: Ints) -> set[str]:
+        """Add deltas, each of the update at an offset; the keys that they change."""
         strings = deltas.strings
-        numbers = distinct(len(strings), deltas.key[rows])
+        numbers = distinct(len(strings), deltas.key)
         keys = [strings[number] for number in numbers.tolist()]
         row_of = np.zeros(len(strings), np.int64)
-        row_of[numbers] = changed = self.rows(keys)
-        row = row_of[deltas.key[rows]]
-        self.counters.add(row, deltas.time_ms[rows], deltas.amounts[rows])
-        self._changed_at[changed] = offset
+        row_of[numbers] = self.rows(keys)
+        row = row_of[deltas.key]
+        self.counters.add(row, deltas.time_ms, deltas.amounts)
+        self._changed_at[row] = offset
         return set(keys)
 
     def expire(self, expiry_ms: int, kept: Container[str]) -> set[str]:
@@ -117,20 +118,40 @@ class ItemStates:
         """Categories known."""
         return len(self._categories.counters)
 
-    def count(self, deltas: Deltas, *, offset: int) -> tuple[set[str], set[str]]:
-        """Add one record's deltas; returns the items and the categories that they change."""
-        self._newest_ms = max(self._newest_ms, int(deltas.time_ms.max(initial=0)))
-        of_items = deltas.entity == ITEM
-        items = self._items.count(deltas, np.flatnonzero(of_items), offset)
-        return items, self._categories.count(deltas, np.flatnonzero(~of_items), offset)
+    def count(self, deltas: Deltas, offset: Ints) -> tuple[Touched, Touched]:
+        """Add deltas, each of the update at an offset; the items and categories that this touches.
 
-    def expire(self) -> tuple[set[str], set[str]]:
-        """Forget what has had no event for the TTL; which items, and which categories."""
-        moment_ms = expiry_ms(self._newest_ms, self._ttl_ms)
-        if moment_ms <= self._expired_ms:
-            return set(), set()
-        self._expired_ms = moment_ms
-        return self._items.expire(moment_ms, self._known), self._categories.expire(moment_ms, ())
+        What has had no event for the TTL is forgotten behind the update that says so.
+        """
+        items, categories = Touched(), Touched()
+        if not len(deltas):
+            return items, categories
+        first = np.flatnonzero(np.diff(offset, prepend=-1))  # of each update
+        newest = np.maximum.accumulate(np.maximum.reduceat(deltas.time_ms, first))
+        expiry = expiry_ms(np.maximum(newest, self._newest_ms), self._ttl_ms)
+        self._newest_ms = max(self._newest_ms, int(newest[-1]))
+        ends = np.append(first[1:], len(deltas))
+        last = np.flatnonzero(np.diff(expiry, prepend=self._expired_ms) > 0)
+        start = 0
+        for end, moment_ms in zip(
+            [*ends[last].tolist(), len(deltas)], [*expiry[last].tolist(), 0], strict=True
+        ):
+            self._count(deltas.take(slice(start, end)), offset[start:end], items, categories)
+            if moment_ms > self._expired_ms:
+                self._expired_ms = moment_ms
+                items.expire(self._items.expire(moment_ms, self._known))
+                categories.expire(self._categories.expire(moment_ms, ()))
+            start = end
+        return items, categories
+
+    def _count(self, deltas: Deltas, offset: Ints, items: Touched, categories: Touched) -> None:
+        of_items = deltas.entity == ITEM
+        for entity, states, touched in (
+            (of_items, self._items, items),
+            (~of_items, self._categories, categories),
+        ):
+            own = np.flatnonzero(entity)
+            touched.change(states.count(deltas.take(own), offset[own]))
 
     def describe(
         self,

@@ -7,33 +7,37 @@ that were folded, and not of how they interleave.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from rankstream.contracts.high_water import HighWater
-from rankstream.contracts.items import decode_item
+from rankstream.contracts.items import decode_item, deleted_item
+from rankstream.contracts.record import Record
+from rankstream.errors import InvalidInput
 from rankstream.features.expiry import STATE_TTL_MS
 from rankstream.features.items import ItemStates
+from rankstream.features.touched import Touched
 from rankstream.stream import dump as dumps
-from rankstream.stream import records
+from rankstream.stream.records import decode_updates
 
 DUMP_VERSION: Final = 2
-_NOTHING: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True)
 class Changed:
-    """Keys whose rows one record changed; `duplicate` if it was folded before, or was outdated.
+    """What a run of records changed.
 
-    `expired_items` and `expired_categories` were forgotten after that.
+    `duplicates` were folded before, or are outdated; `refused` are passed over: why, by their
+    place in the run.
     """
 
-    items: frozenset[str] | set[str] = _NOTHING
-    categories: frozenset[str] | set[str] = _NOTHING
-    expired_items: frozenset[str] | set[str] = _NOTHING
-    expired_categories: frozenset[str] | set[str] = _NOTHING
-    duplicate: bool = False
+    items: Touched
+    categories: Touched
+    duplicates: int
+    refused: Mapping[int, InvalidInput]
 
 
 class ItemPartition:
@@ -57,44 +61,52 @@ class ItemPartition:
         """Offset of the last record of `items` taken; -1: none."""
         return self._items_offset
 
-    def fold_updates(self, record: bytes, *, offset: int) -> Changed:
-        """Fold one record of `feature-updates`. Offsets must grow.
+    def fold_updates(self, records: Sequence[Record]) -> Changed:
+        """Fold a run of records of `feature-updates`, whose offsets grow.
 
-        Raises: InvalidBatch if it is no such record; it is passed over then.
+        The state after it is that of folding them one by one.
         """
-        assert offset > self._offset, (self._partition, offset, self._offset)
-        self._offset = offset
-        updates = records.decode_updates(record)
-        if not self._folded.advance(updates.source_partition, updates.source_offset):
-            return Changed(duplicate=True)
-        items, categories = self._states.count(updates.deltas, offset=offset)
-        expired_items, expired_categories = self._states.expire()
-        return Changed(
-            items - expired_items,
-            categories - expired_categories,
-            expired_items,
-            expired_categories,
-        )
+        self._offset = _followed(self._offset, records)
+        updates = decode_updates([record.value or b"" for record in records])
+        new = [
+            place not in updates.invalid and self._folded.advance(*source)
+            for place, source in enumerate(updates.source)
+        ]
+        deltas, of = updates.deltas, updates.record
+        if not all(new):
+            rows = np.flatnonzero(np.array(new)[of])
+            deltas, of = deltas.take(rows), of[rows]
+        offsets = np.array([record.offset for record in records], np.int64)
+        items, categories = self._states.count(deltas, offsets[of])
+        duplicates = len(records) - sum(new) - len(updates.invalid)
+        return Changed(items, categories, duplicates, updates.invalid)
 
-    def fold_item(
-        self, record: bytes, *, offset: int, append_time_ms: int | None = None
-    ) -> Changed:
-        """Fold one record of `items`. Offsets must grow.
-
-        Raises: InvalidEvent if it breaks the contract; it is passed over then.
-        """
-        assert offset > self._items_offset, (self._partition, offset, self._items_offset)
-        self._items_offset = offset
-        item = decode_item(record, append_time_ms=append_time_ms)
-        taken = self._states.describe(
-            item.item_id,
-            category=item.category,
-            withdrawn=item.withdrawn,
-            attributes=item.attributes,
-            updated_ms=item.updated_ms,
-            items_offset=offset,
-        )
-        return Changed(items={item.item_id}) if taken else Changed(duplicate=True)
+    def fold_items(self, records: Sequence[Record]) -> Changed:
+        """Fold a run of records of `items`, whose offsets grow; a tombstone withdraws its item."""
+        self._items_offset = _followed(self._items_offset, records)
+        changed, refused, duplicates = Touched(), dict[int, InvalidInput](), 0
+        for place, record in enumerate(records):
+            at_ms, value = record.timestamp_ms, record.value
+            if value is None:
+                value = deleted_item(record.key, at_ms)
+            try:
+                item = decode_item(value, append_time_ms=at_ms)
+            except InvalidInput as error:
+                refused[place] = error
+                continue
+            taken = self._states.describe(
+                item.item_id,
+                category=item.category,
+                withdrawn=item.withdrawn,
+                attributes=item.attributes,
+                updated_ms=item.updated_ms,
+                items_offset=record.offset,
+            )
+            if taken:
+                changed.change({item.item_id})
+            else:
+                duplicates += 1
+        return Changed(changed, Touched(), duplicates, refused)
 
     def item_rows(self, item_ids: Iterable[str]) -> list[tuple[str, bytes]]:
         """ITEM_ROW bytes of those items that are known, stamped."""
@@ -137,3 +149,11 @@ class ItemPartition:
     def sizes(self) -> dict[str, int]:
         """State by part, for gauges."""
         return {"items": self._states.items, "categories": self._states.categories}
+
+
+def _followed(offset: int, records: Iterable[Record]) -> int:
+    """The offset of the last of some records, which grow from `offset` on."""
+    for record in records:
+        assert record.offset > offset, (record.topic, record.partition, record.offset, offset)
+        offset = record.offset
+    return offset

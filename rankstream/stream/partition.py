@@ -31,6 +31,7 @@ from rankstream.contracts.record import Record
 from rankstream.features.deltas import Additions, deltas_by_partition, distinct
 from rankstream.features.expiry import STATE_TTL_MS, expiry_ms
 from rankstream.features.state import UserStates
+from rankstream.features.touched import Touched
 from rankstream.sessions import Sessions
 from rankstream.stream import dump as dumps
 from rankstream.stream import records as encode
@@ -95,8 +96,7 @@ class Outputs:
     sessions: list[bytes]  # Session -> sessions, same partition
     dead: list[bytes]  # DeadLetters of records and of their refused rows
     unmatched: list[bytes]  # DeadLetters of feedback whose impression never came
-    changed_users: set[str]
-    expired_users: set[str]  # forgotten, and in `changed_users` no more
+    users: Touched
     counts: Counts
     newest_times_ms: list[int]  # newest event time of each record of which something was folded
     watermark_ms: int
@@ -190,9 +190,10 @@ class UserPartition:
         )
         additions = intake.additions(attributed.repeats, attributed.moved)
         active = self._sessions.fold(intake.activity_rows())
-        changed = self._update(intake, additions, run, watermarks_ms)
+        users = Touched(self._update(intake, additions, run, watermarks_ms))
         self._users.sessions(self._users.rows(active), self._sessions.latest(active))
-        expired = self._users.expire(expiry_ms(self.watermark_ms, self._settings.state_ttl_ms))
+        expiry = expiry_ms(self.watermark_ms, self._settings.state_ttl_ms)
+        users.expire(self._users.expire(expiry))
         sessions = self._sessions.close(self.watermark_ms)
         last = {"partition": self._partition, "offset": self._offset}
         return Outputs(
@@ -215,8 +216,7 @@ class UserPartition:
                 partition=self._partition,
                 append_time_ms=records[-1].timestamp_ms,
             ),
-            changed_users=changed - expired,
-            expired_users=expired,
+            users=users,
             counts=Counts(
                 events=len(columns) + len(invalid),
                 folded=len(rows),

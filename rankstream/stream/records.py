@@ -112,6 +112,8 @@ def encode_labels(
 # A status below 128 is one byte, as a varint too.
 _LABEL_STATE = (("status", "u1"), ("clicked", "<u4"), ("purchased", "<u4"), ("value_micros", "<i8"))
 _DELTA_AMOUNTS = tuple((name, "<i8" if name.endswith("_micros") else "<i4") for name in TOTALS)
+_DELTA_SIZES = {"key": 4, "event_time_ms": 8}
+_DELTA_SIZES |= {name: np.dtype(dtype).itemsize for name, dtype in _DELTA_AMOUNTS}
 
 
 def _bytes(column: npt.NDArray[Any], dtype: str) -> bytes:
@@ -120,31 +122,63 @@ def _bytes(column: npt.NDArray[Any], dtype: str) -> bytes:
 
 def encode_updates(deltas: Deltas, *, partition: int, offset: int) -> bytes:
     """FeatureUpdates of the records up to `offset`, for one target partition."""
-    dictionary = _Dictionary()
-    (key,) = dictionary.renumbered(deltas.strings, deltas.key)
     view = pb.FeatureUpdatesView(
         source_partition=partition,
         source_offset=offset,
+        strings=deltas.strings,
         entity=deltas.entity.tobytes(),
-        key=_bytes(key, "<u4"),
+        key=_bytes(deltas.key, "<u4"),
         event_time_ms=_bytes(deltas.time_ms, "<i8"),
     )
     for column, (name, dtype) in enumerate(_DELTA_AMOUNTS):
         setattr(view, name, _bytes(deltas.amounts[:, column], dtype))
-    view.strings.extend(dictionary.numbers)
     return view.SerializeToString()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Updates:
-    """A FeatureUpdates record."""
+    """FeatureUpdates records end to end."""
 
-    source_partition: int
-    source_offset: int
-    deltas: Deltas
+    source: list[tuple[int, int]]  # partition and offset of each record; (-1, -1) if it is invalid
+    deltas: Deltas  # of all valid ones
+    record: npt.NDArray[np.intp]  # which record each delta is of, shape (n,)
+    invalid: dict[int, InvalidBatch]  # by place of the record
 
 
-def decode_updates(record: bytes) -> Updates:
+def decode_updates(records: Sequence[bytes]) -> Updates:
+    """FeatureUpdates records, of which those are invalid whose columns disagree."""
+    source, invalid = [(-1, -1)] * len(records), dict[int, InvalidBatch]()
+    views, places, strings, first_string = [], list[int](), list[str](), list[int]()
+    for place, record in enumerate(records):
+        try:
+            view = _updates(record)
+        except InvalidBatch as error:
+            invalid[place] = error
+            continue
+        source[place] = view.source_partition, view.source_offset
+        views.append(view)
+        places.append(place)
+        first_string.append(len(strings))
+        strings += view.strings
+
+    def column(name: str, dtype: str) -> npt.NDArray[Any]:
+        return np.frombuffer(b"".join([getattr(view, name) for view in views]), dtype)
+
+    sizes = [len(view.entity) for view in views]
+    amounts = np.empty((sum(sizes), len(TOTALS)), np.int64)
+    for number, (name, dtype) in enumerate(_DELTA_AMOUNTS):
+        amounts[:, number] = column(name, dtype)
+    deltas = Deltas(
+        strings,
+        column("entity", "u1"),
+        column("key", "<u4") + np.repeat(np.array(first_string, np.int64), sizes),
+        column("event_time_ms", "<i8"),
+        amounts,
+    )
+    return Updates(source, deltas, np.repeat(np.array(places, np.intp), sizes), invalid)
+
+
+def _updates(record: bytes) -> pb.FeatureUpdatesView:
     """A FeatureUpdates record whose columns agree.
 
     Raises: InvalidBatch if it is none.
@@ -156,28 +190,20 @@ def decode_updates(record: bytes) -> Updates:
             f"invalid_batch: record of {len(record)} bytes is not FeatureUpdates: {error}."
             " Not folded. Only the features service may write to this topic."
         ) from None
-    n, strings = len(view.entity), list(view.strings)
-    sizes = {"key": 4, "event_time_ms": 8}
-    sizes |= {name: np.dtype(dtype).itemsize for name, dtype in _DELTA_AMOUNTS}
-    lengths = {name: len(getattr(view, name)) / size for name, size in sizes.items()}
+    n, strings = len(view.entity), len(view.strings)
+    lengths = {name: len(getattr(view, name)) / size for name, size in _DELTA_SIZES.items()}
     key = np.frombuffer(view.key, "<u4") if lengths["key"] == n else np.zeros(0, np.uint32)
-    if set(lengths.values()) != {n} or (n and int(key.max()) >= len(strings)):
+    if set(lengths.values()) != {n} or (n and int(key.max()) >= strings):
         raise InvalidBatch(
             f"invalid_batch: FeatureUpdates with columns of lengths {lengths}, {n} entities and"
-            f" {len(strings)} strings. Not folded. Only the features service may write here."
+            f" {strings} strings. Not folded. Only the features service may write here."
         )
-    entity = np.frombuffer(view.entity, np.uint8)
     if not set(view.entity) <= {ITEM, CATEGORY}:
         raise InvalidBatch(
             f"invalid_batch: FeatureUpdates of entities {sorted(set(view.entity))}"
             f" (known: {ITEM}, {CATEGORY}). Not folded. Upgrade this worker."
         )
-    amounts = np.empty((n, len(TOTALS)), np.int64)
-    for column, (name, dtype) in enumerate(_DELTA_AMOUNTS):
-        amounts[:, column] = np.frombuffer(getattr(view, name), dtype)
-    time_ms = np.frombuffer(view.event_time_ms, "<i8")
-    deltas = Deltas(strings, entity, key.astype(np.int64), time_ms, amounts)
-    return Updates(view.source_partition, view.source_offset, deltas)
+    return view
 
 
 def encode_session(session: ClosedSession, *, partition: int, offset: int) -> bytes:

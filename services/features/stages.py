@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
 from typing import Any, Final, Protocol
 
 from rankstream import topics
 from rankstream.adapters.redis_rows import CATEGORY_STATE, ITEM_STATE, USER_STATE, RowEncoder
-from rankstream.contracts.items import deleted_item
 from rankstream.contracts.record import Record
-from rankstream.errors import InvalidInput
+from rankstream.features.touched import Touched
 from rankstream.stream import dump as dumps
-from rankstream.stream.items import Changed, ItemPartition
+from rankstream.stream.items import ItemPartition
 from rankstream.stream.partition import Counts, FoldSettings, Outputs, UserPartition
 from rankstream.stream.records import dead_record
 
@@ -160,8 +158,7 @@ class UserStage:
     def __init__(self, partition: int, partitions: int, settings: FoldSettings) -> None:
         self._partition = partition
         self._state = UserPartition(partition, partitions, settings)
-        self._changed: set[str] = set()
-        self._expired: set[str] = set()
+        self._users = Touched()
         self._folded_times_ms: list[int] = []
         self._rows = RowEncoder(USER_STATE)
         self.totals = Totals()
@@ -177,7 +174,7 @@ class UserStage:
     def fold(self, records: Sequence[Record]) -> Folded:
         self.last_append_ms = max(self.last_append_ms, *(r.timestamp_ms for r in records))
         outputs = self._state.fold(records)
-        _note(self._changed, self._expired, outputs.changed_users, outputs.expired_users)
+        self._users.follow(outputs.users)
         self._folded_times_ms += outputs.newest_times_ms
         self._count(outputs.counts)
         return Folded(outputs.label_batch, self._sends(outputs))
@@ -205,16 +202,15 @@ class UserStage:
         return [*sends, *(Send(topics.EVENTS_DEAD.name, letter) for letter in letters)]
 
     def changed_rows(self, rows_max: int) -> list[bytes]:
-        users = _taken(self._changed, rows_max)
-        expired = _taken(self._expired, rows_max - len(users))
+        users = _taken(self._users.changed, rows_max)
+        expired = _taken(self._users.expired, rows_max - len(users))
         return [
             *(self._rows.hset(*row) for row in self._state.rows(users)),
             *(self._rows.hdel(user) for user in expired),
         ]
 
     def forget_changes(self) -> None:
-        self._changed.clear()
-        self._expired.clear()
+        self._users.clear()
         self._folded_times_ms.clear()
 
     def folded_times_ms(self) -> list[int]:
@@ -249,10 +245,8 @@ class ItemStage:
     def __init__(self, partition: int, ttl_ms: int) -> None:
         self._partition = partition
         self._state = ItemPartition(partition, ttl_ms)
-        self._items: set[str] = set()
-        self._categories: set[str] = set()
-        self._expired_items: set[str] = set()
-        self._expired_categories: set[str] = set()
+        self._items = Touched()
+        self._categories = Touched()
         self._item_rows = RowEncoder(ITEM_STATE)
         self._category_rows = RowEncoder(CATEGORY_STATE)
         self.totals = Totals()
@@ -266,43 +260,26 @@ class ItemStage:
         return self.next_offsets()
 
     def fold(self, records: Sequence[Record]) -> Folded:
-        sends: list[Send] = []
-        for record in records:
-            self.last_append_ms = max(self.last_append_ms, record.timestamp_ms)
-            self.totals.events += 1
-            try:
-                changed = self._folded(record)
-            except InvalidInput as error:
-                self.totals.refused += 1
-                sends.append(Send(topics.EVENTS_DEAD.name, dead_record(record, error)))
-                continue
-            _note(self._items, self._expired_items, changed.items, changed.expired_items)
-            _note(
-                self._categories,
-                self._expired_categories,
-                changed.categories,
-                changed.expired_categories,
-            )
-            if changed.duplicate:
-                self.totals.duplicates += 1
-            else:
-                self.totals.folded += 1
-        return Folded(None, sends)
-
-    def _folded(self, record: Record) -> Changed:
-        at_ms = record.timestamp_ms
-        if record.topic == topics.ITEMS.name:
-            value = deleted_item(record.key, at_ms) if record.value is None else record.value
-            return self._state.fold_item(value, offset=record.offset, append_time_ms=at_ms)
-        return self._state.fold_updates(record.value or b"", offset=record.offset)
+        self.last_append_ms = max(self.last_append_ms, *(r.timestamp_ms for r in records))
+        of_items = records[0].topic == topics.ITEMS.name
+        fold = self._state.fold_items if of_items else self._state.fold_updates
+        changed = fold(records)
+        self._items.follow(changed.items)
+        self._categories.follow(changed.categories)
+        self.totals.events += len(records)
+        self.totals.refused += len(changed.refused)
+        self.totals.duplicates += changed.duplicates
+        self.totals.folded += len(records) - len(changed.refused) - changed.duplicates
+        dead = (dead_record(records[place], error) for place, error in changed.refused.items())
+        return Folded(None, [Send(topics.EVENTS_DEAD.name, letter) for letter in dead])
 
     def changed_rows(self, rows_max: int) -> list[bytes]:
-        items = _taken(self._items, rows_max)
+        items = _taken(self._items.changed, rows_max)
         left = rows_max - len(items)
-        categories = _taken(self._categories, left)
+        categories = _taken(self._categories.changed, left)
         left -= len(categories)
-        old_items = _taken(self._expired_items, left)
-        old_categories = _taken(self._expired_categories, left - len(old_items))
+        old_items = _taken(self._items.expired, left)
+        old_categories = _taken(self._categories.expired, left - len(old_items))
         return [
             *(self._item_rows.hset(*row) for row in self._state.item_rows(items)),
             *(self._category_rows.hset(*row) for row in self._state.category_rows(categories)),
@@ -311,13 +288,8 @@ class ItemStage:
         ]
 
     def forget_changes(self) -> None:
-        for keys in (
-            self._items,
-            self._categories,
-            self._expired_items,
-            self._expired_categories,
-        ):
-            keys.clear()
+        self._items.clear()
+        self._categories.clear()
 
     def folded_times_ms(self) -> list[int]:
         return []
@@ -339,19 +311,6 @@ class ItemStage:
         counted, state = _unpack(self._partition, self.name, snapshot)
         self._state.load(state)
         _count_on(self, counted)
-
-
-def _note(
-    changed: set[str],
-    expired: set[str],
-    now_changed: AbstractSet[str],
-    now_expired: AbstractSet[str],
-) -> None:
-    """Note which keys changed, and which expired after that: each is in one of the two."""
-    changed |= now_changed
-    expired -= now_changed
-    changed -= now_expired
-    expired |= now_expired
 
 
 def _taken(changed: set[str], most: int) -> list[str]:

@@ -65,7 +65,9 @@ class Stream:
         assert out.watermark_ms >= before_ms
         for target, updates in out.updates.items():
             items = self.items[target]
-            items.fold_updates(updates, offset=items.offset + 1)
+            items.fold_updates(
+                [Record("feature-updates", target, items.offset + 1, APPEND_MS, b"", updates)]
+            )
             self.raw.append(updates)
         if out.label_batch is not None:
             self._fold_labels(pb.LabelBatch.FromString(out.label_batch))
@@ -79,8 +81,11 @@ class Stream:
 
     def describe(self, items: Iterable[ItemUpdate]) -> None:
         for item in items:
-            partition = self.items[partition_of(item.item_id, PARTITIONS)]
-            partition.fold_item(encode_item(item), offset=partition.items_offset + 1)
+            number = partition_of(item.item_id, PARTITIONS)
+            partition, value = self.items[number], encode_item(item)
+            partition.fold_items(
+                [Record("items", number, partition.items_offset + 1, APPEND_MS, b"", value)]
+            )
 
     def restart(self) -> None:
         """Go on in fresh objects from dumps of the old."""

@@ -16,7 +16,6 @@ from rankstream.adapters.kafka import Record
 from rankstream.contracts.codec import encode_batch, encode_item
 from rankstream.contracts.events import Event, ItemUpdate
 from rankstream.contracts.ids import partition_of
-from rankstream.errors import InvalidBatch
 from rankstream.features import spec
 from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows
 from rankstream.pb import events_pb2 as pb
@@ -48,19 +47,18 @@ class ServedLog:
         for target, updates in out.updates.items():
             items = self._stream.items[target]
             self._append(topics.FEATURE_UPDATES.name, target, items.offset, updates)
-            again = items.fold_updates(updates, offset=items.offset + 1)
-            assert again.duplicate
-            self._append(topics.FEATURE_UPDATES.name, target, items.offset, updates)
+            name = topics.FEATURE_UPDATES.name
+            self._append(name, target, items.offset + 1, updates)
+            assert items.fold_updates(self._records[name][-1:]).duplicates == 1
 
     def send_garbage(self) -> None:
         """One record in `events`, `feature-updates` and `items` that is none."""
         users, items = self._stream.users, self._stream.items[0]
         self._stream.record(GARBAGE)
         self._append(topics.EVENTS.name, 1, users.offset, GARBAGE)
-        try:
-            items.fold_updates(GARBAGE, offset=items.offset + 1)
-        except InvalidBatch:
-            self._append(topics.FEATURE_UPDATES.name, 0, items.offset, GARBAGE)
+        name = topics.FEATURE_UPDATES.name
+        self._append(name, 0, items.offset + 1, GARBAGE)
+        assert items.fold_updates(self._records[name][-1:]).refused
         # A replay reads no more of `items` than what the stamps name.
         self._append(topics.ITEMS.name, 0, 1_000, GARBAGE)
 

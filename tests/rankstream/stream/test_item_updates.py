@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rankstream.contracts.codec import encode_item
 from rankstream.contracts.events import ItemUpdate
+from rankstream.contracts.record import Record
 from rankstream.errors import InvalidEvent
 from rankstream.features.rows import ITEM_ROW
 from rankstream.pb import events_pb2 as pb
@@ -26,6 +27,10 @@ UPDATES = st.lists(
     ),
     max_size=25,
 )
+
+
+def _item(offset: int, value: bytes) -> Record:
+    return Record("items", 0, offset, 0, b"", value)
 
 
 def known(state: ItemPartition) -> dict[str, tuple[str, bool, float]]:
@@ -55,7 +60,7 @@ def test_the_newest_update_of_each_item_stands(updates: list[ItemUpdate]) -> Non
     state = ItemPartition(0)
 
     for offset, update in enumerate(updates):
-        state.fold_item(encode_item(update), offset=offset)
+        state.fold_items([_item(offset, encode_item(update))])
 
     np.testing.assert_equal(known(state), newest(updates))
 
@@ -68,8 +73,8 @@ def test_the_order_in_which_they_come_changes_nothing(data: st.DataObject) -> No
     one, other = ItemPartition(0), ItemPartition(0)
 
     for offset, (first, second) in enumerate(zip(distinct, shuffled, strict=True)):
-        one.fold_item(encode_item(first), offset=offset)
-        other.fold_item(encode_item(second), offset=offset)
+        one.fold_items([_item(offset, encode_item(first))])
+        other.fold_items([_item(offset, encode_item(second))])
 
     np.testing.assert_equal(known(one), known(other))
 
@@ -91,10 +96,11 @@ def test_the_order_in_which_they_come_changes_nothing(data: st.DataObject) -> No
 def test_an_update_that_breaks_the_contract_leaves_what_was_known(bad: bytes, why: str) -> None:
     state = ItemPartition(0)
     update = ItemUpdate(item_id="i0", category="drama", updated_ms=5)
-    state.fold_item(encode_item(update), offset=0)
+    state.fold_items([_item(0, encode_item(update))])
 
-    with pytest.raises(InvalidEvent, match=why):
-        state.fold_item(bad, offset=1)
+    changed = state.fold_items([_item(1, bad)])
 
+    assert isinstance(changed.refused[0], InvalidEvent)
+    assert why in str(changed.refused[0])
     np.testing.assert_equal(known(state), newest([update]))
     assert state.items_offset == 1

@@ -8,7 +8,8 @@ import pytest
 from rankstream.contracts.codec import encode_batch
 from rankstream.contracts.columns import TimeLimits
 from rankstream.contracts.events import ItemUpdate
-from rankstream.errors import InvalidArtifact, InvalidBatch, InvalidEvent
+from rankstream.contracts.record import Record
+from rankstream.errors import InvalidArtifact, InvalidBatch
 from rankstream.features import spec
 from rankstream.features.rows import USER_ROW
 from rankstream.pb import events_pb2 as pb
@@ -33,7 +34,7 @@ def test_an_event_at_the_watermark_counts_and_one_behind_it_is_late() -> None:
 
     assert (at_it.counts.folded, at_it.counts.late) == (1, 0)
     assert (behind.counts.folded, behind.counts.late) == (0, 1)
-    assert behind.changed_users == set()
+    assert behind.users.changed == set()
 
 
 def test_an_event_sent_twice_counts_once_also_within_one_record() -> None:
@@ -73,7 +74,7 @@ def test_a_tick_moves_the_watermark_and_changes_no_user() -> None:
     out = stream.tick(START_MS)
 
     assert out.watermark_ms == START_MS - LATENESS_MS
-    assert (out.counts.ticks, out.changed_users, len(stream.users.rows([""]))) == (1, set(), 0)
+    assert (out.counts.ticks, out.users.changed, len(stream.users.rows([""]))) == (1, set(), 0)
 
 
 def test_an_event_from_the_far_future_is_refused_and_never_moves_the_watermark() -> None:
@@ -152,9 +153,9 @@ def test_a_user_without_events_for_the_ttl_is_forgotten_and_begins_anew() -> Non
     expired = stream.send([an_event("visit", 3, user="bob", after_ms=DAY_MS + DAY_MS // 2)])
     back = stream.send([an_event("visit", 4, after_ms=DAY_MS + DAY_MS // 2)])
 
-    assert (expired.expired_users, expired.changed_users) == ({"ann"}, {"bob"})
+    assert (expired.users.expired, expired.users.changed) == ({"ann"}, {"bob"})
     assert stream.users.sizes()["users"] == 2
-    assert back.changed_users == {"ann"}
+    assert back.users.changed == {"ann"}
     row = np.frombuffer(dict(stream.users.rows(["ann"]))["ann"], USER_ROW)
     assert (row["totals"].sum(), row["recent"]["time_ms"].max()) == (0, 0)
 
@@ -207,17 +208,22 @@ def test_a_value_beyond_belief_stops_nothing() -> None:
     assert stream.counts["folded"] == 10_000
 
 
+def _update(offset: int, value: bytes) -> Record:
+    return Record("feature-updates", 0, offset, APPEND_MS, b"", value)
+
+
 def test_updates_that_were_folded_before_are_passed_over() -> None:
     stream = Stream(SETTINGS)
     out = stream.send([an_event("rate", 1)])
     items = ItemPartition(0)
     (update,) = out.updates.values()
 
-    first = items.fold_updates(update, offset=0)
+    first = items.fold_updates([_update(0, update)])
     row = items.item_rows(["i0"])
-    again = items.fold_updates(update, offset=1)
+    again = items.fold_updates([_update(1, update)])
 
-    assert (first.items, again.duplicate, again.items) == ({"i0"}, True, frozenset())
+    assert (first.items.changed, first.duplicates) == ({"i0"}, 0)
+    assert (again.items.changed, again.duplicates) == (set(), 1)
     assert items.item_rows(["i0"]) == row
 
 
@@ -232,28 +238,10 @@ def test_updates_that_were_folded_before_are_passed_over() -> None:
 def test_updates_that_are_none_are_refused_and_passed_over(record: bytes) -> None:
     items = ItemPartition(0)
 
-    with pytest.raises(InvalidBatch):
-        items.fold_updates(record, offset=4)
+    changed = items.fold_updates([_update(4, record)])
 
-    assert items.offset == 4
-
-
-@pytest.mark.parametrize(
-    "item",
-    [
-        pb.Item(updated_ms=1),
-        pb.Item(item_id="i", updated_ms=0),
-        pb.Item(item_id="i", updated_ms=1, category="c" * 65),
-        pb.Item(item_id="i", updated_ms=1, attributes={"price": float("nan")}),
-    ],
-)
-def test_an_item_that_breaks_the_contract_is_refused_by_name(item: pb.Item) -> None:
-    items = ItemPartition(0)
-
-    with pytest.raises(InvalidEvent, match="Not folded"):
-        items.fold_item(item.SerializeToString(), offset=0)
-
-    assert items.sizes()["items"] == 0
+    assert isinstance(changed.refused[0], InvalidBatch)
+    assert (changed.items.changed, items.offset) == (set(), 4)
 
 
 def test_more_labels_than_a_record_holds_are_closed_run_by_run() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -57,19 +57,18 @@ def expected(bootstrap: str, settings: FoldSettings) -> Expected:
         users: set[str] = set()
         for record in records:
             outputs = state.fold([record])
-            users |= outputs.changed_users
+            users |= outputs.users.changed
             out.late += outputs.counts.late
             out.duplicates += outputs.counts.duplicates
             out.sessions |= set(map(unplaced, outputs.sessions))
             batches.append(outputs.label_batch)
             for target, update in outputs.updates.items():
-                stage2[target].fold_updates(update, offset=offsets[target])
+                stage2[target].fold_updates([replace(record, offset=offsets[target], value=update)])
                 offsets[target] += 1
         out.users |= dict(state.rows(users))
     out.labels = labels_of(batches)
     for partition, records in read_log(bootstrap, topics.ITEMS).items():
-        for record in records:
-            stage2[partition].fold_item(record.value or b"", offset=record.offset)
+        stage2[partition].fold_items(records)
     items, categories = keys_of(bootstrap)
     for state2 in stage2.values():
         out.items |= {key: unstamped(row, ITEM_ROW) for key, row in state2.item_rows(items)}
