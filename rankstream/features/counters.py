@@ -47,6 +47,7 @@ class CounterTable:
         self.index: dict[str, int] = {}  # row of each key; only `row` and `forget` change it
         self._free: list[int] = []
         self._size = 0  # rows in use or free
+        self._in_order = True  # the rows of the keys in `index` are 0, 1, ...
         self._reserve(_FIRST_ROWS)
 
     def _reserve(self, rows: int) -> None:
@@ -129,6 +130,12 @@ class CounterTable:
         self._columns["value_micros"][touched[which], slot] = 0
         return newest
 
+    def rows(self) -> slice | Ints:
+        """The row of every key, in order of the keys' arrival."""
+        if self._in_order:
+            return slice(len(self.index))
+        return np.fromiter(self.index.values(), np.int64, len(self.index))
+
     def last_ms(self, row: Ints) -> Ints:
         """Newest event time of rows, shape (n,); 0: none."""
         last: Ints = self._columns["last_ms"][row]
@@ -147,6 +154,7 @@ class CounterTable:
     def forget(self, keys: Iterable[str]) -> list[int]:
         """Drop keys; the rows that they had."""
         rows = [self.index.pop(key) for key in keys]
+        self._in_order = False
         for column in self._columns.values():
             column[rows] = 0
         self._free += rows
@@ -154,7 +162,7 @@ class CounterTable:
 
     def dump(self) -> dict[str, bytes]:
         """Keys and counters in order of the keys' arrival, to go on from with `load`."""
-        rows = list(self.index.values())
+        rows = self.rows()
         return {
             "keys": json.dumps(list(self.index)).encode(),
             **{name: column[rows].tobytes() for name, column in self._columns.items()},
@@ -164,7 +172,7 @@ class CounterTable:
         """Replace the table by a dumped one; its keys have the rows 0, 1, ..."""
         keys = json.loads(parts["keys"])
         self.index = {key: row for row, key in enumerate(keys)}
-        self._free, self._size = [], len(keys)
+        self._free, self._size, self._in_order = [], len(keys), True
         self._reserve(max(_FIRST_ROWS, len(keys)))
         for name, column in self._columns.items():
             loaded = np.frombuffer(parts[name], column.dtype)

@@ -71,7 +71,7 @@ class _Stamped:
         return known, rows
 
     def dump(self, prefix: str) -> dict[str, bytes]:
-        changed_at = self._changed_at[list(self.counters.index.values())]
+        changed_at = self._changed_at[self.counters.rows()]
         parts = {**self.counters.dump(), "changed_at": changed_at.tobytes()}
         return {prefix + name: part for name, part in parts.items()}
 

@@ -199,10 +199,11 @@ class UserStates:
 
     def dump(self) -> dict[str, bytes]:
         """All users, to go on from with `load`."""
-        rows = list(self._counters.index.values())
-        place = {row: place for place, row in enumerate(rows)}
-        slots, held = self._tastes.dump(rows)
-        recent = [self._recent[row] for row in rows]
+        rows = self._counters.rows()
+        listed = list(self._counters.index.values())
+        place = {row: place for place, row in enumerate(listed)}
+        slots, held = self._tastes.dump(rows, place)
+        recent = [self._recent[row] for row in listed]
         rest = {
             "recent": [len(actions) for actions in recent],
             "held": held,

@@ -151,10 +151,14 @@ class TasteTable:
         for row in rows:
             self._held.pop(row, None)
 
-    def dump(self, rows: Sequence[int]) -> tuple[bytes, list[tuple[int, int, list[int]]]]:
-        """Slots of `rows`, and (place in rows, category, taste) of what is held beside."""
+    def dump(
+        self, rows: slice | Ints, place: Mapping[int, int]
+    ) -> tuple[bytes, list[tuple[int, int, list[int]]]]:
+        """Slots of `rows`, and (place in rows, category, taste) of what is held beside.
+
+        `place`: of each row, in `rows`.
+        """
         self._refresh()
-        place = {row: place for place, row in enumerate(rows)}
         held = [
             (place[row], category, taste)
             for row, tastes in self._held.items()

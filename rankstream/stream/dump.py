@@ -18,14 +18,17 @@ _LENGTH = struct.Struct("<I")
 _HEAD = len(_MAGIC) + 32
 
 
-def pack(meta: Mapping[str, int | str], parts: Mapping[str, bytes]) -> bytes:
-    """One dump of parts; `meta` says what they belong to."""
+def pack(meta: Mapping[str, int | str], parts: Mapping[str, bytes]) -> list[bytes]:
+    """One dump of parts, to be written piece by piece; `meta` says what they belong to."""
     header = json.dumps(
         {"meta": dict(meta), "parts": [[name, len(part)] for name, part in parts.items()]},
         sort_keys=True,
     ).encode()
-    body = b"".join([_LENGTH.pack(len(header)), header, *parts.values()])
-    return b"".join([_MAGIC, hashlib.sha256(body).digest(), body])
+    body = [_LENGTH.pack(len(header)), header, *parts.values()]
+    checksum = hashlib.sha256()
+    for part in body:
+        checksum.update(part)
+    return [_MAGIC, checksum.digest(), *body]
 
 
 def unpack(dump: bytes, meta: Mapping[str, int | str]) -> dict[str, bytes]:

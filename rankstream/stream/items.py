@@ -23,7 +23,7 @@ from rankstream.features.touched import Touched
 from rankstream.stream import dump as dumps
 from rankstream.stream.records import decode_updates
 
-DUMP_VERSION: Final = 2
+DUMP_VERSION: Final = 3
 
 
 @dataclass(frozen=True)
@@ -116,18 +116,18 @@ class ItemPartition:
         """CATEGORY_ROW bytes of those categories that are known, stamped."""
         return self._states.packed_categories(categories)
 
-    def dump(self) -> bytes:
-        """The whole state, to go on from with `load`."""
+    def dump(self, note: bytes = b"") -> list[bytes]:
+        """The whole state and a note of the caller's, in pieces: end to end they are for `load`."""
         state = {
             "offset": self._offset,
             "items_offset": self._items_offset,
             "folded": sorted(self._folded.offsets().items()),
         }
-        parts = {"state": json.dumps(state).encode(), **self._states.dump()}
+        parts = {"note": note, "state": json.dumps(state).encode(), **self._states.dump()}
         return dumps.pack(self._meta(), parts)
 
-    def load(self, dump: bytes) -> None:
-        """Replace the state by a dumped one.
+    def load(self, dump: bytes) -> bytes:
+        """Replace the state by a dumped one; the note that was dumped with it.
 
         Raises: InvalidArtifact if it is damaged, or of another version or
             partition; nothing is replaced then.
@@ -137,6 +137,7 @@ class ItemPartition:
         self._offset, self._items_offset = state["offset"], state["items_offset"]
         self._folded = HighWater(dict(state["folded"]))
         self._states.load(parts)
+        return parts["note"]
 
     def _meta(self) -> dict[str, int | str]:
         return {

@@ -42,7 +42,7 @@ from rankstream.topics import MAX_RECORD_BYTES
 Ints = npt.NDArray[np.int64]
 Places = npt.NDArray[np.intp]
 
-DUMP_VERSION: Final = 2
+DUMP_VERSION: Final = 3
 # Of the labels that one run closes: a quarter of a record, as a character can be four bytes.
 CLOSED_BYTES_MAX: Final = MAX_RECORD_BYTES // 4
 
@@ -317,12 +317,13 @@ class UserPartition:
         """USER_ROW bytes of the known ones, each stamped with the offset that changed it last."""
         return self._users.packed(user_ids)
 
-    def dump(self) -> bytes:
-        """The whole state, to go on from with `load`."""
+    def dump(self, note: bytes = b"") -> list[bytes]:
+        """The whole state and a note of the caller's, in pieces: end to end they are for `load`."""
         state = {"offset": self._offset, "newest_ms": self._newest_ms}
         return dumps.pack(
             self._meta(),
             {
+                "note": note,
                 "state": json.dumps(state).encode(),
                 "sessions": self._sessions.dump(),
                 **_prefixed("labels.", self._attribution.dump()),
@@ -331,8 +332,8 @@ class UserPartition:
             },
         )
 
-    def load(self, dump: bytes) -> None:
-        """Replace the state by a dumped one.
+    def load(self, dump: bytes) -> bytes:
+        """Replace the state by a dumped one; the note that was dumped with it.
 
         Raises: InvalidArtifact if it is damaged, or of another version, partition
             or settings; nothing is replaced then.
@@ -344,6 +345,7 @@ class UserPartition:
         self._sessions.load(parts["sessions"])
         self._seen.load(_without("seen.", parts))
         self._users.load(_without("users.", parts))
+        return parts["note"]
 
     def _meta(self) -> dict[str, int | str]:
         return {

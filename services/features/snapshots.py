@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -19,7 +20,7 @@ class SnapshotFolder:
         except FileNotFoundError:
             return None
 
-    def save(self, stage: str, partition: int, snapshot: bytes) -> None:
+    def save(self, stage: str, partition: int, pieces: Iterable[bytes]) -> None:
         """Replace the snapshot, durably.
 
         Raises: OSError if the disk is full or refuses; the old one is untouched.
@@ -30,7 +31,7 @@ class SnapshotFolder:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
-                file.write(snapshot)
+                file.writelines(pieces)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

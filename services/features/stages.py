@@ -8,18 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final, Protocol
+from typing import Protocol
 
 from rankstream import topics
 from rankstream.adapters.redis_rows import CATEGORY_STATE, ITEM_STATE, USER_STATE, RowEncoder
 from rankstream.contracts.record import Record
 from rankstream.features.touched import Touched
-from rankstream.stream import dump as dumps
 from rankstream.stream.items import ItemPartition
 from rankstream.stream.partition import Counts, FoldSettings, Outputs, UserPartition
 from rankstream.stream.records import dead_record
-
-SNAPSHOT_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +110,8 @@ class Stage(Protocol):
         """State by part."""
         ...
 
-    def dump(self) -> bytes:
-        """The whole state."""
+    def dump(self) -> list[bytes]:
+        """The whole state, in pieces."""
         ...
 
     def load(self, snapshot: bytes) -> None:
@@ -122,26 +119,17 @@ class Stage(Protocol):
         ...
 
 
-def _pack(partition: int, stage: Stage, state: bytes) -> bytes:
+def _counts(stage: Stage) -> bytes:
     counted = {
         "totals": vars(stage.totals),
         "last_append_ms": stage.last_append_ms,
         "journal_next": stage.journal_next,
     }
-    parts = {"counts": json.dumps(counted).encode(), "state": state}
-    return dumps.pack(_meta(partition, stage.name), parts)
+    return json.dumps(counted).encode()
 
 
-def _meta(partition: int, name: str) -> dict[str, int | str]:
-    return {"stage": name, "partition": partition, "version": SNAPSHOT_VERSION}
-
-
-def _unpack(partition: int, name: str, snapshot: bytes) -> tuple[dict[str, Any], bytes]:
-    parts = dumps.unpack(snapshot, _meta(partition, name))
-    return json.loads(parts["counts"]), parts["state"]
-
-
-def _count_on(stage: Stage, counted: Mapping[str, Any]) -> None:
+def _count_on(stage: Stage, counts: bytes) -> None:
+    counted = json.loads(counts)
     known = {field.name for field in fields(Totals)}
     totals = {name: count for name, count in counted["totals"].items() if name in known}
     stage.totals = Totals(**totals)
@@ -226,14 +214,11 @@ class UserStage:
     def sizes(self) -> dict[str, int]:
         return self._state.sizes()
 
-    def dump(self) -> bytes:
-        state = self._state.dump()
-        return _pack(self._partition, self, state)
+    def dump(self) -> list[bytes]:
+        return self._state.dump(_counts(self))
 
     def load(self, snapshot: bytes) -> None:
-        counted, state = _unpack(self._partition, self.name, snapshot)
-        self._state.load(state)
-        _count_on(self, counted)
+        _count_on(self, self._state.load(snapshot))
 
 
 class ItemStage:
@@ -303,14 +288,11 @@ class ItemStage:
     def sizes(self) -> dict[str, int]:
         return self._state.sizes()
 
-    def dump(self) -> bytes:
-        state = self._state.dump()
-        return _pack(self._partition, self, state)
+    def dump(self) -> list[bytes]:
+        return self._state.dump(_counts(self))
 
     def load(self, snapshot: bytes) -> None:
-        counted, state = _unpack(self._partition, self.name, snapshot)
-        self._state.load(state)
-        _count_on(self, counted)
+        _count_on(self, self._state.load(snapshot))
 
 
 def _taken(changed: set[str], most: int) -> list[str]:

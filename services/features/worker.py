@@ -85,8 +85,8 @@ class PartitionWorker:
         try:
             while not self._stopping.is_set():
                 try:
-                    await self._open()
-                    await self._consume()
+                    if await self._open():
+                        await self._consume()
                 except (DependencyUnavailable, QueueFull, Overtaken) as error:
                     # Whether the batch was stored is unknown: read back where Redis stands.
                     self.caught_up = False
@@ -111,20 +111,23 @@ class PartitionWorker:
             await self._fence.close()
             self._fence = None
 
-    async def _open(self) -> None:
-        """Take the partition over and bring its state up to the end of the log."""
+    async def _open(self) -> bool:
+        """Take the partition over and bring its state up to the end of the log; not if stopped."""
         shared = self._shared
         for topic in self.stage.topics:
             shared.flow.pause(topic, self.partition)
-        self._fence = Fence(
-            shared.settings.redis_url,
-            stage=self.stage.name,
-            partition=self.partition,
-            owner=new_id()[-OWNER_TAIL:],
-            timeout_s=shared.settings.redis_timeout_s,
-        )
-        opening = Opening(self._new_stage, self.partition, self._fence, shared)
-        self.stage, run = await opening.restore()
+        async with shared.openings:
+            if self._stopping.is_set():
+                return False
+            self._fence = Fence(
+                shared.settings.redis_url,
+                stage=self.stage.name,
+                partition=self.partition,
+                owner=new_id()[-OWNER_TAIL:],
+                timeout_s=shared.settings.redis_timeout_s,
+            )
+            opening = Opening(self._new_stage, self.partition, self._fence, shared)
+            self.stage, run = await opening.restore()
         self._folded = []
         if run:
             # Its place in the journal is taken; what else it sent may be missing.
@@ -134,6 +137,7 @@ class PartitionWorker:
         await self._catch_up()
         self.caught_up = True
         self._log.info("partition_opened", offsets=self.stage.next_offsets())
+        return True
 
     async def _catch_up(self) -> None:
         """Fold what is in the log now, read straight from it, then have Faust go on behind it."""

@@ -90,11 +90,11 @@ class Stream:
     def restart(self) -> None:
         """Go on in fresh objects from dumps of the old."""
         users = UserPartition(1, PARTITIONS, self._settings)
-        users.load(self.users.dump())
+        users.load(b"".join(self.users.dump()))
         self.users = users
         fresh = [ItemPartition(partition, self._items_ttl_ms) for partition in range(PARTITIONS)]
         for new, old in zip(fresh, self.items, strict=True):
-            new.load(old.dump())
+            new.load(b"".join(old.dump()))
         self.items = fresh
 
     def _fold_labels(self, batch: pb.LabelBatch) -> None:
