@@ -70,8 +70,8 @@ def measure_throughput(name: str, servers: Servers, repeats: int, say: Say) -> l
 
 
 def measure_freshness(servers: Servers, repeats: int, say: Say) -> list[Figure]:
-    """At half of what the worker manages."""
-    rate = _told("saturation", saturated(servers, BATCH100), say).per_wall_s / 2
+    """At half of what the worker manages, lake and all."""
+    rate = _told("saturation", saturated(servers, BATCH100_LAKE), say).per_wall_s / 2
     windows = freshness(servers, rate, repeats)
     for window in windows:
         say(f"at {rate:,.0f} events/s, p50 and p99 in ms: {window}")

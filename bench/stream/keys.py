@@ -74,7 +74,7 @@ def filled(servers: Servers, users: int) -> Iterator[Worker]:
 
 
 def _close(worker: Worker) -> None:
-    """Wait for ticks to close what is due: one run closes so much, the thin traffic was few runs."""
+    """Wait for ticks to close what is due: of the thin traffic, a run closes only so much."""
     deadline = time.monotonic() + CLOSED_S_MAX
     while (labels := worker.counts()["open_labels"]) > BETWEEN:
         if time.monotonic() > deadline:

@@ -24,6 +24,7 @@ from rankstream.features.rows import (
     WINDOW_OF,
     Rows,
     buckets_held,
+    raw,
 )
 
 Ints = npt.NDArray[np.int64]
@@ -160,12 +161,15 @@ class CounterTable:
         self._free += rows
         return rows
 
-    def dump(self) -> dict[str, bytes]:
-        """Keys and counters in order of the keys' arrival, to go on from with `load`."""
+    def dump(self) -> dict[str, bytes | memoryview]:
+        """Keys and counters in order of the keys' arrival, to go on from with `load`.
+
+        Good until the next addition.
+        """
         rows = self.rows()
         return {
             "keys": json.dumps(list(self.index)).encode(),
-            **{name: column[rows].tobytes() for name, column in self._columns.items()},
+            **{name: raw(column[rows]) for name, column in self._columns.items()},
         }
 
     def load(self, parts: Mapping[str, bytes]) -> None:

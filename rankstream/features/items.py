@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rankstream.features.counters import CounterTable, packed
 from rankstream.features.deltas import ITEM, Deltas, distinct
 from rankstream.features.expiry import expiry_ms
-from rankstream.features.rows import CATEGORY_ROW, ITEM_ATTRIBUTES, ITEM_ROW, Rows, empty_rows
+from rankstream.features.rows import CATEGORY_ROW, ITEM_ATTRIBUTES, ITEM_ROW, Rows, empty_rows, raw
 from rankstream.features.touched import Touched
 
 Ints = npt.NDArray[np.int64]
@@ -70,9 +70,9 @@ class _Stamped:
         rows["offset"] = self._changed_at[row]
         return known, rows
 
-    def dump(self, prefix: str) -> dict[str, bytes]:
+    def dump(self, prefix: str) -> dict[str, bytes | memoryview]:
         changed_at = self._changed_at[self.counters.rows()]
-        parts = {**self.counters.dump(), "changed_at": changed_at.tobytes()}
+        parts = {**self.counters.dump(), "changed_at": raw(changed_at)}
         return {prefix + name: part for name, part in parts.items()}
 
     def load(self, prefix: str, parts: Mapping[str, bytes]) -> None:
@@ -189,8 +189,8 @@ class ItemStates:
         found, rows = self._categories.packed(names)
         return list(zip(found, packed(rows), strict=True))
 
-    def dump(self) -> dict[str, bytes]:
-        """Everything, to go on from with `load`."""
+    def dump(self) -> dict[str, bytes | memoryview]:
+        """Everything, to go on from with `load`; good until the next change."""
         return {
             **self._items.dump("items."),
             **self._categories.dump("categories."),

@@ -7,7 +7,7 @@ arrived. Money and ratings are fixed-point micros, so that sums are exact.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -111,6 +111,11 @@ def empty_rows(n: int, dtype: np.dtype[np.void]) -> Rows:
     if dtype.names and "attributes" in dtype.names:
         rows["attributes"] = np.nan
     return rows
+
+
+def raw(column: npt.NDArray[Any]) -> memoryview:
+    """The bytes of an array; of a contiguous one in place, so good until it is written to."""
+    return np.ascontiguousarray(column).reshape(-1).view(np.uint8).data
 
 
 def buckets_held(head: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -30,6 +30,7 @@ from rankstream.features.rows import (
     USER_ATTRIBUTES,
     USER_ROW,
     Rows,
+    raw,
 )
 from rankstream.features.tastes import AMOUNTS, TasteTable
 
@@ -197,8 +198,8 @@ class UserStates:
                     rows["attributes"][place, USER_ATTRIBUTES.index(name)] = value
         return rows
 
-    def dump(self) -> dict[str, bytes]:
-        """All users, to go on from with `load`."""
+    def dump(self) -> dict[str, bytes | memoryview]:
+        """All users, to go on from with `load`; good until the next change."""
         rows = self._counters.rows()
         listed = list(self._counters.index.values())
         place = {row: place for place, row in enumerate(listed)}
@@ -214,9 +215,9 @@ class UserStates:
             **self._counters.dump(),
             "recent": b"".join(recent),
             "tastes": slots,
-            "sessions": self._sessions[rows].tobytes(),
-            "changed_at": self._changed_at[rows].tobytes(),
-            "newest_ms": self._newest_ms[rows].tobytes(),
+            "sessions": raw(self._sessions[rows]),
+            "changed_at": raw(self._changed_at[rows]),
+            "newest_ms": raw(self._newest_ms[rows]),
             "rest": json.dumps(rest, separators=(",", ":")).encode(),
         }
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rankstream.features.deltas import given
-from rankstream.features.rows import CATEGORIES, CATEGORY_TASTE
+from rankstream.features.rows import CATEGORIES, CATEGORY_TASTE, raw
 
 Ints = npt.NDArray[np.int64]
 Tastes = npt.NDArray[np.void]
@@ -153,7 +153,7 @@ class TasteTable:
 
     def dump(
         self, rows: slice | Ints, place: Mapping[int, int]
-    ) -> tuple[bytes, list[tuple[int, int, list[int]]]]:
+    ) -> tuple[memoryview, list[tuple[int, int, list[int]]]]:
         """Slots of `rows`, and (place in rows, category, taste) of what is held beside.
 
         `place`: of each row, in `rows`.
@@ -164,7 +164,7 @@ class TasteTable:
             for row, tastes in self._held.items()
             for category, taste in tastes.items()
         ]
-        return self._slots[rows].tobytes(), held
+        return raw(self._slots[rows]), held
 
     def load(self, slots: bytes, held: Iterable[tuple[int, int, list[int]]]) -> None:
         """Replace the table by a dumped one, whose rows are 0, 1, ..."""

@@ -10,15 +10,18 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from rankstream.errors import InvalidArtifact
+
+Piece: TypeAlias = bytes | memoryview
 
 _MAGIC = b"rsdump01"
 _LENGTH = struct.Struct("<I")
 _HEAD = len(_MAGIC) + 32
 
 
-def pack(meta: Mapping[str, int | str], parts: Mapping[str, bytes]) -> list[bytes]:
+def pack(meta: Mapping[str, int | str], parts: Mapping[str, Piece]) -> list[Piece]:
     """One dump of parts, to be written piece by piece; `meta` says what they belong to."""
     header = json.dumps(
         {"meta": dict(meta), "parts": [[name, len(part)] for name, part in parts.items()]},

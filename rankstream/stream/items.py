@@ -116,8 +116,11 @@ class ItemPartition:
         """CATEGORY_ROW bytes of those categories that are known, stamped."""
         return self._states.packed_categories(categories)
 
-    def dump(self, note: bytes = b"") -> list[bytes]:
-        """The whole state and a note of the caller's, in pieces: end to end they are for `load`."""
+    def dump(self, note: bytes = b"") -> list[dumps.Piece]:
+        """The whole state and a note of the caller's, in pieces: end to end they are for `load`.
+
+        They are good until the next fold.
+        """
         state = {
             "offset": self._offset,
             "items_offset": self._items_offset,

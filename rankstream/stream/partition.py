@@ -317,8 +317,11 @@ class UserPartition:
         """USER_ROW bytes of the known ones, each stamped with the offset that changed it last."""
         return self._users.packed(user_ids)
 
-    def dump(self, note: bytes = b"") -> list[bytes]:
-        """The whole state and a note of the caller's, in pieces: end to end they are for `load`."""
+    def dump(self, note: bytes = b"") -> list[dumps.Piece]:
+        """The whole state and a note of the caller's, in pieces: end to end they are for `load`.
+
+        They are good until the next fold.
+        """
         state = {"offset": self._offset, "newest_ms": self._newest_ms}
         return dumps.pack(
             self._meta(),
@@ -385,7 +388,7 @@ def _newest_times_ms(columns: EventColumns, rows: Places, record: Places) -> lis
     return newest
 
 
-def _prefixed(prefix: str, parts: Mapping[str, bytes]) -> dict[str, bytes]:
+def _prefixed(prefix: str, parts: Mapping[str, dumps.Piece]) -> dict[str, dumps.Piece]:
     return {prefix + name: part for name, part in parts.items()}
 
 

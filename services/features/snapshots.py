@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from rankstream.stream.dump import Piece
+
 
 class SnapshotFolder:
     """One file per stage and partition."""
@@ -20,7 +22,7 @@ class SnapshotFolder:
         except FileNotFoundError:
             return None
 
-    def save(self, stage: str, partition: int, pieces: Iterable[bytes]) -> None:
+    def save(self, stage: str, partition: int, pieces: Iterable[Piece]) -> None:
         """Replace the snapshot, durably.
 
         Raises: OSError if the disk is full or refuses; the old one is untouched.

@@ -14,6 +14,7 @@ from rankstream import topics
 from rankstream.adapters.redis_rows import CATEGORY_STATE, ITEM_STATE, USER_STATE, RowEncoder
 from rankstream.contracts.record import Record
 from rankstream.features.touched import Touched
+from rankstream.stream.dump import Piece
 from rankstream.stream.items import ItemPartition
 from rankstream.stream.partition import Counts, FoldSettings, Outputs, UserPartition
 from rankstream.stream.records import dead_record
@@ -110,8 +111,8 @@ class Stage(Protocol):
         """State by part."""
         ...
 
-    def dump(self) -> list[bytes]:
-        """The whole state, in pieces."""
+    def dump(self) -> list[Piece]:
+        """The whole state, in pieces that are good until the next fold."""
         ...
 
     def load(self, snapshot: bytes) -> None:
@@ -214,7 +215,7 @@ class UserStage:
     def sizes(self) -> dict[str, int]:
         return self._state.sizes()
 
-    def dump(self) -> list[bytes]:
+    def dump(self) -> list[Piece]:
         return self._state.dump(_counts(self))
 
     def load(self, snapshot: bytes) -> None:
@@ -288,7 +289,7 @@ class ItemStage:
     def sizes(self) -> dict[str, int]:
         return self._state.sizes()
 
-    def dump(self) -> list[bytes]:
+    def dump(self) -> list[Piece]:
         return self._state.dump(_counts(self))
 
     def load(self, snapshot: bytes) -> None:
