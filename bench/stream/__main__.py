@@ -42,6 +42,8 @@ CASES: Final[Mapping[str, Case]] = {
 }
 COMPARED: Final = ("batch100", "single")
 WORKERS: Final = (1, 2, 4)
+# Of saturation: where freshness is measured, by the infix of the ids.
+SHARES: Final = {"": 1 / 2, ".quarter": 1 / 4, ".eighth": 1 / 8}
 
 Say = Callable[[str], None]
 Measure = Callable[[Servers, int, Say], list[Figure]]
@@ -70,19 +72,27 @@ def measure_throughput(name: str, servers: Servers, repeats: int, say: Say) -> l
 
 
 def measure_freshness(servers: Servers, repeats: int, say: Say) -> list[Figure]:
-    """At half of what the worker manages, lake and all."""
-    rate = _told("saturation", saturated(servers, BATCH100_LAKE), say).per_wall_s / 2
-    windows = freshness(servers, rate, repeats)
-    for window in windows:
-        say(f"at {rate:,.0f} events/s, p50 and p99 in ms: {window}")
-    return [
-        Figure("stream.freshness.events_per_s", rate, "events/s"),
-        figure("stream.freshness_ms_p50", [w.item_ms[0] for w in windows], "ms"),
-        figure("stream.freshness_ms_p99", [w.item_ms[1] for w in windows], "ms"),
-        figure("stream.freshness.user_ms_p50", [w.user_ms[0] for w in windows], "ms"),
-        figure("stream.freshness.user_ms_p99", [w.user_ms[1] for w in windows], "ms"),
-        figure("stream.half.events_per_cpu_s", [w.per_cpu_s for w in windows], "events/CPU-s"),
-    ]
+    """At shares of what the worker manages, lake and all; the figure is that at half."""
+    saturation = _told("saturation", saturated(servers, BATCH100_LAKE), say).per_wall_s
+    found = []
+    for name, share in SHARES.items():
+        rate = saturation * share
+        windows = freshness(servers, rate, repeats)
+        for window in windows:
+            say(f"at {rate:,.0f} events/s, p50 and p99 in ms: {window}")
+        found += [
+            Figure(f"stream.freshness{name}.events_per_s", rate, "events/s"),
+            figure(f"stream.freshness{name}_ms_p50", [w.item_ms[0] for w in windows], "ms"),
+            figure(f"stream.freshness{name}_ms_p99", [w.item_ms[1] for w in windows], "ms"),
+            figure(f"stream.freshness{name}.user_ms_p50", [w.user_ms[0] for w in windows], "ms"),
+            figure(f"stream.freshness{name}.user_ms_p99", [w.user_ms[1] for w in windows], "ms"),
+            figure(
+                f"stream.freshness{name}.events_per_cpu_s",
+                [w.per_cpu_s for w in windows],
+                "events/CPU-s",
+            ),
+        ]
+    return found
 
 
 def measure_scale(servers: Servers, repeats: int, say: Say) -> list[Figure]:

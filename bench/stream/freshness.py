@@ -29,7 +29,7 @@ from rankstream.contracts.ids import new_id, partition_of
 WARM_UP_S: Final = 8.0
 WINDOW_S: Final = 20.0
 PROBE_EVERY_S: Final = 0.05
-POLL_S: Final = 0.003
+POLL_S: Final = 0.006
 TAIL_S: Final = 30.0
 # A record of 100 events then spans some minutes, less than the default lateness.
 MS_PER_EVENT: Final = 400
