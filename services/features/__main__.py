@@ -63,6 +63,7 @@ async def main(settings: FeaturesSettings) -> None:
 
     async def stop() -> None:
         await membership.leave()
+        await workers.close()
         await producer.flush_and_close()
 
     http = build_http(workers, health, metrics_of, flow.highwater)

@@ -1,55 +1,32 @@
 """The lake: Delta tables of what went through the log, each record exactly once.
 
-A worker goes on where its table says (`lake_delta`), and never where Kafka's group does. Rows are
-written off the event loop, one table at a time, by a thread that gives way to the fold: a flush
-takes a second or two of all cores that it gets.
+A worker goes on where its table says (`lake_delta`), and never where Kafka's group does. The rows
+are made and written by a process of their own (`lake_process`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
 import structlog
 
+from rankstream import topics
 from rankstream.adapters.log_reader import LogReader
 from rankstream.contracts.record import Record
 from rankstream.errors import DependencyUnavailable
-from services.features.lake_columns import LakeTable
-from services.features.lake_delta import DeltaLog
+from services.features.lake_process import LakeProcess
 from services.features.measures import Measures
 from services.features.settings import FeaturesSettings
 from services.features.worker import RETRY_S
 
+# Each has a table of its name.
+TABLES: Final = (topics.EVENTS.name, topics.LABELS.name, topics.SERVED.name)
 POLL_RECORDS: Final = 5_000
 POLL_TIMEOUT_S: Final = 0.5
 GATHER_MS: Final = 500
-NICENESS: Final = 10
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def _give_way() -> None:
-    """Lower this thread's priority; those that the table's library starts from it inherit it."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-
-
-_FLUSHES: Final = ThreadPoolExecutor(1, thread_name_prefix="lake", initializer=_give_way)
-
-
-async def off_loop(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Have the lake's thread make a call."""
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_FLUSHES, partial(call, *args, **kwargs))
 
 
 class LakeWorker:
@@ -57,18 +34,19 @@ class LakeWorker:
 
     def __init__(
         self,
-        table: LakeTable,
+        topic: str,
         partitions: Sequence[int],
+        process: LakeProcess,
         settings: FeaturesSettings,
         measures: Measures,
     ) -> None:
-        self.topic = table.topic
+        self.topic = topic
         self.caught_up = False
         self.rows = 0
         self._partitions = tuple(partitions)
         self._settings = settings
         self._measures = measures
-        self._delta = DeltaLog(settings.lake, table)
+        self._process = process
         self._buffer: list[Record] = []
         self._buffered_bytes = 0
         self.committed: dict[int, int] = {}  # partition -> offset behind what the table has
@@ -76,7 +54,7 @@ class LakeWorker:
         self._flush_due_s = 0.0
         self._reader: LogReader | None = None
         self._stopping = asyncio.Event()
-        self._log = structlog.get_logger().bind(stage="lake", table=table.topic)
+        self._log = structlog.get_logger().bind(stage="lake", table=topic)
 
     def lag(self) -> int:
         """Records in the log, as far as is known, that are not in the table yet."""
@@ -104,8 +82,8 @@ class LakeWorker:
                 self.caught_up = False
 
     async def _work(self) -> None:
-        self.committed = await off_loop(self._delta.open, self._partitions)
-        self.rows = await off_loop(self._delta.rows)
+        self.committed = await self._process.call(self.topic, "open", self._partitions)
+        self.rows = await self._process.call(self.topic, "rows")
         self._position = dict(self.committed)
         self._buffer, self._buffered_bytes = [], 0
         self._reader = reader = LogReader(
@@ -143,7 +121,9 @@ class LakeWorker:
             moved = {p: o for p, o in self._position.items() if o != self.committed[p]}
             before = {partition: self.committed[partition] for partition in moved}
             started_s = time.perf_counter()
-            rows, skipped = await off_loop(self._delta.append, self._buffer, before, moved)
+            rows, skipped = await self._process.call(
+                self.topic, "append", self._buffer, before, moved
+            )
             seconds = time.perf_counter() - started_s
             self._measures.lake_flush_seconds.labels(self.topic).observe(seconds)
             self._measures.lake_rows.labels(self.topic).inc(rows)

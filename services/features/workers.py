@@ -19,8 +19,8 @@ from rankstream.adapters.health import Health
 from rankstream.adapters.partitions import Partitions
 from rankstream.contracts.record import Record
 from rankstream.errors import Conflict
-from services.features.lake import LakeWorker
-from services.features.lake_rows import TABLES
+from services.features.lake import TABLES, LakeWorker
+from services.features.lake_process import LakeProcess
 from services.features.shared import Shared
 from services.features.stages import ItemStage, Stage, Totals, UserStage, summed
 from services.features.worker import PartitionWorker
@@ -51,6 +51,7 @@ class Workers:
         self._users: dict[int, PartitionWorker] = {}
         self._items: dict[int, PartitionWorker] = {}
         self._lake: dict[str, LakeWorker] = {}
+        self._lake_process = LakeProcess(shared.settings.lake)
         self._routes: dict[Source, PartitionWorker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -75,10 +76,10 @@ class Workers:
             self._items[partition] = self._worker(
                 partition, partial(ItemStage, partition, settings.state_ttl_ms), False
             )
-        for table in TABLES:
-            if settings.lake and (partitions := counted.get(table.topic)):
-                measures = self._shared.measures
-                self._lake[table.topic] = LakeWorker(table, partitions, settings, measures)
+        for topic in TABLES:
+            if settings.lake and (partitions := counted.get(topic)):
+                process, measures = self._lake_process, self._shared.measures
+                self._lake[topic] = LakeWorker(topic, partitions, process, settings, measures)
         self._routes = {
             (topic, partition): self._folding(topic)[partition]
             for topic, partition in owned
@@ -139,6 +140,10 @@ class Workers:
             await asyncio.wait(self._tasks)
         self._users, self._items, self._lake, self._routes = {}, {}, {}, {}
         self._health.not_ready(ASSIGNED, "no partitions are assigned")
+
+    async def close(self) -> None:
+        """End what the workers share, once all are released."""
+        await self._lake_process.close()
 
     def deliver(self, record: Record) -> None:
         """Give a record to the worker of its partition."""

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from confluent_kafka import Producer
 from deltalake import DeltaTable
@@ -13,7 +19,10 @@ from prometheus_client import CollectorRegistry
 from rankstream import topics
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
+from rankstream.errors import DependencyUnavailable, Fenced
+from services.features import lake
 from services.features.lake import LakeWorker
+from services.features.lake_process import LakeProcess
 from services.features.lake_rows import TABLES
 from services.features.measures import Measures
 from services.features.settings import FeaturesSettings
@@ -21,9 +30,17 @@ from tests.services.features.label_log import a_label_log
 
 pytestmark = pytest.mark.integration
 
-LABELS = next(table for table in TABLES if table.topic == "labels")
 ANSWER_S = 60.0
 POLL_S = 0.05
+ROOT = Path(__file__).resolve().parents[3]
+PARENT = """
+import asyncio, tempfile, time
+from services.features.lake_process import LakeProcess
+process = LakeProcess(tempfile.mkdtemp())
+asyncio.run(process.call("labels", "open", (0, 1)))
+print(process.pid, flush=True)
+time.sleep(600)
+"""
 
 
 def send(bootstrap: str, records: list[Record]) -> None:
@@ -46,8 +63,51 @@ async def work(worker: LakeWorker, live: list[Record], bootstrap: str, total: in
     await running
 
 
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[LakeProcess]:
+    started = LakeProcess(str(tmp_path))
+    yield started
+    asyncio.run(started.close())
+
+
+def test_every_table_of_a_topic_that_is_kept_can_be_written() -> None:
+    assert [table.topic for table in TABLES] == list(lake.TABLES)
+
+
+def test_a_process_that_was_killed_starts_again_where_the_table_says(
+    process: LakeProcess, tmp_path: Path
+) -> None:
+    records = a_label_log(4, records=20).records[:2]
+    before = {record.partition: record.offset for record in records[:1]}
+    after = {partition: offset + 1 for partition, offset in before.items()}
+
+    async def killed() -> None:
+        assert await process.call(topics.LABELS.name, "open", (0, 1)) == {0: 0, 1: 0}
+        await process.call(topics.LABELS.name, "append", records[:1], before, after)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(DependencyUnavailable, match="ended with code -9"):
+            await process.call(topics.LABELS.name, "rows")
+        assert await process.call(topics.LABELS.name, "open", (0, 1)) == {0: 0, 1: 0} | after
+        with pytest.raises(Fenced, match="expected 7"):
+            await process.call(topics.LABELS.name, "append", records[:1], {0: 7}, {0: 8})
+
+    asyncio.run(killed())
+
+
+def test_the_process_ends_with_its_parent() -> None:
+    """kill -9 of a worker leaves nothing behind that writes."""
+    command = [sys.executable, "-c", PARENT]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        assert child.is_running()
+        parent.kill()
+        child.wait(ANSWER_S)
+
+
 def test_labels_end_as_the_log_says_over_two_workers_and_records_sent_twice(
-    kafka_topics: str, tmp_path: Path
+    kafka_topics: str, tmp_path: Path, process: LakeProcess
 ) -> None:
     wanted = a_label_log(4, records=60)
     settings = FeaturesSettings(
@@ -55,7 +115,8 @@ def test_labels_end_as_the_log_says_over_two_workers_and_records_sent_twice(
     )
 
     def a_worker() -> LakeWorker:
-        return LakeWorker(LABELS, (0, 1), settings, Measures(Metrics(CollectorRegistry())))
+        measures = Measures(Metrics(CollectorRegistry()))
+        return LakeWorker(topics.LABELS.name, (0, 1), process, settings, measures)
 
     send(kafka_topics, wanted.records[:50])
     asyncio.run(work(a_worker(), [], kafka_topics, 50))

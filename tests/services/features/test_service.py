@@ -234,7 +234,9 @@ def test_bad_records_go_to_the_dead_letters_and_the_rest_is_folded(
     ]
     assert list(letters[1].rows) == [len(slate)]
     assert (counts["folded"], counts["refused"]) == (len(slate), 2)
-    assert counts["partitions"][str(partition)]["watermark_ms"] <= now_ms
+    # A tick may have moved it with the clock, the far event never.
+    watermark_ms = counts["partitions"][str(partition)]["watermark_ms"]
+    assert watermark_ms <= time.time_ns() // 1_000_000
     items, _ = keys_of(kafka_topics)
     assert "far-item" not in items
 
