@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,15 @@ def run(
     )
 
 
+def resident(process: psutil.Process) -> int:
+    """Bytes of a process and its children in memory."""
+    found = process.memory_info().rss
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            found += child.memory_info().rss
+    return int(found)
+
+
 def _samples(
     service: Service, redis_url: str, seconds: float, progress: Callable[[Sample], None]
 ) -> list[Sample]:
@@ -118,7 +128,7 @@ def _samples(
             samples.append(
                 Sample(
                     at_s=at_s,
-                    rss_bytes=process.memory_info().rss,
+                    rss_bytes=resident(process),
                     users=_held(counts.get("partitions", {}).values(), "users"),
                     items=_held(counts.get("items", {}).values(), "items"),
                     redis_keys=client.dbsize(),
