@@ -24,6 +24,7 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "chaos": (sys.executable, "-m", "tests.chaos"),
     "demo": (sys.executable, "-m", "deploy.local", "demo", "--exit"),
     "pit": (sys.executable, "-m", "bench.pit_join"),
+    "quality": (sys.executable, "-m", "bench.quality"),
     "stream": (sys.executable, "-m", "bench.stream"),
 }
 

@@ -26,10 +26,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from bench.stream.rows import Figure, figure, machine, write
+from bench.figures import OUT, Figure, figure, machine, write
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-OUT: Final = ROOT / "bench" / "out" / "pit.json"
+FIGURES: Final = OUT / "pit.json"
 ASKED: Final = 1_000_000
 HELD: Final = 5_000_000
 USERS: Final = 200_000
@@ -246,7 +246,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--asked", type=int, default=ASKED)
     parser.add_argument("--held", type=int, default=HELD)
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path, default=FIGURES)
     chosen = parser.parse_args(argv)
     if chosen.join:
         sys.stdout.write(json.dumps(asdict(measure(chosen.join, chosen.folder))) + "\n")

@@ -17,11 +17,11 @@ from typing import Final
 
 from rich.console import Console
 
+from bench.figures import OUT, Figure, figure, machine, ratio, write
 from bench.stream.comparison import METARANK_EVENTS_PER_S, PEERS, compared, environment
 from bench.stream.freshness import freshness
 from bench.stream.keys import FEW, MANY, with_keys
 from bench.stream.recovery import recoveries
-from bench.stream.rows import Figure, figure, machine, ratio, write
 from bench.stream.servers import Servers, started
 from bench.stream.throughput import (
     BATCH100,
@@ -127,6 +127,8 @@ def measure_keys(servers: Servers, repeats: int, say: Say) -> list[Figure]:
         Figure("stream.keys.cost_ratio", *cost),
         # Two decades have multiplied the cost by the ratio, so three by its power of 3/2.
         Figure("stream.keys.cost_ratio_1e7", cost[0] ** 1.5, "ratio, extrapolated"),
+        figure("stream.keys.rows_per_event_1e4", [f.rows_per_event for f in few], "rows/event"),
+        figure("stream.keys.rows_per_event_1e6", [m.rows_per_event for m in many], "rows/event"),
         figure("stream.keys.bytes", held, "bytes/user, worker"),
         figure("stream.keys.redis_bytes", stored, "bytes/user, Redis"),
         figure("stream.keys.rss_gb_1e6", [m.rss_bytes / 1e9 for m in many], "GB"),
@@ -213,7 +215,7 @@ def main(argv: list[str], console: Console) -> int:
         for name in chosen.only or DEFAULT:
             figures = MEASUREMENTS[name](servers, chosen.repeats, say)
             command = f"python -m bench.stream --only {name} --repeats {chosen.repeats}"
-            write(figures, command=f"{command}  # {where}")
+            write(figures, command=f"{command}  # {where}", path=OUT / "stream.json")
     return 0
 
 

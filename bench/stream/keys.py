@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from bench.stream.errors import MeasurementFailed
 from bench.stream.load import AFTER_MS_MAX, LoadRecord, Traffic, draw, records
 from bench.stream.servers import PARTITIONS, Servers, ends, produce, reset
 from bench.stream.worker import Worker, drained, start
-from rankstream import topics
+from rankstream import metrics, topics
 
 FEW: Final = 10_000
 MANY: Final = 1_000_000
@@ -33,6 +35,7 @@ class Keys:
 
     users: int
     cpu_s_per_event: float
+    rows_per_event: float  # written to Redis: a user's many events of a moment are one row
     rss_bytes: int  # of the worker, at the end
     redis_bytes: int  # used_memory of Redis, at the end
 
@@ -85,14 +88,25 @@ def _close(worker: Worker) -> None:
 def with_keys(servers: Servers, users: int) -> Keys:
     """Fold the usual traffic of so many users, all of them known already."""
     with filled(servers, users) as worker:
-        already = sum(ends(servers, topics.EVENTS.name))
+        already, rows = sum(ends(servers, topics.EVENTS.name)), _rows(worker)
         load = usual(users, EVENTS, end_ms=time.time_ns() // 1_000_000)
         span = drained(servers, [worker], produce(servers, load, topics.EVENTS.name), already)
         with servers.redis() as client:
             memory: Any = client.info("memory")
         events = sum(record.events for record in load) * span.records / len(load)
-        cpu_s_per_event = span.cpu_s / events
-        return Keys(users, cpu_s_per_event, worker.rss_bytes(), int(memory["used_memory"]))
+        return Keys(
+            users,
+            span.cpu_s / events,
+            (_rows(worker) - rows) / sum(record.events for record in load),
+            worker.rss_bytes(),
+            int(memory["used_memory"]),
+        )
+
+
+def _rows(worker: Worker) -> float:
+    families = text_string_to_metric_families(worker.metrics())
+    name = f"rankstream_{metrics.FEATURES_ROWS.name}_total"
+    return sum(one.value for family in families for one in family.samples if one.name == name)
 
 
 def usual(users: int, events: int, *, end_ms: int, seed: int = 3) -> list[LoadRecord]:

@@ -103,6 +103,7 @@ def training_rows(
     *,
     until_ms: int,
     windows: Windows,
+    known_ms: Callable[[Ints], Ints] = lambda time_ms: time_ms,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainingRows:
     """One row per impression whose click window has closed by `until_ms`.
@@ -110,6 +111,8 @@ def training_rows(
     Args:
         columns: the log, in any order; repeats of an event_id count once.
         items: item_id -> facts; an item that is absent has no category.
+        known_ms: times of impressions -> the times, no later, before which events are known to
+            their features: what a nightly or hourly refresh would have served.
 
     Raises: InvalidInput: the log has no such impression.
     """
@@ -118,11 +121,13 @@ def training_rows(
     labels = _closed(changes, len(intake.activity), windows, until_ms)
     keys = _Keys([label.key[0] for label in labels], [label.key[2] for label in labels], items)
     time_ms = np.array([label.impression_time_ms for label in labels], np.int64)
+    before_ms = known_ms(time_ms)
+    assert np.all(before_ms <= time_ms), "features must not know what comes after"
     added = added_to(additions, additions.item, places(keys.items))
-    item_rows = counters_before(ITEM_ROW, keys.item, time_ms, added)
+    item_rows = counters_before(ITEM_ROW, keys.item, before_ms, added)
     keys.describe(item_rows)
     added = added_to(additions, additions.category, places(keys.categories))
-    category_rows = counters_before(CATEGORY_ROW, keys.category, time_ms, added)
+    category_rows = counters_before(CATEGORY_ROW, keys.category, before_ms, added)
     category_rows[keys.item_category == ""] = empty_rows(1, CATEGORY_ROW)[0]
     out = TrainingRows(
         features=np.empty((len(labels), spec.WIDTH), np.float32),
@@ -136,7 +141,7 @@ def training_rows(
     )
     replay = UserReplay(intake, additions, windows)
     done = 0
-    for rows, user_rows in replay.before(keys.users, keys.user, time_ms):
+    for rows, user_rows in replay.before(keys.users, keys.user, before_ms):
         out.features[rows] = snapshot(
             user_rows, item_rows[rows], category_rows[rows], time_ms[rows]
         )

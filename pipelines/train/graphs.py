@@ -17,6 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 OPSET: Final = 17
 ML_OPSET: Final = 3
 IR_VERSION: Final = 8
+# A forest's share of 0 or 1 would be an infinite logit.
+PROBABILITY_MIN: Final = 1e-5
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
@@ -26,7 +28,8 @@ Ints = npt.NDArray[np.int64]
 class Trees:
     """k nodes of a forest, each array of shape (k,). `left` -1 marks a leaf.
 
-    A row goes left if row[feature] < value; a leaf adds its value to the logit.
+    A row goes left if row[feature] < value, or <= value if `ties_left`. Leaves are summed: to the
+    logit, or to the probability if `probability`.
     """
 
     tree: Ints
@@ -36,7 +39,9 @@ class Trees:
     feature: Ints
     value: npt.NDArray[np.float32]
     missing_left: Ints
-    base_logit: float
+    base: float  # added to the sum
+    ties_left: bool = False
+    probability: bool = False
 
 
 def linear_graph(mean: Floats, scale: Floats, weight: Floats, bias: float) -> bytes:
@@ -53,8 +58,9 @@ def linear_graph(mean: Floats, scale: Floats, weight: Floats, bias: float) -> by
 
 
 def tree_graph(trees: Trees, width: int) -> bytes:
-    """logit = base_logit + the sum of one leaf per tree."""
+    """logit = the sum of one leaf per tree, or of that probability."""
     leaf = trees.left < 0
+    branch = "BRANCH_LEQ" if trees.ties_left else "BRANCH_LT"
     ensemble = helper.make_node(
         "TreeEnsembleRegressor",
         ["features"],
@@ -63,10 +69,10 @@ def tree_graph(trees: Trees, width: int) -> bytes:
         n_targets=1,
         aggregate_function="SUM",
         post_transform="NONE",
-        base_values=[trees.base_logit],
+        base_values=[trees.base],
         nodes_treeids=trees.tree.tolist(),
         nodes_nodeids=trees.node.tolist(),
-        nodes_modes=np.where(leaf, "LEAF", "BRANCH_LT").tolist(),
+        nodes_modes=np.where(leaf, "LEAF", branch).tolist(),
         nodes_featureids=np.where(leaf, 0, trees.feature).tolist(),
         nodes_values=np.where(leaf, np.float32(0), trees.value).tolist(),
         nodes_truenodeids=np.where(leaf, 0, trees.left).tolist(),
@@ -77,12 +83,27 @@ def tree_graph(trees: Trees, width: int) -> bytes:
         target_ids=[0] * int(leaf.sum()),
         target_weights=trees.value[leaf].tolist(),
     )
-    nodes = [
-        ensemble,
-        helper.make_node("Reshape", ["sums", "flat"], ["logit"]),
-        helper.make_node("Sigmoid", ["logit"], ["pctr"]),
-    ]
-    return _ranker(nodes, {"flat": np.array([-1])}, width)
+    nodes = [ensemble]
+    constants = {"flat": np.array([-1])}
+    if trees.probability:
+        nodes += [
+            helper.make_node("Reshape", ["sums", "flat"], ["probability"]),
+            helper.make_node("Clip", ["probability", "least", "most"], ["pctr"]),
+            helper.make_node("Sub", ["one", "pctr"], ["rest"]),
+            helper.make_node("Div", ["pctr", "rest"], ["odds"]),
+            helper.make_node("Log", ["odds"], ["logit"]),
+        ]
+        constants |= {
+            "least": np.array(PROBABILITY_MIN),
+            "most": np.array(1.0 - PROBABILITY_MIN),
+            "one": np.array(1.0),
+        }
+    else:
+        nodes += [
+            helper.make_node("Reshape", ["sums", "flat"], ["logit"]),
+            helper.make_node("Sigmoid", ["logit"], ["pctr"]),
+        ]
+    return _ranker(nodes, constants, width)
 
 
 def tower_graph(vectors: Floats) -> bytes:

@@ -1,27 +1,21 @@
-"""Rankers: logistic regression (champion) and gradient-boosted trees (challenger)."""
+"""What a ranker is, what rows one can be fitted on, and the linear one; `trees` has the others."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import xgboost as xgb
 from sklearn.linear_model import LogisticRegression
 
-from pipelines.train.graphs import Trees, linear_graph, tree_graph
+from pipelines.train.graphs import linear_graph
 from rankstream.errors import InvalidInput
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
 
-VALIDATION_SHARE: Final = 0.1
-ROUNDS_MAX: Final = 400
-EARLY_STOPPING_ROUNDS: Final = 20
-MAX_BIN: Final = 64
 INVERSE_PENALTY: Final = 0.1
 
 
@@ -83,84 +77,4 @@ def fit_logistic_regression(features: Floats, clicked: Labels, *, seed: int) -> 
         graph=linear_graph(mean, scale, weight, bias),
         predict=predict,
         parameters={"inverse_penalty": INVERSE_PENALTY, "seed": seed},
-    )
-
-
-def fit_xgboost(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
-    """Boosted trees on log loss, stopped early on the last tenth of the rows, in order of time.
-
-    Args:
-        features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1.
-
-    Raises: InvalidInput, as check_rows, for the fitted part as well.
-    """
-    cut = round(len(clicked) * (1 - VALIDATION_SHARE))
-    check_rows(features, clicked)
-    check_rows(features[:cut], clicked[:cut])
-    names = [f"f{k}" for k in range(features.shape[1])]
-    parameters = _boosting(seed)
-    # More threads lose here: rounds this small spend their time waiting for each other.
-    data = xgb.QuantileDMatrix(
-        features[:cut], clicked[:cut], feature_names=names, max_bin=MAX_BIN, nthread=1
-    )
-    validation = xgb.QuantileDMatrix(
-        features[cut:], clicked[cut:], feature_names=names, max_bin=MAX_BIN, nthread=1, ref=data
-    )
-    booster = xgb.train(
-        {**parameters, "nthread": 1},
-        data,
-        num_boost_round=ROUNDS_MAX,
-        evals=[(validation, "validation")],
-        early_stopping_rounds=EARLY_STOPPING_ROUNDS,
-        verbose_eval=False,
-    )
-    # An export takes every tree, those after the best round too: cut them off first.
-    best = booster[: booster.best_iteration + 1]
-
-    def predict(rows: Floats) -> npt.NDArray[np.float64]:
-        return np.asarray(best.predict(xgb.DMatrix(rows, feature_names=names)), np.float64)
-
-    return Ranker(
-        family="xgboost",
-        graph=tree_graph(trees_of(best), features.shape[1]),
-        predict=predict,
-        parameters={**parameters, "trees": best.num_boosted_rounds()},
-    )
-
-
-def _boosting(seed: int) -> dict[str, str | float | int]:
-    return {
-        "objective": "binary:logistic",
-        "eval_metric": "logloss",
-        "tree_method": "hist",
-        "max_depth": 4,
-        "max_bin": MAX_BIN,
-        "learning_rate": 0.1,
-        "min_child_weight": 20.0,
-        "subsample": 0.8,
-        "colsample_bytree": 0.6,
-        "reg_lambda": 5.0,
-        "seed": seed,
-    }
-
-
-def trees_of(booster: xgb.Booster) -> Trees:
-    """The trees of a binary booster, node by node."""
-    model = json.loads(booster.save_raw("json"))["learner"]
-    probability = float(str(model["learner_model_param"]["base_score"]).strip("[]"))
-    trees = model["gradient_booster"]["model"]["trees"]
-    sizes = [len(tree["left_children"]) for tree in trees]
-
-    def column(name: str, dtype: type[np.generic]) -> npt.NDArray[Any]:
-        return np.concatenate([np.array(tree[name], dtype) for tree in trees])
-
-    return Trees(
-        tree=np.repeat(np.arange(len(trees)), sizes),
-        node=np.concatenate([np.arange(size) for size in sizes]),
-        left=column("left_children", np.int64),
-        right=column("right_children", np.int64),
-        feature=column("split_indices", np.int64),
-        value=column("split_conditions", np.float32),
-        missing_left=column("default_left", np.int64),
-        base_logit=float(np.log(probability / (1.0 - probability))),
     )

@@ -20,8 +20,9 @@ from pipelines.train.artefact import (
     write_ranker,
     write_retrieval,
 )
-from pipelines.train.rankers import check_rows, fit_logistic_regression, fit_xgboost
+from pipelines.train.rankers import check_rows, fit_logistic_regression
 from pipelines.train.retrieval import ItemVectors, fit_pure_svd
+from pipelines.train.trees import fit_xgboost
 from rankstream.adapters.artifacts import Artifact
 from rankstream.adapters.faiss_index import FaissIndex
 from rankstream.contracts.columns import Kind

@@ -12,14 +12,22 @@ import xgboost as xgb
 
 from pipelines.train.artefact import PARITY_MAX_ABS, ranker_parity, tower_parity
 from pipelines.train.graphs import linear_graph, tree_graph
-from pipelines.train.rankers import Ranker, fit_logistic_regression, fit_xgboost, trees_of
+from pipelines.train.rankers import Ranker, fit_logistic_regression
 from pipelines.train.retrieval import ItemVectors
+from pipelines.train.trees import (
+    fit_lightgbm,
+    fit_random_forest,
+    fit_xgboost,
+    xgboost_trees,
+)
 from rankstream.errors import InvalidArtifact
 from rankstream.features import spec
 from tests.pipelines.rows import some_rows
 
+TREES = (fit_xgboost, fit_lightgbm, fit_random_forest)
 
-@pytest.mark.parametrize("fit", [fit_logistic_regression, fit_xgboost])
+
+@pytest.mark.parametrize("fit", [fit_logistic_regression, *TREES])
 def test_a_ranker_graph_gives_the_library_s_probability(fit: Callable[..., Ranker]) -> None:
     rows = some_rows()
     ranker = fit(rows.features, rows.clicked, seed=1)
@@ -47,11 +55,25 @@ def test_a_tree_graph_sends_values_at_the_threshold_and_missing_ones_the_same_wa
         20,
     )
 
-    session = ort.InferenceSession(tree_graph(trees_of(booster), 3))
+    session = ort.InferenceSession(tree_graph(xgboost_trees(booster), 3))
 
     (pctr,) = session.run(["pctr"], {"features": features})
     expected = booster.predict(xgb.DMatrix(features, feature_names=names))
     assert np.abs(pctr - expected).max() <= 1e-6
+
+
+@pytest.mark.parametrize("fit", TREES)
+def test_rows_at_a_threshold_go_where_the_library_sends_them(fit: Callable[..., Ranker]) -> None:
+    rng = np.random.default_rng(4)
+    # Neighbours in float32, around zero too: thresholds lie between them in float64 only.
+    grid = np.array([-1e-30, 0.0, 1e-30, 1.0, np.nextafter(np.float32(1), np.float32(2)), 3.0])
+    features = rng.choice(grid.astype(np.float32), (4_000, 4))
+    clicked = (rng.random(4_000) < 0.2 + 0.6 * (features[:, 0] > 1)).astype(np.uint8)
+    ranker = fit(features, clicked, seed=1)
+
+    (pctr,) = ort.InferenceSession(ranker.graph).run(["pctr"], {"features": features})
+
+    assert np.abs(pctr - ranker.predict(features)).max() <= 1e-6
 
 
 def test_a_graph_that_differs_is_refused() -> None:

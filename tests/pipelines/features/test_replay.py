@@ -1,12 +1,17 @@
-"""A log without an impression that can be judged yields no rows."""
+"""Which impressions become rows, and what their features know."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from pipelines.features.replay import Windows, training_rows
 from rankstream.contracts.codec import decode_batch, encode_batch
 from rankstream.errors import InvalidInput
+from rankstream.features import spec
 from tests.parity.events import START_MS, an_event
 
 
@@ -19,3 +24,24 @@ def test_an_impression_whose_click_window_is_open_is_no_row() -> None:
 
     rows = training_rows(columns, {}, until_ms=START_MS + 1_000, windows=windows)
     assert rows.clicked.tolist() == [1]
+
+
+def test_features_of_a_nightly_refresh_know_nothing_of_the_day() -> None:
+    day_ms = 86_400_000
+    day = START_MS // day_ms * day_ms + day_ms - START_MS
+    shown = [
+        an_event("impression", number, after_ms=day + after_ms, request_id=f"r{number}")
+        for number, after_ms in enumerate((-5_000, 1_000, 2_000))
+    ]
+    columns = decode_batch(encode_batch(shown))
+    until_ms = START_MS + 2 * day_ms
+
+    def seen(known_ms: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]) -> list[int]:
+        rows = training_rows(columns, {}, until_ms=until_ms, windows=Windows(), known_ms=known_ms)
+        names = ("user_log_impressions", "item_log_impressions")
+        counts = np.expm1(rows.features[:, [spec.NAMES.index(name) for name in names]])
+        assert np.array_equal(counts[:, 0], counts[:, 1])
+        return np.rint(counts[:, 0]).astype(int).tolist()
+
+    assert seen(lambda time_ms: time_ms) == [0, 1, 2]
+    assert seen(lambda time_ms: time_ms // day_ms * day_ms) == [0, 1, 1]

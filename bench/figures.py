@@ -1,4 +1,4 @@
-"""The rows of bench/out/stream.json."""
+"""The rows of the files in bench/out."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 import psutil
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-OUT: Final = ROOT / "bench" / "out" / "stream.json"
+ROOT: Final = Path(__file__).resolve().parents[1]
+OUT: Final = ROOT / "bench" / "out"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def commit() -> str:
     return ran.stdout.strip()
 
 
-def write(figures: Iterable[Figure], *, command: str, path: Path = OUT) -> None:
+def write(figures: Iterable[Figure], *, command: str, path: Path) -> None:
     """Put the figures into the file; rows of other ids stay."""
     stamp = commit()
     kept: dict[str, dict[str, Any]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench.stream.rows import Figure, figure, ratio, write
+from bench.figures import Figure, figure, ratio, write
 
 FIELDS = {"id", "value", "unit", "spread", "against", "ratio", "command", "commit"}
 

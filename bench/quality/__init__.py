@@ -1,0 +1,1 @@
+"""What the models are worth on public logs, beside references, over seeds."""

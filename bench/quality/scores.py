@@ -1,0 +1,39 @@
+"""Scores of rankers fitted with several seeds on the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.figures import Figure, figure
+from pipelines.evaluate.metrics import ranker_metrics
+from pipelines.train.rankers import Ranker
+
+SEEDS: Final = (1, 2, 3, 4, 5)
+SHOWN: Final = {"auc": "auc", "log_loss": "logloss", "ece": "ece"}
+
+Fit = Callable[..., Ranker]
+Features = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.uint8]
+
+
+def scored(
+    fit: Fit, train: tuple[Features, Labels], test: tuple[Features, Labels]
+) -> list[dict[str, float]]:
+    """Metrics of the test rows, one set per seed."""
+    found = []
+    for seed in SEEDS:
+        ranker = fit(*train, seed=seed)
+        found.append(ranker_metrics(test[1], ranker.predict(test[0])))
+    return found
+
+
+def figures(prefix: str, scores: Sequence[dict[str, float]]) -> list[Figure]:
+    """`prefix`.auc, .logloss and .ece: mean over the seeds and its standard error."""
+    return [
+        figure(f"{prefix}.{name}", [score[metric] for score in scores], "")
+        for metric, name in SHOWN.items()
+    ]
