@@ -4,8 +4,9 @@ A label is an impression of (user_id, request_id, item_id). Its first change sta
 ones replace it, the last makes it final; an impression of the same key after that is a new label
 and a new row. So of the rows of a key at most one is provisional, and that one a change replaces.
 
-A row stays in the files' partition that it was started in: `partition` of the topic, so that the
-owners of different partitions never touch the same file, and `date` of its first change's append.
+The files' partitions are `partition` of the topic, so that the owners of different partitions never
+touch the same file, `date` of the append of a label's first change, and `status`: a commit writes
+the provisional labels anew, as many as are open, and never the final ones, as many as there are.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from rankstream.contracts.high_water import HighWater
 from rankstream.pb import events_pb2 as pb
 from services.features.lake_columns import LOG, Rows, log_columns, parsed, table_of, texts_of
 
-PARTITION_BY: Final = ("partition", "date")
+PARTITION_BY: Final = ("partition", "date", "status")
 
 _KEY: Final = ("user_id", "request_id", "item_id")
 _STATE: Final = ("status", "clicked", "purchased", "value_micros")
@@ -66,11 +67,11 @@ LABELS: Final = pa.schema(
     ]
 )
 STARTS: Final = "starts"
-_KEPT: Final = frozenset((*PARTITION_BY, *_KEY))
+_KEPT: Final = frozenset(("partition", "date", *_KEY))
 _MATCH: Final = " AND ".join(
     (
         "t.partition IN ({partitions})",
-        # Files without a provisional row are not read.
+        # Files of final labels are not read.
         f"t.status = {pb.LABEL_PROVISIONAL}",
         f"NOT s.{STARTS}",
         "t.partition = s.partition",

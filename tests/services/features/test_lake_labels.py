@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +165,27 @@ def test_labels_that_are_final_are_not_read_again(tmp_path: Path) -> None:
     assert files < set(table.file_uris())
     metrics = table.history(1)[0]["operationMetrics"]
     assert int(metrics["num_target_files_scanned"]) == 0
+
+
+def test_a_commit_writes_what_is_open_and_not_what_is_final(tmp_path: Path) -> None:
+    log = DeltaLog(str(tmp_path), LABELS)
+    at = log.open([0])
+    open_at_once = 3
+
+    for n in range(40):
+        changes = [(f"i{n}", n, ABSENT, PROVISIONAL, 0)]
+        if n >= open_at_once:
+            closed = n - open_at_once
+            changes.append((f"i{closed}", closed, PROVISIONAL, FINAL, 0))
+        at = append(log, [a_label_record(changes, offset=n, source_offset=n)], at)
+
+    assert DeltaTable(str(tmp_path / "labels")).to_pyarrow_table().num_rows == 40
+    written = [rows_added(path) for path in (tmp_path / "labels" / "_delta_log").glob("*.json")]
+    assert 0 < max(written) <= open_at_once + 2
+
+
+def rows_added(commit: Path) -> int:
+    """Rows of the files that a commit adds."""
+    actions = [json.loads(line) for line in commit.read_text().splitlines()]
+    added = [json.loads(action["add"]["stats"]) for action in actions if "add" in action]
+    return sum(stats["numRecords"] for stats in added)
