@@ -20,8 +20,9 @@ from pipelines.evaluate.report import write_report
 from pipelines.features.lake import Logged, read_items, read_log
 from pipelines.features.provenance import Reading, remember
 from pipelines.features.replay import ItemFacts, TrainingRows, Windows, training_rows
+from pipelines.promote.ledger import LEDGER, Promotion
 from pipelines.promote.publish import publish
-from pipelines.promote.registry import LEDGER, Promotion, prepare, register
+from pipelines.promote.registry import prepare, register
 from pipelines.train.steps import Trained, hold_unobserved, train
 from rankstream.adapters.kafka import EventProducer
 from rankstream.contracts.columns import TimeLimits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.promote.registry import Promotion
+from pipelines.promote.ledger import Promotion
 from rankstream import topics
 from rankstream.adapters.kafka import EventProducer
 from rankstream.pb import events_pb2 as pb

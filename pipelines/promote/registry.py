@@ -1,37 +1,24 @@
-"""The model registry (MLflow): versions with their evidence, aliases, and who moved them when."""
+"""The model registry (MLflow): versions with their evidence, and aliases that move.
+
+What a ranker or an index is loaded from is its artefact; the registry and the ledger name it.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipelines.promote.ledger import PROMOTED, Promotion, append
 from rankstream.adapters.artifacts import Artifact, read_manifest
-from rankstream.errors import DependencyUnavailable
+from rankstream.errors import DependencyUnavailable, SpecMismatch
+from rankstream.features import spec
 
 EXPERIMENT: Final = "rankstream"
-LEDGER: Final = "promotions.jsonl"
-
-
-@dataclass(frozen=True)
-class Promotion:
-    """An alias now points to a model: a line of the ledger."""
-
-    time_ms: int
-    role: str
-    alias: str
-    model_id: str
-    version: str
-    data_version: str
-    sha256: str
-    uri: str
-    who: str
-    why: str
-    metrics: dict[str, float]
 
 
 def open_registry(uri: str) -> Any:
@@ -77,19 +64,16 @@ def register(
         InvalidArtifact: a folder is no longer what it was when it was written.
     """
     client = open_registry(uri)
-    from mlflow.exceptions import MlflowException
-
     for _, artifact in artifacts:
         read_manifest(artifact.uri, artifact.sha256)
-    try:
+
+    def all_versions() -> list[str]:
         versions = [_version(client, artifact) for _, artifact in artifacts]
         for (alias, artifact), version in zip(artifacts, versions, strict=True):
             client.set_registered_model_alias(artifact.manifest.role, alias, version)
-    except (MlflowException, SQLAlchemyError) as error:
-        raise DependencyUnavailable(
-            f"dependency_unavailable: model registry {uri}: {str(error)[:200]}."
-            " Nothing was published. Mend it and run again."
-        ) from None
+        return versions
+
+    versions = _asked(uri, all_versions)
     promotions = [
         Promotion(
             time_ms=time_ms,
@@ -106,8 +90,58 @@ def register(
         )
         for (alias, artifact), version in zip(artifacts, versions, strict=True)
     ]
-    _append(ledger, promotions)
+    append(ledger, promotions)
     return promotions
+
+
+def point(
+    uri: str,
+    to: Promotion,
+    ledger: Path,
+    *,
+    alias: str,
+    time_ms: int,
+    who: str,
+    why: str,
+    move: str = PROMOTED,
+) -> Promotion:
+    """Point an alias to a registered model, once its artefact was found whole; the new line.
+
+    Args:
+        to: a line of the ledger that names the model.
+
+    Raises:
+        InvalidArtifact: the artefact is not there any more as it was written.
+        SpecMismatch: it reads other features than this version makes.
+        DependencyUnavailable: the registry fails. In each case the alias is as it was.
+    """
+    manifest = read_manifest(to.uri, to.sha256)
+    if manifest.spec_id and manifest.spec_id != spec.SPEC_ID:
+        raise SpecMismatch(
+            f"spec_mismatch: {to.model_id} reads features of spec {manifest.spec_id}, this version"
+            f" makes {spec.SPEC_ID}. {to.role}/{alias} is as it was."
+            " Train again, or run the version that it was trained with."
+        )
+    client = open_registry(uri)
+    _asked(uri, lambda: client.set_registered_model_alias(to.role, alias, to.version))
+    moved = replace(to, alias=alias, time_ms=time_ms, who=who, why=why, move=move)
+    append(ledger, [moved])
+    return moved
+
+
+T = TypeVar("T")
+
+
+def _asked(uri: str, question: Callable[[], T]) -> T:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return question()
+    except (MlflowException, SQLAlchemyError) as error:
+        raise DependencyUnavailable(
+            f"dependency_unavailable: model registry {uri}: {str(error)[:200]}."
+            " Nothing was published. Mend it and run again."
+        ) from None
 
 
 def _version(client: Any, artifact: Artifact) -> str:
@@ -125,12 +159,3 @@ def _version(client: Any, artifact: Artifact) -> str:
     tags = {"model_id": manifest.model_id, "sha256": artifact.sha256, "family": manifest.family}
     version = client.create_model_version(manifest.role, artifact.uri, run_id=run, tags=tags)
     return str(version.version)
-
-
-def _append(ledger: Path, promotions: list[Promotion]) -> None:
-    ledger.parent.mkdir(parents=True, exist_ok=True)
-    with ledger.open("a", encoding="utf-8") as file:
-        for promotion in promotions:
-            file.write(json.dumps(asdict(promotion), sort_keys=True) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
