@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections import deque
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -90,12 +91,10 @@ class RedisServer:
         if log is None:
             return 0
         status = log.stat()
-        before = [
-            size
-            for when_s, inode, size in self._sizes
-            if inode == status.st_ino and when_s <= now_s - LOST_S
-        ]
-        return max(0, status.st_size - before[-1]) if before else 0
+        # An inode may be that of a file before the last: back to the rewrite and no further.
+        of_this = takewhile(lambda noted: noted[1] == status.st_ino, reversed(self._sizes))
+        before = [size for when_s, _, size in of_this if when_s <= now_s - LOST_S]
+        return max(0, status.st_size - before[0]) if before else 0
 
     def kill_and_cut(self) -> int:
         """kill -9, then take what the file gained in the last second; the bytes that are gone."""
