@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -23,9 +23,14 @@ from pipelines.features.replay import ItemFacts, TrainingRows, Windows, training
 from pipelines.promote.ledger import LEDGER, Promotion
 from pipelines.promote.publish import publish
 from pipelines.promote.registry import prepare, register
+from pipelines.train.artefact import data_version
 from pipelines.train.steps import Trained, hold_unobserved, train
+from pipelines.validate.gate import gate
+from pipelines.validate.reference import champion_reference
 from rankstream.adapters.kafka import EventProducer
 from rankstream.contracts.columns import TimeLimits
+
+VALIDATION: Final = "validation"
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -46,8 +51,15 @@ def run(
     bootstrap: Annotated[str, typer.Option(help="Kafka, host:port")] = "127.0.0.1:9092",
     seed: Annotated[int, typer.Option(help="of everything random")] = 1,
     why: Annotated[str, typer.Option(help="reason, for the ledger")] = "scheduled training",
+    compare: Annotated[
+        bool,
+        typer.Option(help="refuse rows that are far from those that the champion was trained on"),
+    ] = True,
 ) -> None:
-    """Train both rankers and retrieval, register and publish them; a JSON summary at the end."""
+    """Validate rows, train both rankers and retrieval, register and publish them.
+
+    A JSON summary at the end; what was checked of the rows is in <artifacts>/validation.
+    """
     created_ms = time.time_ns() // 1_000_000
     artifacts = artifacts.absolute()
     spawn = multiprocessing.get_context("spawn")
@@ -59,6 +71,15 @@ def run(
         ready = beside.submit(prepare, registry)
         until_ms = until_ms or created_ms
         rows, items, log = _rows(lake, bootstrap, until_ms, step)
+        evidence = artifacts / VALIDATION
+        gate(
+            rows,
+            items,
+            evidence,
+            data_version=data_version(rows),
+            as_of_ms=until_ms,
+            reference=champion_reference(artifacts / LEDGER, evidence) if compare else None,
+        )
         trained = train(
             rows,
             items,

@@ -13,24 +13,39 @@ from typing import Annotated
 import typer
 
 from pipelines import command
-from pipelines.datasets.history import ndjson
-from pipelines.datasets.movielens import history, read_ratings
+from pipelines.datasets.catalog import Dataset, read_history
+from pipelines.datasets.history import History, ndjson
 from pipelines.datasets.produce import Produced, produce
 from rankstream.adapters.kafka import EventProducer
 
 app = typer.Typer(add_completion=False, help=__doc__)
-Source = Annotated[Path, typer.Option("--path", help="folder with the ml-100k files")]
-Until = Annotated[int, typer.Option("--until-ms", help="when the last event happened, epoch ms")]
+Name = Annotated[Dataset, typer.Argument(help="which log")]
+Source = Annotated[Path, typer.Option("--path", help="folder with the log's files")]
+Until = Annotated[
+    int | None,
+    typer.Option("--until-ms", help="move the last event here, epoch ms, and all with it"),
+]
+Before = Annotated[
+    bool, typer.Option("--with-history", help="KuaiRand: exposures before the log, times invented")
+]
+Out = Annotated[Path, typer.Option("--out", help="NDJSON file to write")]
+
+
+@app.command("write")
+def write_command(
+    name: Name, path: Source, out: Out, until_ms: Until = None, with_history: Before = False
+) -> None:
+    """Write a log as NDJSON messages, items first."""
+    _write(read_history(name, path, until_ms=until_ms, with_history=with_history), out)
 
 
 @app.command()
-def movielens(
-    path: Source,
-    until_ms: Until,
-    out: Annotated[Path, typer.Option(help="NDJSON file to write")],
-) -> None:
-    """Write MovieLens 100K as NDJSON messages, items first."""
-    found = history(read_ratings(path), until_ms=until_ms)
+def movielens(path: Source, until_ms: Until, out: Out) -> None:
+    """Write MovieLens as NDJSON messages: `write movielens`."""
+    _write(read_history(Dataset.MOVIELENS, path, until_ms=until_ms), out)
+
+
+def _write(found: History, out: Path) -> None:
     with out.open("w", encoding="utf-8") as file:
         for line in ndjson(found):
             file.write(f"{line}\n")
@@ -40,11 +55,16 @@ def movielens(
 @app.command("produce")
 def produce_command(
     path: Source,
-    until_ms: Until,
+    name: Name = Dataset.MOVIELENS,
+    until_ms: Until = None,
+    with_history: Before = False,
     bootstrap: Annotated[str, typer.Option(help="Kafka, host:port")] = "127.0.0.1:9092",
 ) -> None:
-    """Append MovieLens 100K to topics `items` and `events`; a JSON summary on the last line."""
-    found = history(read_ratings(path), until_ms=until_ms)
+    """Append a log to topics `items` and `events`; a JSON summary on the last line.
+
+    The stream takes no event that is over 400 days old when it is appended: shift an older log.
+    """
+    found = read_history(name, path, until_ms=until_ms, with_history=with_history)
 
     async def append() -> Produced:
         producer = EventProducer(
