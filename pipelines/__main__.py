@@ -16,7 +16,8 @@ from typing import Annotated, Final
 import typer
 
 from pipelines import command
-from pipelines.evaluate.report import write_report
+from pipelines.evaluate.judge import Decision, Rules, judge
+from pipelines.evaluate.report import write_comparison, write_report
 from pipelines.features.lake import Logged, read_items, read_log
 from pipelines.features.provenance import Reading, remember
 from pipelines.features.replay import ItemFacts, TrainingRows, Windows, training_rows
@@ -91,7 +92,8 @@ def run(
         reading = Reading(trained.data_version, created_ms, until_ms, log.version, log.ends())
         remember(lake, reading, items)
         report = artifacts / "reports" / str(created_ms)
-        _report(report, trained)
+        decision = judge(trained.comparison, Rules())
+        _report(report, trained, decision)
         step("registry", 0, 2)
         ready.result()
         step("registry", 1, 2)
@@ -106,7 +108,7 @@ def run(
         ).result()
         asyncio.run(_publish(bootstrap, promotions))
         step("registry", 2, 2)
-    typer.echo(json.dumps(_summary(trained, promotions, report)))
+    typer.echo(json.dumps(_summary(trained, decision, promotions, report)))
 
 
 def _rows(
@@ -125,17 +127,21 @@ def _rows(
     return hold_unobserved(rows, log.columns.kind), items, log
 
 
-def _report(folder: Path, trained: Trained) -> None:
+def _report(folder: Path, trained: Trained, decision: Decision) -> None:
     facts = {
         "data version": trained.data_version,
         "split at": f"{trained.split_ms} ms",
         "rows": f"{trained.train_rows} to train, {trained.test_rows} to test",
     }
     write_report(folder, "Models", facts, trained.metrics)
+    write_comparison(folder, "Rankers compared", facts, trained.comparison, decision)
 
 
-def _summary(trained: Trained, promotions: list[Promotion], report: Path) -> dict[str, object]:
+def _summary(
+    trained: Trained, decision: Decision, promotions: list[Promotion], report: Path
+) -> dict[str, object]:
     return {
+        "judged": {"champion": decision.champion, "why": decision.reason},
         "metrics": trained.metrics,
         "models": {f"{p.role}/{p.alias}": p.model_id for p in promotions},
         "data_version": trained.data_version,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from pipelines.evaluate.comparison import Latency
 from pipelines.features.replay import TrainingRows
 from pipelines.train.graphs import tower_graph
 from pipelines.train.rankers import Ranker
@@ -30,6 +32,8 @@ from rankstream.monitoring.histogram import encode_histogram, reference_histogra
 PARITY_ROWS: Final = 10_000
 PARITY_MAX_ABS: Final = 1e-4
 HISTORY_FOR_PARITY: Final = 50
+REQUEST_ROWS: Final = 500
+LATENCY_REQUESTS: Final = 200
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,25 @@ def ranker_parity(ranker: Ranker, features: npt.NDArray[np.float32], *, seed: in
     gap = float(np.abs(pctr - ranker.predict(sample)).max())
     twist = float(np.abs(1.0 / (1.0 + np.exp(-logit.astype(np.float64))) - pctr).max())
     return _within(ranker.family, max(gap, twist))
+
+
+def ranker_latency(ranker: Ranker, features: npt.NDArray[np.float32], *, seed: int) -> Latency:
+    """How long the graph takes for a request's candidates, on one thread of this machine.
+
+    Args:
+        features: shape (n, d), n > 0; requests are drawn from it.
+    """
+    rng, session = np.random.default_rng(seed), _session(ranker.graph)
+    requests = [
+        features[rng.integers(0, len(features), REQUEST_ROWS)] for _ in range(LATENCY_REQUESTS)
+    ]
+    session.run(None, {"features": requests[0]})
+    spent_ms = []
+    for request in requests:
+        started_s = time.perf_counter()
+        session.run(None, {"features": request})
+        spent_ms.append((time.perf_counter() - started_s) * 1_000)
+    return Latency(float(np.quantile(spent_ms, 0.99)), LATENCY_REQUESTS)
 
 
 def tower_parity(items: ItemVectors, *, seed: int) -> float:

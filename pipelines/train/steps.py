@@ -10,11 +10,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.evaluate.comparison import Comparison, compare
+from pipelines.evaluate.impressions import Impressions
 from pipelines.evaluate.metrics import ranker_metrics, recall_at
+from pipelines.evaluate.slices import earlier_impressions, item_popularity, user_activity
 from pipelines.features.replay import TrainingRows
 from pipelines.train.artefact import (
     Origin,
     data_version,
+    ranker_latency,
     ranker_parity,
     tower_parity,
     write_ranker,
@@ -48,6 +52,7 @@ class Trained:
     split_ms: int
     train_rows: int
     test_rows: int
+    comparison: Comparison  # of the rankers, by alias, on the test rows
 
 
 def split(rows: TrainingRows) -> tuple[TrainingRows, TrainingRows, int]:
@@ -107,13 +112,15 @@ def train(
     )
     tower_gap = tower_parity(items, seed=seed)
     recall = {f"recall_at_{CANDIDATES}": _recall(items, test_rows), "items": float(len(item_id))}
-    rankers = []
+    rankers, pctr, latency = [], {}, {}
     fits = ((CHAMPION, fit_logistic_regression), (CHALLENGER, fit_xgboost))
     for done, (alias, fit) in enumerate(fits, 1):
         step("models", done, STEPS)
         ranker = fit(train_rows.features, train_rows.clicked, seed=seed)
         gap = ranker_parity(ranker, rows.features, seed=seed)
-        metrics = ranker_metrics(test_rows.clicked, ranker.predict(test_rows.features))
+        pctr[alias] = ranker.predict(test_rows.features)
+        latency[alias] = ranker_latency(ranker, test_rows.features, seed=seed)
+        metrics = ranker_metrics(test_rows.clicked, pctr[alias], test_rows.user)
         rankers.append((alias, ranker, gap, metrics))
     step("models", STEPS - 1, STEPS)
     artifacts = [
@@ -129,7 +136,24 @@ def train(
         split_ms=split_ms,
         train_rows=len(train_rows),
         test_rows=len(test_rows),
+        comparison=compare(
+            Impressions.of(test_rows.clicked, test_rows.user),
+            pctr,
+            incumbent=CHAMPION,
+            slices=_slices(train_rows, test_rows),
+            latency=latency,
+            seed=seed,
+        ),
     )
+
+
+def _slices(train_rows: TrainingRows, test_rows: TrainingRows) -> dict[str, npt.NDArray[np.str_]]:
+    shown = np.bincount(train_rows.item, minlength=len(train_rows.items))
+    earlier = earlier_impressions(train_rows.user, test_rows.user)
+    return {
+        "item popularity": item_popularity(test_rows.item, shown),
+        "user activity": user_activity(earlier),
+    }
 
 
 def _recall(items: ItemVectors, test: TrainingRows) -> float:

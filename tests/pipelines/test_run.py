@@ -91,6 +91,10 @@ def test_a_log_becomes_registered_and_published_models(kafka_topics: str, tmp_pa
     assert summary["metrics"]["challenger"]["auc"] > 0.7
     assert summary["metrics"]["retrieval"]["recall_at_500"] == 1.0
     assert json.loads(produced.stdout.splitlines()[-1])["items"] == 40
+    report = Path(summary["report"])
+    assert {path.suffix for path in report.glob("comparison.*")} == {".html", ".json", ".md"}
+    assert summary["judged"]["champion"] in ("champion", "challenger")
+    assert list((artifacts / "validation").glob("*/validation.html"))
     pointers = {
         record.key.decode(): pb.ModelPointer.FromString(record.value or b"")
         for record in read(kafka_topics, topics.MODELS.name)

@@ -41,7 +41,7 @@ def test_features_of_a_nightly_refresh_know_nothing_of_the_day() -> None:
         names = ("user_log_impressions", "item_log_impressions")
         counts = np.expm1(rows.features[:, [spec.NAMES.index(name) for name in names]])
         assert np.array_equal(counts[:, 0], counts[:, 1])
-        return np.rint(counts[:, 0]).astype(int).tolist()
+        return [round(count) for count in counts[:, 0].tolist()]
 
     assert seen(lambda time_ms: time_ms) == [0, 1, 2]
     assert seen(lambda time_ms: time_ms // day_ms * day_ms) == [0, 1, 1]

@@ -1,0 +1,242 @@
+"""Figures of the comparison report as inline SVG.
+
+Text stays text, so that it takes the page's font and can be searched. The palette is Okabe and
+Ito's ("Color Universal Design", 2008), readable without colour vision; markers differ as well.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from pipelines.evaluate.comparison import Comparison, ModelEvidence
+from pipelines.evaluate.judge import Rules
+from pipelines.evaluate.weighted import METRICS
+
+COLOURS: Final = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS: Final = ("o", "s", "D", "^", "v", "P", "X")
+SHOWN_METRICS: Final = (
+    "auc",
+    "gauc",
+    "log_loss",
+    "normalised_entropy",
+    "ece",
+    "mce",
+    "ndcg_at_5",
+    "ndcg_at_10",
+    "map_at_5",
+)
+_STYLE: Final[dict[Any, object]] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "rankstream",
+    "text.parse_math": False,  # a model's name may hold a dollar sign
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10.0,
+    "axes.edgecolor": "#8a8f98",
+    "axes.labelcolor": "#30343b",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.formatter.useoffset": False,
+    "text.color": "#1c1f24",
+    "xtick.color": "#565c66",
+    "ytick.color": "#30343b",
+    "grid.color": "#e3e6ea",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+
+def calibration_plot(comparison: Comparison) -> str:
+    """Observed over predicted click rate of every model, and how pctr is spread, as SVG."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+        axes = figure.subplots()
+        top = 0.0
+        for place, model in _measured(comparison):
+            if model.curve is None:
+                continue
+            top = max(top, model.curve.predicted.max(), model.curve.observed.max())
+            # Binomial and of rows: a guide to the eye, the verdict rests on the interval of ECE.
+            error = np.sqrt(model.curve.observed * (1 - model.curve.observed) / model.curve.n)
+            axes.errorbar(
+                model.curve.predicted,
+                model.curve.observed,
+                yerr=1.96 * error,
+                color=_colour(place),
+                marker=_marker(place),
+                markersize=5,
+                linewidth=1.4,
+                elinewidth=0.9,
+                capsize=0,
+                label=model.model,
+            )
+        limit = min(1.0, top * 1.08) or 1.0
+        axes.plot([0, limit], [0, limit], color="#8a8f98", linestyle="--", linewidth=1, zorder=1)
+        axes.annotate(
+            "perfect",
+            (limit * 0.93, limit * 0.93),
+            (-6, 8),
+            textcoords="offset points",
+            ha="right",
+            color="#565c66",
+        )
+        axes.set(
+            xlim=(0, limit),
+            ylim=(0, None),
+            xlabel="mean pctr of the bin",
+            ylabel="observed click rate",
+        )
+        axes.legend(loc="upper left")
+        return _svg(figure, "Calibration: observed click rate over mean pctr, by model")
+
+
+def metric_plot(comparison: Comparison) -> str:
+    """One panel per metric: every model's value and interval, on a scale of its own, as SVG."""
+    models = _measured(comparison)
+    names = [name for name in SHOWN_METRICS if name in models[0][1].metrics]
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    with mpl.rc_context(_STYLE):
+        height = rows * (0.95 + 0.3 * len(models))
+        layout = ConstrainedLayoutEngine(wspace=0.06, hspace=0.08)
+        figure = Figure(figsize=(10.4, height), layout=layout)
+        panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        for axes, name in zip(panels.flat, names, strict=False):
+            _metric_panel(axes, name, models)
+        for axes in panels.flat[len(names) :]:
+            axes.set_visible(False)
+        panels[0][0].set_yticks(range(len(models)), [model.model for _, model in models])
+        panels[0][0].set_ylim(len(models) - 0.5, -0.5)
+        return _svg(figure, "Metrics of every model with their intervals")
+
+
+def _metric_panel(axes: Axes, name: str, models: Sequence[tuple[int, ModelEvidence]]) -> None:
+    for row, (place, model) in enumerate(models):
+        found = model.metrics[name]
+        axes.plot(
+            [found.low, found.high],
+            [row, row],
+            color=_colour(place),
+            linewidth=2.2,
+            solid_capstyle="round",
+        )
+        axes.plot(
+            [found.value],
+            [row],
+            color=_colour(place),
+            marker=_marker(place),
+            markersize=6.5,
+            markeredgecolor="white",
+        )
+    better = {1: "higher is better", -1: "lower is better", 0: "best at 1"}[METRICS[name].better]
+    axes.set_title(name)
+    axes.set_title(better, loc="right", fontsize=8.5, fontweight="normal", color="#565c66")
+    axes.grid(axis="y", visible=False)
+    axes.locator_params(axis="x", nbins=4)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def forest_plot(comparison: Comparison, rules: Rules) -> str:
+    """Gain of every candidate over the incumbent, on the whole and in each slice, as SVG; "" if
+    there are neither candidates nor slices.
+    """
+    candidates = [(k, model) for k, model in _measured(comparison) if model.against]
+    if not candidates or not candidates[0][1].slices:
+        return ""
+    metric = rules.slice_metric
+    parts = candidates[0][1].slices
+    labels = [f"all impressions  (n={comparison.impressions:,})"]
+    labels += [f"{part.attribute} = {part.value}  (n={part.n:,})" for part in parts]
+    step = 0.72 / max(1, len(candidates))
+    with mpl.rc_context(_STYLE):
+        height = 1.3 + len(labels) * max(0.36, 0.17 * len(candidates))
+        figure = Figure(figsize=(10.4, height), layout="constrained")
+        axes = figure.subplots()
+        for index, (place, model) in enumerate(candidates):
+            shift = (index - (len(candidates) - 1) / 2) * step
+            _forest_column(axes, model, place, shift, metric)
+        _forest_frame(axes, labels, -rules.slice_loss_max, f"gain in {metric} over the incumbent")
+        for row, part in enumerate(parts, 1):
+            if part.too_small:
+                axes.annotate(
+                    "too small to judge",
+                    (0, row),
+                    (6, 0),
+                    textcoords="offset points",
+                    va="center",
+                    color="#565c66",
+                    fontsize=9,
+                    fontstyle="italic",
+                )
+        return _svg(figure, f"Gain in {metric} over the incumbent, by slice")
+
+
+def _forest_column(axes: Axes, model: ModelEvidence, place: int, shift: float, metric: str) -> None:
+    sign = METRICS[metric].better
+    gaps = [model.against.get(metric), *(part.against.get(metric) for part in model.slices)]
+    for row, gap in enumerate(gaps):
+        if gap is None:
+            continue
+        ends, level = [sign * gap.low, sign * gap.high], [row + shift] * 2
+        axes.plot(ends, level, color=_colour(place), linewidth=2.0, solid_capstyle="round")
+        axes.plot(
+            [sign * gap.value],
+            level[:1],
+            color=_colour(place),
+            linestyle="none",
+            marker=_marker(place),
+            markersize=6,
+            markeredgecolor="white",
+            label=model.model if row == 0 else None,
+        )
+
+
+def _forest_frame(axes: Axes, labels: list[str], limit: float, quantity: str) -> None:
+    axes.axvline(0, color="#30343b", linewidth=1)
+    axes.axvline(limit, color="#a0142e", linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.axhline(0.5, color="#c9ced6", linewidth=0.8)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(f"{quantity} (right of 0 is better, dashed: limit {limit:g})")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, borderaxespad=0.2)
+
+
+def _measured(comparison: Comparison) -> list[tuple[int, ModelEvidence]]:
+    """Models with figures, each with its place: colour and marker are the same in all plots."""
+    return [(k, model) for k, model in enumerate(comparison.models) if not model.error]
+
+
+def _colour(place: int) -> str:
+    return COLOURS[place % len(COLOURS)]
+
+
+def _marker(place: int) -> str:
+    return MARKERS[place % len(MARKERS)]
+
+
+def _svg(figure: Figure, label: str) -> str:
+    """The figure as an element to stand in a page: no prologue, no ids that another may have."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    body = buffer.getvalue()
+    body = body[body.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r' id="[a-zA-Z0-9]+_\d+"', "", body)
+    return body.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
