@@ -52,7 +52,7 @@ class Trained:
     split_ms: int
     train_rows: int
     test_rows: int
-    comparison: Comparison  # of the rankers, by alias, on the test rows
+    comparison: Comparison  # of the rankers on the test rows, the champion first
 
 
 def split(rows: TrainingRows) -> tuple[TrainingRows, TrainingRows, int]:
@@ -118,9 +118,10 @@ def train(
         step("models", done, STEPS)
         ranker = fit(train_rows.features, train_rows.clicked, seed=seed)
         gap = ranker_parity(ranker, rows.features, seed=seed)
-        pctr[alias] = ranker.predict(test_rows.features)
-        latency[alias] = ranker_latency(ranker, test_rows.features, seed=seed)
-        metrics = ranker_metrics(test_rows.clicked, pctr[alias], test_rows.user)
+        name = f"{ranker.family} ({alias})"
+        pctr[name] = ranker.predict(test_rows.features)
+        latency[name] = ranker_latency(ranker, test_rows.features, seed=seed)
+        metrics = ranker_metrics(test_rows.clicked, pctr[name], test_rows.user)
         rankers.append((alias, ranker, gap, metrics))
     step("models", STEPS - 1, STEPS)
     artifacts = [
@@ -139,7 +140,7 @@ def train(
         comparison=compare(
             Impressions.of(test_rows.clicked, test_rows.user),
             pctr,
-            incumbent=CHAMPION,
+            incumbent=next(iter(pctr)),
             slices=_slices(train_rows, test_rows),
             latency=latency,
             seed=seed,
