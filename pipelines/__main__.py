@@ -25,7 +25,7 @@ from pipelines.promote.ledger import LEDGER, Promotion
 from pipelines.promote.publish import publish
 from pipelines.promote.registry import prepare, register
 from pipelines.train.artefact import data_version
-from pipelines.train.steps import Trained, hold_unobserved, train
+from pipelines.train.steps import Family, Trained, hold_unobserved, train
 from pipelines.validate.gate import gate
 from pipelines.validate.reference import champion_reference
 from rankstream.adapters.kafka import EventProducer
@@ -51,6 +51,10 @@ def run(
     ] = None,
     bootstrap: Annotated[str, typer.Option(help="Kafka, host:port")] = "127.0.0.1:9092",
     seed: Annotated[int, typer.Option(help="of everything random")] = 1,
+    champion: Annotated[Family, typer.Option(help="ranker that serves")] = (
+        Family.LOGISTIC_REGRESSION
+    ),
+    challenger: Annotated[Family, typer.Option(help="ranker to compare with it")] = Family.XGBOOST,
     why: Annotated[str, typer.Option(help="reason, for the ledger")] = "scheduled training",
     compare: Annotated[
         bool,
@@ -88,6 +92,8 @@ def run(
             created_ms=created_ms,
             seed=seed,
             step=step,
+            champion=champion,
+            challenger=challenger,
         )
         reading = Reading(trained.data_version, created_ms, until_ms, log.version, log.ends())
         remember(lake, reading, items)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -24,9 +25,9 @@ from pipelines.train.artefact import (
     write_ranker,
     write_retrieval,
 )
-from pipelines.train.rankers import check_rows, fit_logistic_regression
+from pipelines.train.rankers import Ranker, check_rows, fit_logistic_regression
 from pipelines.train.retrieval import ItemVectors, fit_pure_svd
-from pipelines.train.trees import fit_xgboost
+from pipelines.train.trees import fit_lightgbm, fit_random_forest, fit_xgboost
 from rankstream.adapters.artifacts import Artifact
 from rankstream.adapters.faiss_index import FaissIndex
 from rankstream.contracts.columns import Kind
@@ -40,6 +41,23 @@ CANDIDATES: Final = 500
 STEPS: Final = 4  # retrieval, champion, challenger, artefacts
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
+
+
+class Family(StrEnum):
+    """Rankers that can be trained."""
+
+    LOGISTIC_REGRESSION = "logistic_regression"
+    XGBOOST = "xgboost"
+    LIGHTGBM = "lightgbm"
+    RANDOM_FOREST = "random_forest"
+
+
+FITS: Final[Mapping[Family, Callable[..., Ranker]]] = {
+    Family.LOGISTIC_REGRESSION: fit_logistic_regression,
+    Family.XGBOOST: fit_xgboost,
+    Family.LIGHTGBM: fit_lightgbm,
+    Family.RANDOM_FOREST: fit_random_forest,
+}
 
 
 @dataclass(frozen=True)
@@ -92,11 +110,14 @@ def train(
     created_ms: int,
     seed: int,
     step: Callable[[str, int, int], None],
+    champion: Family = Family.LOGISTIC_REGRESSION,
+    challenger: Family = Family.XGBOOST,
 ) -> Trained:
     """Fit, check, evaluate, write.
 
     Args:
         catalogue: ids of all items, those without a row too.
+        champion, challenger: who gets these aliases.
         root: folder of artefacts.
         step: hears ("models", steps done, steps in all).
 
@@ -113,10 +134,10 @@ def train(
     tower_gap = tower_parity(items, seed=seed)
     recall = {f"recall_at_{CANDIDATES}": _recall(items, test_rows), "items": float(len(item_id))}
     rankers, pctr, latency = [], {}, {}
-    fits = ((CHAMPION, fit_logistic_regression), (CHALLENGER, fit_xgboost))
-    for done, (alias, fit) in enumerate(fits, 1):
+    families = ((CHAMPION, champion), (CHALLENGER, challenger))
+    for done, (alias, family) in enumerate(families, 1):
         step("models", done, STEPS)
-        ranker = fit(train_rows.features, train_rows.clicked, seed=seed)
+        ranker = FITS[family](train_rows.features, train_rows.clicked, seed=seed)
         gap = ranker_parity(ranker, rows.features, seed=seed)
         name = f"{ranker.family} ({alias})"
         pctr[name] = ranker.predict(test_rows.features)

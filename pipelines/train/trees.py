@@ -167,7 +167,7 @@ def _leaf_wise(seed: int) -> dict[str, str | float | int]:
         "feature_fraction": 0.4,
         "lambda_l2": 5.0,
         "seed": seed,
-        "deterministic": True,
+        "deterministic": "true",
         "num_threads": THREADS,
         "verbosity": -1,
     }

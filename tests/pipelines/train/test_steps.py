@@ -12,7 +12,7 @@ import pytest
 from pipelines.features.replay import TrainingRows
 from pipelines.train.artefact import data_version
 from pipelines.train.retrieval import fit_pure_svd
-from pipelines.train.steps import Trained, hold_unobserved, split, train
+from pipelines.train.steps import Family, Trained, hold_unobserved, split, train
 from rankstream.adapters.artifacts import read_manifest
 from rankstream.adapters.faiss_index import FaissIndex
 from rankstream.adapters.item_table import read_item_table
@@ -54,6 +54,28 @@ def test_the_artefacts_load_where_they_are_served(tmp_path: Path) -> None:
     assert FaissIndex.load(Path(index.uri), size=manifest.items).size == len(rows.items) + 1
     tower = QueryTower.load(Path(index.uri), dimensions=manifest.dimensions)
     assert tower.embed(np.array([0, -1])).shape == (manifest.dimensions,)
+
+
+@pytest.mark.parametrize("family", Family)
+def test_every_family_can_be_champion_of_itself(tmp_path: Path, family: Family) -> None:
+    rows = some_rows()
+
+    found = train(
+        rows,
+        rows.items,
+        tmp_path,
+        created_ms=7,
+        seed=1,
+        step=lambda *told: None,
+        champion=family,
+        challenger=Family.LIGHTGBM,
+    )
+
+    champion = found.artifacts[0][1]
+    assert champion.manifest.family == family.value
+    assert OnnxModel.load(champion.uri, champion.sha256).model_id == champion.manifest.model_id
+    assert found.comparison.incumbent == f"{family} (champion)"
+    assert found.comparison.of(f"{family} (champion)").metrics["auc"].value > 0.75
 
 
 def test_no_test_row_is_trained_on() -> None:
