@@ -55,6 +55,9 @@ def run(
         Family.LOGISTIC_REGRESSION
     ),
     challenger: Annotated[Family, typer.Option(help="ranker to compare with it")] = Family.XGBOOST,
+    negatives: Annotated[
+        float, typer.Option(help="share of impressions without a click to train on; corrected for")
+    ] = 1.0,
     why: Annotated[str, typer.Option(help="reason, for the ledger")] = "scheduled training",
     compare: Annotated[
         bool,
@@ -94,6 +97,7 @@ def run(
             step=step,
             champion=champion,
             challenger=challenger,
+            negatives=negatives,
         )
         reading = Reading(trained.data_version, created_ms, until_ms, log.version, log.ends())
         remember(lake, reading, items)

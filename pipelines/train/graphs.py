@@ -20,6 +20,8 @@ IR_VERSION: Final = 8
 # A forest's share of 0 or 1 would be an infinite logit.
 PROBABILITY_MIN: Final = 1e-5
 
+_LEARNED: Final = {"logit": "learned_logit", "pctr": "learned_pctr"}
+
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 
@@ -104,6 +106,27 @@ def tree_graph(trees: Trees, width: int) -> bytes:
             helper.make_node("Sigmoid", ["logit"], ["pctr"]),
         ]
     return _ranker(nodes, constants, width)
+
+
+def shifted_graph(graph: bytes, shift: float) -> bytes:
+    """A ranker's graph with `shift` added to its logit."""
+    model = onnx.load_model_from_string(graph)
+    nodes = list(model.graph.node)
+    read = {name for node in nodes for name in node.input}
+    nodes = [node for node in nodes if "pctr" not in node.output or "pctr" in read]
+    for node in nodes:
+        for names in (node.input, node.output):
+            names[:] = [_LEARNED.get(name, name) for name in names]
+    nodes += [
+        helper.make_node("Add", [_LEARNED["logit"], "shift"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], ["pctr"]),
+    ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([shift], np.float32), "shift"))
+    onnx.checker.check_model(model)
+    body: bytes = model.SerializeToString()
+    return body
 
 
 def tower_graph(vectors: Floats) -> bytes:

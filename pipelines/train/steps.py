@@ -27,6 +27,7 @@ from pipelines.train.artefact import (
 )
 from pipelines.train.rankers import Ranker, check_rows, fit_logistic_regression
 from pipelines.train.retrieval import ItemVectors, fit_pure_svd
+from pipelines.train.sampling import fit_on_fewer
 from pipelines.train.trees import fit_lightgbm, fit_random_forest, fit_xgboost
 from rankstream.adapters.artifacts import Artifact
 from rankstream.adapters.faiss_index import FaissIndex
@@ -112,12 +113,14 @@ def train(
     step: Callable[[str, int, int], None],
     champion: Family = Family.LOGISTIC_REGRESSION,
     challenger: Family = Family.XGBOOST,
+    negatives: float = 1.0,
 ) -> Trained:
     """Fit, check, evaluate, write.
 
     Args:
         catalogue: ids of all items, those without a row too.
         champion, challenger: who gets these aliases.
+        negatives: share of impressions without a click that rankers are fitted on, in (0, 1].
         root: folder of artefacts.
         step: hears ("models", steps done, steps in all).
 
@@ -137,7 +140,9 @@ def train(
     families = ((CHAMPION, champion), (CHALLENGER, challenger))
     for done, (alias, family) in enumerate(families, 1):
         step("models", done, STEPS)
-        ranker = FITS[family](train_rows.features, train_rows.clicked, seed=seed)
+        ranker = fit_on_fewer(
+            FITS[family], train_rows.features, train_rows.clicked, share=negatives, seed=seed
+        )
         gap = ranker_parity(ranker, rows.features, seed=seed)
         name = f"{ranker.family} ({alias})"
         pctr[name] = ranker.predict(test_rows.features)
