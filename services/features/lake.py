@@ -27,6 +27,7 @@ TABLES: Final = (topics.EVENTS.name, topics.LABELS.name, topics.SERVED.name)
 POLL_RECORDS: Final = 5_000
 POLL_TIMEOUT_S: Final = 0.5
 GATHER_MS: Final = 500
+COMPACT_EVERY: Final = 100  # commits
 
 
 class LakeWorker:
@@ -52,6 +53,7 @@ class LakeWorker:
         self.committed: dict[int, int] = {}  # partition -> offset behind what the table has
         self._position: dict[int, int] = {}
         self._flush_due_s = 0.0
+        self._commits = 0
         self._reader: LogReader | None = None
         self._stopping = asyncio.Event()
         self._log = structlog.get_logger().bind(stage="lake", table=topic)
@@ -131,4 +133,16 @@ class LakeWorker:
             self.rows += rows
             self.committed |= moved
             self._buffer, self._buffered_bytes = [], 0
+            self._commits += 1
+            if self._commits % COMPACT_EVERY == 0:
+                await self._compact()
         self._flush_due_s = time.monotonic() + self._settings.lake_flush_s
+
+    async def _compact(self) -> None:
+        try:
+            files = await self._process.call(self.topic, "compact", self._partitions)
+        except DependencyUnavailable as error:
+            # Nothing is wrong with the table; the next time will do.
+            self._log.warning("lake_not_compacted", reason=str(error))
+        else:
+            self._log.info("lake_compacted", files=files)

@@ -26,6 +26,7 @@ from services.features.lake_rows import TICK
 CHECKPOINT_EVERY: Final = 100
 # Others may commit between our reading the table and our commit: maintenance, a newer writer.
 TRIES_MAX: Final = 5
+TARGET_BYTES: Final = 128_000_000
 
 
 def app_id(topic: str, partition: int) -> str:
@@ -115,6 +116,30 @@ class DeltaLog:
                 if self._of.upsert:
                     return self._replace(records, offsets)
                 return self._add(self._of.rows_of(records), offsets)
+            except CommitFailedError as error:
+                conflict = str(error)
+            except (OSError, DeltaError) as error:
+                raise self._unavailable(error) from None
+        raise self._unavailable(conflict)
+
+    def compact(self, partitions: Sequence[int]) -> int:
+        """Put small files together, of labels those of these partitions; how many there were.
+
+        Each commit adds a file or some, and reading the table costs by the file.
+
+        Raises: DependencyUnavailable: others commit all the time, or the folder cannot be written;
+            the table is as it was.
+        """
+        ours = [("partition", "in", [str(partition) for partition in partitions])]
+        conflict = ""
+        for _ in range(TRIES_MAX):
+            try:
+                self._table.update_incremental()
+                done = self._table.optimize.compact(
+                    partition_filters=ours if "partition" in self._of.partition_by else None,
+                    target_size=TARGET_BYTES,
+                )
+                return int(done["numFilesRemoved"])
             except CommitFailedError as error:
                 conflict = str(error)
             except (OSError, DeltaError) as error:

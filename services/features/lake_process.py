@@ -2,7 +2,8 @@
 
 A flush takes a second or two of what it gets; in a thread it held up every record meanwhile.
 `LakeProcess` is the parent's end; `python -m services.features.lake_process FD FOLDER`, the child,
-answers calls that come over the socket FD until that closes.
+answers calls that come over the socket FD until that closes. A child is replaced after CALLS_MAX
+calls: a Delta merge leaves some 0.1 MB behind in its process.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rankstream.errors import DependencyUnavailable, RankstreamError
 MODULE: Final = "services.features.lake_process"
 NICENESS: Final = 10
 STOP_TIMEOUT_S: Final = 10.0
+CALLS_MAX: Final = 300
 
 Call = tuple[str, str, tuple[Any, ...]]  # table, method of DeltaLog, arguments
 
@@ -38,6 +40,7 @@ class LakeProcess:
         self._folder = folder
         self._child: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._calls = 0  # of this child
         self._waits = ThreadPoolExecutor(1, thread_name_prefix="lake")
 
     @property
@@ -56,8 +59,11 @@ class LakeProcess:
         return await loop.run_in_executor(self._waits, self._call, (table, method, args))
 
     def _call(self, call: Call) -> Any:
+        if self._calls >= CALLS_MAX:
+            self._end()
         if self._connection is None:
             self._connection = self._start()
+        self._calls += 1
         try:
             self._connection.send(call)
             answer = self._connection.recv()
@@ -76,6 +82,7 @@ class LakeProcess:
             fd = theirs.fileno()
             command = (sys.executable, "-m", MODULE, str(fd), self._folder)
             self._child = subprocess.Popen(command, pass_fds=(fd,), stdin=subprocess.DEVNULL)
+        self._calls = 0
         return Connection(ours.detach())
 
     def _end(self) -> int | None:
@@ -118,10 +125,15 @@ def main(fd: int, folder: str) -> None:
             os._exit(0)
 
     threading.Thread(target=receive, daemon=True).start()
-    logs = {table.topic: DeltaLog(folder, table) for table in TABLES}
+    known = {table.topic: table for table in TABLES}
+    logs: dict[str, DeltaLog] = {}
     while True:
         table, method, args = calls.get()
         try:
+            if table not in logs:
+                # A child before us may have been told to open it.
+                logs[table] = DeltaLog(folder, known[table])
+                logs[table].open(())
             answer = getattr(logs[table], method)(*args)
         except RankstreamError as error:
             answer = error

@@ -184,6 +184,27 @@ def test_a_commit_writes_what_is_open_and_not_what_is_final(tmp_path: Path) -> N
     assert 0 < max(written) <= open_at_once + 2
 
 
+def test_compaction_puts_the_files_of_our_partitions_together_and_changes_no_row(
+    tmp_path: Path,
+) -> None:
+    log = DeltaLog(str(tmp_path), LABELS)
+    at = log.open([0, 1])
+    for n in range(6):
+        for partition in (0, 1):
+            changes = [(f"i{n}", n, ABSENT, FINAL, 0)]
+            record = a_label_record(changes, offset=n, source_offset=n, partition=partition)
+            at = append(log, [record], at)
+    before = rows_in(tmp_path)
+
+    assert log.compact([0]) == 6
+    assert log.compact([0]) == 0
+
+    table = DeltaTable(str(tmp_path / "labels"))
+    assert rows_in(tmp_path) == before
+    assert len(table.file_uris()) == 1 + 6
+    assert DeltaLog(str(tmp_path), LABELS).open([0, 1]) == at
+
+
 def rows_added(commit: Path) -> int:
     """Rows of the files that a commit adds."""
     actions = [json.loads(line) for line in commit.read_text().splitlines()]

@@ -20,7 +20,7 @@ from rankstream import topics
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.errors import DependencyUnavailable, Fenced
-from services.features import lake
+from services.features import lake, lake_process
 from services.features.lake import LakeWorker
 from services.features.lake_process import LakeProcess
 from services.features.lake_rows import TABLES
@@ -93,6 +93,27 @@ def test_a_process_that_was_killed_starts_again_where_the_table_says(
             await process.call(topics.LABELS.name, "append", records[:1], {0: 7}, {0: 8})
 
     asyncio.run(killed())
+
+
+def test_a_child_that_has_answered_enough_is_replaced_and_nothing_is_missed(
+    process: LakeProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lake_process, "CALLS_MAX", 2)
+    records = [record for record in a_label_log(4, records=20).records if record.partition == 0]
+
+    async def written() -> set[int | None]:
+        children = set()
+        await process.call(topics.LABELS.name, "open", (0, 1))
+        for place, record in enumerate(records[:5]):
+            at = records[place - 1].offset + 1 if place else 0
+            after = {0: record.offset + 1}
+            await process.call(topics.LABELS.name, "append", [record], {0: at}, after)
+            children.add(process.pid)
+        return children
+
+    assert len(asyncio.run(written())) == 3
+    table = DeltaTable(str(tmp_path / "labels"))
+    assert table.transaction_version("lake:labels:0") == records[4].offset + 1
 
 
 def test_the_process_ends_with_its_parent() -> None:
