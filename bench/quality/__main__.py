@@ -17,6 +17,7 @@ from rich.console import Console
 
 from bench.figures import OUT, ROOT, Figure, machine, write
 from bench.quality import kuairand, movielens
+from bench.quality.leave_one_out import leave_one_out
 from deploy.local.report import Silent
 from deploy.local.tools import provision
 
@@ -24,8 +25,9 @@ Say = Callable[[str], None]
 
 
 def measure_movielens(say: Say) -> list[Figure]:
-    """What fresh features are worth."""
-    return movielens.freshness(provision(ROOT / ".run" / "tools", Silent()).ml_100k, say)
+    """What fresh features are worth; which score finds the film that was liked last."""
+    folder = provision(ROOT / ".run" / "tools", Silent()).ml_100k
+    return [*movielens.freshness(folder, say), *leave_one_out(folder, say)]
 
 
 def measure_kuairand(say: Say) -> list[Figure]:
