@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.evaluate.importance import Attention
 from pipelines.evaluate.impressions import Doubles, Impressions, probabilities, refusal
 from pipelines.evaluate.intervals import (
     LEVEL,
@@ -71,6 +72,7 @@ class ModelEvidence:
     curve: CalibrationCurve | None = None
     slices: tuple[SliceEvidence, ...] = ()
     latency: Latency | None = None
+    attention: Attention | None = None
     error: str = ""
 
 
@@ -99,6 +101,7 @@ def compare(
     incumbent: str,
     slices: Mapping[str, npt.ArrayLike] | None = None,
     latency: Mapping[str, Latency] | None = None,
+    attention: Mapping[str, Attention] | None = None,
     slice_metrics: Sequence[str] = SLICE_METRICS,
     threshold: float = THRESHOLD,
     replicates: int = 1_000,
@@ -113,6 +116,7 @@ def compare(
         incumbent: the model that serves now, or the baseline to beat.
         slices: attribute -> its value at each impression, shape (n,).
         latency: model -> its latency.
+        attention: model -> what it looks at.
         slice_metrics: names out of `METRICS`, measured in each slice.
 
     Raises: InvalidInput: the incumbent is absent or its predictions are invalid; a slice column or
@@ -122,9 +126,13 @@ def compare(
     plan = _plan(impressions, slices or {}, tuple(slice_metrics), threshold, level)
     draws = Draws(impressions.users, replicates, seed)
     found = plan.resampled(valid, draws)
-    timed = latency or {}
+    timed, looked = latency or {}, attention or {}
     evidence = [
-        replace(plan.evidence(found, model, incumbent, valid[model]), latency=timed.get(model))
+        replace(
+            plan.evidence(found, model, incumbent, valid[model]),
+            latency=timed.get(model),
+            attention=looked.get(model),
+        )
         if model in valid
         else ModelEvidence(model, error=errors[model])
         for model in (incumbent, *(name for name in pctr if name != incumbent))

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from pipelines.evaluate.comparison import Comparison, ModelEvidence
+from pipelines.evaluate.importance import Attention
 from pipelines.evaluate.judge import Rules
 from pipelines.evaluate.weighted import METRICS
 
@@ -34,6 +35,7 @@ SHOWN_METRICS: Final = (
     "ndcg_at_10",
     "map_at_5",
 )
+SHOWN_FEATURES: Final = 12
 _STYLE: Final[dict[Any, object]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "rankstream",
@@ -142,8 +144,8 @@ def _metric_panel(axes: Axes, name: str, models: Sequence[tuple[int, ModelEviden
             markeredgecolor="white",
         )
     better = {1: "higher is better", -1: "lower is better", 0: "best at 1"}[METRICS[name].better]
-    axes.set_title(name)
-    axes.set_title(better, loc="right", fontsize=8.5, fontweight="normal", color="#565c66")
+    axes.set_title(name, fontsize=9.5)
+    axes.set_title(better, loc="right", fontsize=7.5, fontweight="normal", color="#565c66")
     axes.grid(axis="y", visible=False)
     axes.locator_params(axis="x", nbins=4)
     axes.tick_params(axis="y", length=0)
@@ -216,6 +218,42 @@ def _forest_frame(axes: Axes, labels: list[str], limit: float, quantity: str) ->
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(f"{quantity} (right of 0 is better, dashed: limit {limit:g})")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, borderaxespad=0.2)
+
+
+def attention_plots(comparison: Comparison) -> dict[str, str]:
+    """Of each model, what it loses without a feature and how pctr follows the first few, as SVG."""
+    return {
+        model.model: _attention(model.model, model.attention, _colour(place))
+        for place, model in _measured(comparison)
+        if model.attention is not None
+    }
+
+
+def _attention(model: str, found: Attention, colour: str) -> str:
+    shown = found.importances[:SHOWN_FEATURES]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(10.4, 4.4), layout="constrained")
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.0, 1.35))[0]
+        axes = left.subplots()
+        places = np.arange(len(shown))
+        lost = [one.auc_lost for one in shown]
+        axes.barh(places, lost, 0.66, xerr=[one.spread for one in shown], color=colour)
+        axes.set_yticks(places, [one.feature for one in shown], fontsize=8.5)
+        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.locator_params(axis="x", nbins=4)
+        axes.set_xlabel("AUC lost without it")
+        panels = right.subplots(2, 3, sharey=True)
+        for panel, one in zip(panels.flat, found.dependences, strict=False):
+            panel.plot(one.value, one.pctr, color=colour, linewidth=1.8)
+            panel.set_title(one.feature, fontsize=8.5)
+            panel.tick_params(labelsize=8)
+            panel.locator_params(axis="x", nbins=3)
+        for panel in panels.flat[len(found.dependences) :]:
+            panel.set_visible(False)
+        right.supylabel("mean pctr", fontsize=9)
+        return _svg(figure, f"What {model} looks at")
 
 
 def _measured(comparison: Comparison) -> list[tuple[int, ModelEvidence]]:

@@ -101,10 +101,11 @@ def comparison_html(
     title: str, facts: Mapping[str, str], comparison: Comparison, decision: Decision
 ) -> str:
     """The same as one page with plots inside."""
-    draw = {
+    draw: dict[str, Callable[[], object]] = {
         "calibration_plot": partial(plots.calibration_plot, comparison),
         "metric_plot": partial(plots.metric_plot, comparison),
         "forest_plot": partial(plots.forest_plot, comparison, decision.rules),
+        "attention_plots": partial(plots.attention_plots, comparison),
     }
     return _render("comparison.html.j2", title, facts, comparison, decision, True, draw)
 
@@ -128,6 +129,8 @@ def notes(comparison: Comparison) -> list[str]:
         f" training impressions, power from {POWER_FROM}.",
         f"A slice below {SLICE_IMPRESSIONS_MIN} impressions, {SLICE_USERS_MIN} users or"
         f" {SLICE_CLASS_MIN} impressions of either class is too small to judge.",
+        "AUC lost: the feature's values dealt out anew among some thousand impressions; what two"
+        " features both say is lost with neither alone.",
         "These are impressions that another ranker chose: offline figures say which models deserve"
         " an experiment, not what users will do.",
     ]
@@ -140,7 +143,7 @@ def _render(
     comparison: Comparison,
     decision: Decision,
     autoescape: bool,
-    draw: Mapping[str, Callable[[], str]] | None = None,
+    draw: Mapping[str, Callable[[], object]] | None = None,
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),

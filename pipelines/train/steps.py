@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.evaluate.comparison import Comparison, compare
+from pipelines.evaluate.importance import attention
 from pipelines.evaluate.impressions import Impressions
 from pipelines.evaluate.metrics import ranker_metrics, recall_at
 from pipelines.evaluate.slices import earlier_impressions, item_popularity, user_activity
@@ -136,7 +137,7 @@ def train(
     )
     tower_gap = tower_parity(items, seed=seed)
     recall = {f"recall_at_{CANDIDATES}": _recall(items, test_rows), "items": float(len(item_id))}
-    rankers, pctr, latency = [], {}, {}
+    rankers, pctr, latency, looks = [], {}, {}, {}
     families = ((CHAMPION, champion), (CHALLENGER, challenger))
     for done, (alias, family) in enumerate(families, 1):
         step("models", done, STEPS)
@@ -147,6 +148,9 @@ def train(
         name = f"{ranker.family} ({alias})"
         pctr[name] = ranker.predict(test_rows.features)
         latency[name] = ranker_latency(ranker, test_rows.features, seed=seed)
+        looks[name] = attention(
+            ranker.predict, test_rows.features, test_rows.clicked, spec.NAMES, seed=seed
+        )
         metrics = ranker_metrics(test_rows.clicked, pctr[name], test_rows.user)
         rankers.append((alias, ranker, gap, metrics))
     step("models", STEPS - 1, STEPS)
@@ -169,6 +173,7 @@ def train(
             incumbent=next(iter(pctr)),
             slices=_slices(train_rows, test_rows),
             latency=latency,
+            attention=looks,
             seed=seed,
         ),
     )
