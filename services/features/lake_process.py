@@ -132,8 +132,9 @@ def main(fd: int, folder: str) -> None:
         try:
             if table not in logs:
                 # A child before us may have been told to open it.
-                logs[table] = DeltaLog(folder, known[table])
-                logs[table].open(())
+                log = DeltaLog(folder, known[table])
+                log.open(())
+                logs[table] = log
             answer = getattr(logs[table], method)(*args)
         except RankstreamError as error:
             answer = error
