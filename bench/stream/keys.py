@@ -105,7 +105,7 @@ def with_keys(servers: Servers, users: int) -> Keys:
 
 def _rows(worker: Worker) -> float:
     families = text_string_to_metric_families(worker.metrics())
-    name = f"rankstream_{metrics.FEATURES_ROWS.name}_total"
+    name = metrics.FEATURES_ROWS.name
     return sum(one.value for family in families for one in family.samples if one.name == name)
 
 
