@@ -69,6 +69,7 @@ class TrainingRows:
     `features` float32, shape (n, spec.WIDTH); `clicked` uint8, shape (n,); `time_ms` int64, shape
     (n,); `user` and `item` int64, shape (n,), positions in `users` and `items`; `recent` uint64,
     shape (n, RECENT), hashes of the items of the user's last actions, newest first, 0: none.
+    `purchased` int8, shape (n,), 1, 0 or -1: the conversion window is still open.
     """
 
     features: npt.NDArray[np.float32]
@@ -79,6 +80,7 @@ class TrainingRows:
     users: tuple[str, ...]
     items: tuple[str, ...]
     recent: npt.NDArray[np.uint64]
+    purchased: npt.NDArray[np.int8]
 
     def __len__(self) -> int:
         return len(self.clicked)
@@ -94,6 +96,7 @@ class TrainingRows:
             self.users,
             self.items,
             self.recent[rows],
+            self.purchased[rows],
         )
 
 
@@ -138,6 +141,7 @@ def training_rows(
         users=keys.users,
         items=keys.items,
         recent=np.zeros((len(labels), RECENT), np.uint64),
+        purchased=_purchased(labels, until_ms - windows.conversion_window_ms),
     )
     replay = UserReplay(intake, additions, windows)
     done = 0
@@ -196,6 +200,13 @@ def _closed(
             " Send impressions, or wait for the window."
         )
     return sorted(closed, key=lambda label: (label.impression_time_ms, label.key))
+
+
+def _purchased(labels: Sequence[LabelChange], closed_until_ms: int) -> npt.NDArray[np.int8]:
+    """1 or 0 of each label; -1 after `closed_until_ms`: who has not bought yet may still do so."""
+    bought = np.array([label.new.purchased > 0 for label in labels], np.int8)
+    shown_ms = np.array([label.impression_time_ms for label in labels], np.int64)
+    return np.where(shown_ms <= closed_until_ms, bought, np.int8(-1))
 
 
 def added_to(additions: Additions, number: Ints, index: Mapping[str, int]) -> Added:

@@ -14,13 +14,17 @@ USERS, ITEMS, GROUPS = 40, 30, 3
 
 
 def some_rows(n: int = 3_000, *, seed: int = 1) -> TrainingRows:
-    """Users and items of three groups: equal groups and a high feature 0 make a click."""
+    """Users and items of three groups: equal groups and a high feature 0 make a click,
+    a high feature 1 a purchase."""
     rng = np.random.default_rng(seed)
     user, item = rng.integers(0, USERS, n), rng.integers(0, ITEMS, n)
     features = rng.normal(size=(n, spec.WIDTH)).astype(np.float32)
     features[:, 7] = 3.0  # a constant
     logit = 2.0 * features[:, 0] + np.where(user % GROUPS == item % GROUPS, 1.0, -2.0)
     clicked = (rng.random(n) < 1 / (1 + np.exp(-logit))).astype(np.uint8)
+    # Drawn apart, so that the rest is what it was before there were purchases.
+    buys = 1 / (1 + np.exp(2.0 - 1.5 * features[:, 1]))
+    purchased = (np.random.default_rng([seed, 1]).random(n) < buys).astype(np.int8)
     recent = np.zeros((n, RECENT), np.uint64)
     last: dict[int, list[int]] = {}
     for k in range(n):
@@ -38,4 +42,5 @@ def some_rows(n: int = 3_000, *, seed: int = 1) -> TrainingRows:
         users=tuple(f"u{k}" for k in range(USERS)),
         items=tuple(f"i{k}" for k in range(ITEMS)),
         recent=recent,
+        purchased=purchased,
     )

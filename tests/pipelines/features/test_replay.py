@@ -26,6 +26,20 @@ def test_an_impression_whose_click_window_is_open_is_no_row() -> None:
     assert rows.clicked.tolist() == [1]
 
 
+def test_a_purchase_is_a_label_once_its_window_has_closed() -> None:
+    shown = [an_event("impression", number, request_id=f"r{number}") for number in (1, 2)]
+    bought = an_event("purchase", 3, after_ms=5_000, request_id="r1")
+    columns = decode_batch(encode_batch([*shown, bought]))
+    windows = Windows(click_window_ms=1_000, conversion_window_ms=10_000)
+
+    def purchased(until_ms: int) -> list[int]:
+        rows = training_rows(columns, {}, until_ms=START_MS + until_ms, windows=windows)
+        return [int(bought) for bought in rows.purchased]
+
+    assert purchased(9_999) == [-1, -1]
+    assert purchased(10_000) == [1, 0]
+
+
 def test_features_of_a_nightly_refresh_know_nothing_of_the_day() -> None:
     day_ms = 86_400_000
     day = START_MS // day_ms * day_ms + day_ms - START_MS

@@ -39,6 +39,7 @@ def clean_rows(n: int = N, *, seed: int = 1) -> TrainingRows:
         users=tuple(f"u{k}" for k in range(USERS)),
         items=tuple(CATALOGUE),
         recent=np.zeros((n, RECENT), np.uint64),
+        purchased=np.zeros(n, np.int8),
     )
 
 
