@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from rankstream.contracts.manifest import Utility
 
 Rows = npt.NDArray[np.void]
 
@@ -60,8 +62,19 @@ class Index(Protocol):
         ...
 
 
+class Scores(NamedTuple):
+    """Of n rows, float32, shape (n,) each; `pctr` is the logit's probability of a click.
+
+    `pcvr` is the probability of a purchase; None: the model was not trained on purchases.
+    """
+
+    logit: npt.NDArray[np.float32]
+    pctr: npt.NDArray[np.float32]
+    pcvr: npt.NDArray[np.float32] | None = None
+
+
 class Model(Protocol):
-    """A ranker: features in, logits and click probabilities out."""
+    """A ranker: features in, logits and probabilities out."""
 
     @property
     def model_id(self) -> str:
@@ -73,10 +86,13 @@ class Model(Protocol):
         """Baseline of explanations, shape (d,)."""
         ...
 
-    def score(
-        self, features: npt.NDArray[np.float32]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Logit and pctr of each row, both shape (n,); a row's scores depend on that row only.
+    @property
+    def utility(self) -> Utility | None:
+        """How candidates are ordered by pctr and pcvr; None: by logit."""
+        ...
+
+    def score(self, features: npt.NDArray[np.float32]) -> Scores:
+        """Scores of each row, which depend on that row only.
 
         Args:
             features: shape (n, d), finite, order of features.spec.FEATURES.

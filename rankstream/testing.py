@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rankstream.contracts.ids import partition_of
+from rankstream.contracts.manifest import Utility
 from rankstream.errors import RankstreamError
 from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows, empty_rows
+from rankstream.ports import Scores
 from rankstream.ranking.scoring import logistic
 from rankstream.retrieval import exact
 
@@ -80,7 +82,7 @@ class FakeIndex:
 
 
 class FakeModel:
-    """The Model port as a linear function of the features."""
+    """The Model port as a linear function of the features, another one for purchases if given."""
 
     def __init__(
         self,
@@ -88,17 +90,22 @@ class FakeModel:
         *,
         model_id: str = "fake-model",
         means: npt.NDArray[np.float32] | None = None,
+        purchase_weights: npt.NDArray[np.float32] | None = None,
+        utility: Utility | None = None,
     ) -> None:
         self.weights = weights
+        self.purchase_weights = purchase_weights
+        self.utility = utility
         self.model_id = model_id
         self.feature_means = np.zeros_like(weights) if means is None else means
 
-    def score(
-        self, features: npt.NDArray[np.float32]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Logit and pctr of each row."""
+    def score(self, features: npt.NDArray[np.float32]) -> Scores:
+        """Scores of each row."""
         logit = (features.astype(np.float64) @ self.weights).astype(np.float32)
-        return logit, logistic(logit)
+        if self.purchase_weights is None:
+            return Scores(logit, logistic(logit))
+        purchase = (features.astype(np.float64) @ self.purchase_weights).astype(np.float32)
+        return Scores(logit, logistic(logit), logistic(purchase))
 
 
 @dataclass(frozen=True)

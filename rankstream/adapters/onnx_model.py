@@ -11,9 +11,10 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from rankstream.adapters.artifacts import folder_of, read_manifest
-from rankstream.contracts.manifest import Manifest
+from rankstream.contracts.manifest import Manifest, Utility
 from rankstream.errors import InvalidArtifact, SpecMismatch
 from rankstream.features import spec
+from rankstream.ports import Scores
 
 Floats = npt.NDArray[np.float32]
 
@@ -71,6 +72,8 @@ class OnnxModel:
 
     def __init__(self, session: ort.InferenceSession, manifest: Manifest) -> None:
         self._session = session
+        gives = {value.name for value in session.get_outputs()}
+        self._heads = [name for name in Scores._fields if name in gives]
         self.manifest = manifest
         self.feature_means: Floats = np.array(manifest.feature_means, np.float32)
 
@@ -95,7 +98,12 @@ class OnnxModel:
             raise _invalid(
                 path, f"has {len(manifest.feature_means)} feature_means, not {spec.WIDTH}"
             )
+        value = "" if manifest.utility is None else manifest.utility.value
+        if value and value not in spec.NAMES:
+            raise _invalid(path, f"takes an item's value from {value!r}, which is no feature")
         model = cls(_session(path, _RANKER_IO), manifest)
+        if manifest.utility is not None and "pcvr" not in model._heads:
+            raise _invalid(path, "has a utility, but its graph gives no pcvr")
         model._try(path)
         return model
 
@@ -103,23 +111,30 @@ class OnnxModel:
         defaults = np.array([[feature.default for feature in spec.FEATURES]], np.float32)
         probe = np.concatenate([defaults, self.feature_means[None]])
         try:
-            logit, pctr = self.score(probe)
+            logit, *probabilities = (head for head in self.score(probe) if head is not None)
         except _REFUSALS as error:
             raise _invalid(
                 path, f"cannot score {spec.WIDTH} features: {str(error)[:200]}"
             ) from None
-        if logit.shape != (2,) or pctr.shape != (2,):
-            raise _invalid(path, f"gives shapes {logit.shape} and {pctr.shape} for 2 rows")
-        if not (np.isfinite(logit).all() and (pctr >= 0).all() and (pctr <= 1).all()):
-            raise _invalid(path, f"gives logit {logit} and pctr {pctr} for the default features")
+        shapes = [head.shape for head in (logit, *probabilities)]
+        if any(shape != (2,) for shape in shapes):
+            raise _invalid(path, f"gives shapes {shapes} for 2 rows")
+        fits = all((head >= 0).all() and (head <= 1).all() for head in probabilities)
+        if not (np.isfinite(logit).all() and fits):
+            raise _invalid(
+                path, f"gives logit {logit} and probabilities {probabilities} for the defaults"
+            )
 
     @property
     def model_id(self) -> str:
         return self.manifest.model_id
 
-    def score(self, features: Floats) -> tuple[Floats, Floats]:
-        logit, pctr = self._session.run(["logit", "pctr"], {"features": features})
-        return logit, pctr
+    @property
+    def utility(self) -> Utility | None:
+        return self.manifest.utility
+
+    def score(self, features: Floats) -> Scores:
+        return Scores(*self._session.run(self._heads, {"features": features}))
 
 
 class QueryTower:

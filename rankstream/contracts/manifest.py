@@ -22,6 +22,19 @@ class Histogram(Contract):
     counts: tuple[int, ...]  # len(edges) + 1
 
 
+class Utility(Contract):
+    """What candidates are ordered by: click * pctr + purchase * pcvr * value.
+
+    `value` names the feature that holds what a purchase of the item is worth, of use where it is
+    above 0; elsewhere, and everywhere if it is "", a purchase is worth `value_default`.
+    """
+
+    click: float = Field(ge=0)
+    purchase: float = Field(ge=0)
+    value: str = ""
+    value_default: float = Field(default=1.0, gt=0)
+
+
 class Manifest(Contract):
     """Identity, origin and evidence of a model or an index.
 
@@ -32,7 +45,7 @@ class Manifest(Contract):
 
     model_id: Id
     role: Literal["ranker", "retrieval"]
-    family: str  # logistic_regression | xgboost | pure_svd
+    family: str  # logistic_regression | mmoe | xgboost | pure_svd | ...
     created_ms: int = Field(gt=0)
     data_version: str
     train_from_ms: int
@@ -44,5 +57,6 @@ class Manifest(Contract):
     parameters: dict[str, str | float | int] = Field(default_factory=dict)
     feature_means: tuple[float, ...] = ()  # rankers: baseline of explanations
     feature_histograms: dict[str, Histogram] = Field(default_factory=dict)
+    utility: Utility | None = None  # rankers with a pcvr; None: candidates are ordered by logit
     items: int = 0  # retrieval
     dimensions: int = 0

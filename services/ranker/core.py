@@ -34,14 +34,14 @@ from rankstream.experiments.assign import Assignment
 from rankstream.features.rows import Rows
 from rankstream.pb import ranker_pb2, retrieval_pb2
 from rankstream.pb.events_pb2 import ServedSlate
-from rankstream.ports import Model
+from rankstream.ports import Model, Scores
 from rankstream.ranking.policy import epsilon_greedy, generator
 from rankstream.ranking.scoring import check_finite, order
 from services.ranker.answers import Answers
 from services.ranker.candidates import RetrievalFailed
 from services.ranker.enrichment import Degraded, Enriched, Enrichment, is_known
 from services.ranker.explanation import explain
-from services.ranker.models import Models
+from services.ranker.models import Models, preference
 from services.ranker.requests import RankRequest, RecommendRequest
 from services.ranker.settings import RankerSettings
 from services.ranker.slates import assigned, record, reply_of
@@ -324,14 +324,16 @@ class Ranker:
         """Score, order and choose; everything that explains the outcome goes into the record."""
         with self._timed("score"):
             if enriched.item_ids:
-                logit, pctr = decision.model.score(enriched.features)
+                scores = decision.model.score(enriched.features)
             else:
-                logit = pctr = np.empty(0, np.float32)
-            check_finite(logit, decision.model.model_id)
+                scores = Scores(*np.empty((3, 0), np.float32))
+            preferred = preference(decision.model, scores, enriched.features)
+            check_finite(scores.logit, decision.model.model_id)
+            check_finite(preferred, decision.model.model_id)
         with self._timed("policy"):
             rng = generator(self._settings.policy_salt, request_id)
-            slate = epsilon_greedy(order(logit), n, self._settings.explore_epsilon, rng)
-        self._candidates.observe(len(logit))
+            slate = epsilon_greedy(order(preferred), n, self._settings.explore_epsilon, rng)
+        self._candidates.observe(len(preferred))
         return record(
             request,
             request_id,
@@ -339,8 +341,8 @@ class Ranker:
             decision.model.model_id,
             self._policy,
             slate,
-            logit,
-            pctr,
+            scores.logit,
+            scores.pctr,
             user,
             enriched,
         )

@@ -20,9 +20,13 @@ from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.contracts.ids import id64
 from rankstream.errors import InvalidArtifact, NotReady, UnknownAnswer
+from rankstream.features import spec
 from rankstream.pb.events_pb2 import ModelPointer
-from rankstream.ports import Model
+from rankstream.ports import Model, Scores
+from rankstream.ranking.scoring import expected_utility
 from rankstream.retrieval import popular
+
+Floats = npt.NDArray[np.float32]
 
 CHAMPION: Final = "champion"
 POPULAR_MAX: Final = 2_000
@@ -51,6 +55,17 @@ class PopularItems:
         named = np.fromiter(map(id64, item_ids), np.uint64, len(item_ids))
         keep = ~np.isin(self.hashes, np.concatenate([hashes, named]))
         return [self.item_ids[row] for row in np.flatnonzero(keep)[:k].tolist()]
+
+
+def preference(model: Model, scores: Scores, features: Floats) -> Floats:
+    """What candidates are ordered by, shape (n,): their logit, or the utility of the manifest."""
+    weights = model.utility
+    if weights is None or scores.pcvr is None:
+        return scores.logit
+    value = np.zeros(1, np.float32)
+    if weights.value:
+        value = features[:, spec.NAMES.index(weights.value)]
+    return expected_utility(weights, scores.pctr, scores.pcvr, value)
 
 
 class Models:

@@ -10,6 +10,7 @@ import pytest
 
 from rankstream.adapters.artifacts import write_artifact
 from rankstream.adapters.onnx_model import OnnxModel, QueryTower
+from rankstream.contracts.manifest import Utility
 from rankstream.errors import InvalidArtifact, SpecMismatch
 from rankstream.features import spec
 from rankstream.ports import Model
@@ -38,7 +39,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Model:
 
 
 def test_scores_every_row(model: Model) -> None:
-    logit, pctr = model.score(FEATURES)
+    logit, pctr, _ = model.score(FEATURES)
 
     assert logit.dtype == pctr.dtype == np.float32
     assert logit == pytest.approx(FEATURES @ WEIGHTS, abs=1e-4)
@@ -46,7 +47,7 @@ def test_scores_every_row(model: Model) -> None:
 
 
 def test_a_row_scores_the_same_alone_and_in_company(model: Model) -> None:
-    logit, _ = model.score(FEATURES)
+    logit = model.score(FEATURES).logit
 
     alone = np.concatenate([model.score(FEATURES[i : i + 1])[0] for i in range(20)])
 
@@ -83,7 +84,7 @@ def test_an_altered_model_is_refused(tmp_path: Path) -> None:
     [
         (b"not a graph", "is not a graph that can run"),
         (linear_ranker(WEIGHTS[:3]), "cannot score"),
-        (linear_ranker(np.full(spec.WIDTH, np.nan, np.float32)), "for the default features"),
+        (linear_ranker(np.full(spec.WIDTH, np.nan, np.float32)), "for the defaults"),
         (mean_tower(np.ones((2, 2), np.float32)), "takes .* not"),
     ],
     ids=["bytes", "width", "nan", "tower"],
@@ -91,6 +92,24 @@ def test_an_altered_model_is_refused(tmp_path: Path) -> None:
 def test_a_graph_that_is_no_ranker_is_refused(tmp_path: Path, graph: bytes, problem: str) -> None:
     good = write_ranker(tmp_path, "good", WEIGHTS).manifest.model_dump(exclude={"files"})
     artifact = write_artifact(tmp_path / "m", good, {"model.onnx": graph})
+
+    with pytest.raises(InvalidArtifact, match=problem):
+        OnnxModel.load(artifact.uri, artifact.sha256)
+
+
+@pytest.mark.parametrize(
+    ("utility", "problem"),
+    [
+        (Utility(click=1.0, purchase=1.0), "has a utility, but its graph gives no pcvr"),
+        (Utility(click=1.0, purchase=1.0, value="luck"), "from 'luck', which is no feature"),
+    ],
+)
+def test_a_utility_of_what_is_not_there_is_refused(
+    tmp_path: Path, utility: Utility, problem: str
+) -> None:
+    good = write_ranker(tmp_path, "good", WEIGHTS).manifest.model_dump(exclude={"files"})
+    files = {"model.onnx": linear_ranker(WEIGHTS)}
+    artifact = write_artifact(tmp_path / "m", {**good, "utility": utility}, files)
 
     with pytest.raises(InvalidArtifact, match=problem):
         OnnxModel.load(artifact.uri, artifact.sha256)

@@ -23,6 +23,7 @@ from rankstream.adapters.rpc import start_server
 from rankstream.contracts.codec import encode_experiment
 from rankstream.contracts.experiment import Experiment, Variant
 from rankstream.contracts.ids import id64
+from rankstream.contracts.manifest import Utility
 from rankstream.errors import DependencyUnavailable
 from rankstream.features import spec
 from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows, empty_rows
@@ -208,8 +209,21 @@ class Rig:
             Record("models", 0, 0, 0, key.encode(), pointer.SerializeToString())
         )
 
-    async def serve_model(self, alias: str, model_id: str, sign: float = 1.0) -> None:
-        self.loaded[f"/{model_id}"] = FakeModel(CHAMPION_WEIGHTS * sign, model_id=model_id)
+    async def serve_model(
+        self,
+        alias: str,
+        model_id: str,
+        sign: float = 1.0,
+        *,
+        utility: Utility | None = None,
+        purchase_sign: float = -1.0,
+    ) -> None:
+        self.loaded[f"/{model_id}"] = FakeModel(
+            CHAMPION_WEIGHTS * sign,
+            model_id=model_id,
+            purchase_weights=None if utility is None else CHAMPION_WEIGHTS * purchase_sign,
+            utility=utility,
+        )
         await self.point(f"ranker/{alias}", model_id)
 
     async def know_popular(self) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rankstream.contracts.ids import id64
+from rankstream.contracts.manifest import Utility
 from rankstream.errors import (
     Conflict,
     DependencyUnavailable,
@@ -17,6 +18,7 @@ from rankstream.errors import (
     UnknownAnswer,
 )
 from rankstream.features import spec
+from rankstream.features.rows import ITEM_ATTRIBUTES
 from rankstream.features.snapshot import snapshot
 from rankstream.pb.ranker_pb2 import RankReply
 from rankstream.testing import FakeModel
@@ -54,6 +56,37 @@ async def test_a_slate_has_the_best_of_the_candidates_first(rig: Rig) -> None:
     assert list(reply.propensity) == [1.0] * 3
     assert list(reply.degraded) == []
     assert reply.served_time_ms == NOW_MS
+
+
+async def test_a_utility_orders_by_purchases_as_well(rig: Rig) -> None:
+    await rig.serve_model("champion", "m2", utility=Utility(click=0.0, purchase=1.0))
+
+    reply = await recommend(rig, n=3)
+
+    # The purchase head of the rig likes what the other one does not.
+    assert list(reply.item_id) == ["i2", "i3", "i4"]
+    assert list(reply.score) == sorted(reply.score)
+
+
+async def test_a_utility_pays_by_the_value_of_a_purchase(rig: Rig) -> None:
+    priced = item_row(20)
+    priced["attributes"][0, ITEM_ATTRIBUTES.index("price")] = 100.0
+    rig.store.stored_items["i20"] = priced
+    utility = Utility(click=1.0, purchase=1.0, value="item_price", value_default=1e-3)
+    await rig.serve_model("champion", "m2", utility=utility)
+
+    reply = await recommend(rig, n=2)
+
+    assert list(reply.item_id) == ["i20", "i31"]
+
+
+async def test_a_purchase_head_that_is_not_finite_answers_nothing(rig: Rig) -> None:
+    await rig.serve_model(
+        "champion", "m2", utility=Utility(click=1.0, purchase=1.0), purchase_sign=np.nan
+    )
+
+    with pytest.raises(DependencyUnavailable, match="model m2 gave 30 of 30 scores that are not"):
+        await recommend(rig)
 
 
 async def test_zero_means_ten(rig: Rig) -> None:
@@ -239,7 +272,7 @@ async def test_a_model_without_numbers_is_named(rig: Rig) -> None:
     rig.loaded["/bad"] = FakeModel(np.full(spec.WIDTH, np.nan, np.float32), model_id="bad")
     await rig.point("ranker/champion", "bad")
 
-    with pytest.raises(DependencyUnavailable, match="model bad gave 30 of 30 logits"):
+    with pytest.raises(DependencyUnavailable, match="model bad gave 30 of 30 scores"):
         await recommend(rig)
 
 
