@@ -25,7 +25,10 @@ from pipelines.promote.ledger import LEDGER, Promotion
 from pipelines.promote.publish import publish
 from pipelines.promote.registry import prepare, register
 from pipelines.train.artefact import data_version
-from pipelines.train.steps import Family, Trained, hold_unobserved, train
+from pipelines.train.families import Family, Networks
+from pipelines.train.networks import Size
+from pipelines.train.precision import Precision
+from pipelines.train.steps import Trained, hold_unobserved, train
 from pipelines.validate.gate import gate
 from pipelines.validate.reference import champion_reference
 from rankstream.adapters.kafka import EventProducer
@@ -57,6 +60,13 @@ def run(
     challenger: Annotated[Family, typer.Option(help="ranker to compare with it")] = Family.XGBOOST,
     negatives: Annotated[
         float, typer.Option(help="share of impressions without a click to train on; corrected for")
+    ] = 1.0,
+    size: Annotated[Size, typer.Option(help="of wide_deep and mmoe")] = Size.SMALL,
+    precision: Annotated[
+        Precision, typer.Option(help="that wide_deep and mmoe are served in")
+    ] = Precision.FLOAT32,
+    purchase_weight: Annotated[
+        float, typer.Option(help="what a purchase of value 1 is worth in clicks; mmoe", min=0.0)
     ] = 1.0,
     why: Annotated[str, typer.Option(help="reason, for the ledger")] = "scheduled training",
     compare: Annotated[
@@ -98,6 +108,7 @@ def run(
             champion=champion,
             challenger=challenger,
             negatives=negatives,
+            networks=Networks(size, precision, purchase_weight),
         )
         reading = Reading(trained.data_version, created_ms, until_ms, log.version, log.ends())
         remember(lake, reading, items)

@@ -12,11 +12,11 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from pipelines.evaluate.comparison import Latency
 from pipelines.features.replay import TrainingRows
 from pipelines.train.graphs import tower_graph
+from pipelines.train.precision import REQUEST_ROWS, Precision, Variant, session_of
 from pipelines.train.rankers import Ranker
 from pipelines.train.retrieval import ItemVectors
 from rankstream.adapters.artifacts import Artifact, write_artifact
@@ -25,6 +25,7 @@ from rankstream.adapters.faiss_index import FaissIndex
 from rankstream.adapters.item_table import NAME as ITEMS_FILE
 from rankstream.adapters.onnx_model import RANKER_FILE, TOWER_FILE
 from rankstream.contracts.ids import id64
+from rankstream.contracts.manifest import Utility
 from rankstream.errors import InvalidArtifact
 from rankstream.features import spec
 from rankstream.monitoring.histogram import encode_histogram, reference_histogram
@@ -32,8 +33,8 @@ from rankstream.monitoring.histogram import encode_histogram, reference_histogra
 PARITY_ROWS: Final = 10_000
 PARITY_MAX_ABS: Final = 1e-4
 HISTORY_FOR_PARITY: Final = 50
-REQUEST_ROWS: Final = 500
 LATENCY_REQUESTS: Final = 200
+NOT_NARROWED: Final[Mapping[Precision, Variant]] = {}
 
 
 @dataclass(frozen=True)
@@ -62,23 +63,31 @@ class Origin:
 def data_version(rows: TrainingRows) -> str:
     """Hash of everything that training reads: equal rows, equal version."""
     digest = hashlib.sha256(spec.SPEC_ID.encode())
-    for array in (rows.features, rows.clicked, rows.time_ms, rows.user, rows.item, rows.recent):
+    labels = (rows.clicked, rows.purchased)
+    for array in (rows.features, *labels, rows.time_ms, rows.user, rows.item, rows.recent):
         digest.update(np.ascontiguousarray(array).data)
     digest.update("\0".join((*rows.users, "", *rows.items)).encode())
     return digest.hexdigest()[:16]
 
 
 def ranker_parity(ranker: Ranker, features: npt.NDArray[np.float32], *, seed: int) -> float:
-    """Largest difference of pctr between the graph and the library on up to PARITY_ROWS rows.
+    """Largest difference of a probability between graph and library on up to PARITY_ROWS rows.
 
     Raises: InvalidArtifact: over PARITY_MAX_ABS, or logit and pctr disagree; do not register it.
     """
     chosen = np.random.default_rng(seed).permutation(len(features))[:PARITY_ROWS]
     sample = features[chosen]
-    logit, pctr = _session(ranker.graph).run(["logit", "pctr"], {"features": sample})
-    gap = float(np.abs(pctr - ranker.predict(sample)).max())
-    twist = float(np.abs(1.0 / (1.0 + np.exp(-logit.astype(np.float64))) - pctr).max())
-    return _within(ranker.family, max(gap, twist))
+    session = session_of(ranker.graph)
+    logit, pctr = session.run(["logit", "pctr"], {"features": sample})
+    gaps = [
+        np.abs(pctr - ranker.predict(sample)).max(),
+        np.abs(1.0 / (1.0 + np.exp(-logit.astype(np.float64))) - pctr).max(),
+    ]
+    if ranker.predict_pcvr is not None:
+        (pcvr,) = session.run(["pcvr"], {"features": sample})
+        gaps.append(np.abs(pcvr - ranker.predict_pcvr(sample)).max())
+    # Not the builtin: nan stays nan.
+    return _within(ranker.family, float(np.max(gaps)))
 
 
 def ranker_latency(ranker: Ranker, features: npt.NDArray[np.float32], *, seed: int) -> Latency:
@@ -87,7 +96,7 @@ def ranker_latency(ranker: Ranker, features: npt.NDArray[np.float32], *, seed: i
     Args:
         features: shape (n, d), n > 0; requests are drawn from it.
     """
-    rng, session = np.random.default_rng(seed), _session(ranker.graph)
+    rng, session = np.random.default_rng(seed), session_of(ranker.graph)
     requests = [
         features[rng.integers(0, len(features), REQUEST_ROWS)] for _ in range(LATENCY_REQUESTS)
     ]
@@ -105,7 +114,7 @@ def tower_parity(items: ItemVectors, *, seed: int) -> float:
 
     Raises: InvalidArtifact, as ranker_parity.
     """
-    session, rng = _session(tower_graph(items.vectors)), np.random.default_rng(seed)
+    session, rng = session_of(tower_graph(items.vectors)), np.random.default_rng(seed)
     worst = 0.0
     for _ in range(100):
         recent = rng.integers(-1, len(items.item_id), (1, rng.integers(1, HISTORY_FOR_PARITY)))
@@ -127,12 +136,6 @@ def _within(family: str, gap: float) -> float:
     return gap
 
 
-def _session(graph: bytes) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
 def write_ranker(
     root: Path,
     ranker: Ranker,
@@ -141,8 +144,13 @@ def write_ranker(
     *,
     metrics: Mapping[str, float],
     parity: float,
+    utility: Utility | None = None,
+    narrowed: Mapping[Precision, Variant] = NOT_NARROWED,
 ) -> Artifact:
-    """The ranker's folder under `root`; raises as write_artifact."""
+    """The ranker's folder under `root`, its graph in other precisions beside it.
+
+    Raises: as write_artifact.
+    """
     model_id = origin.model_id(ranker.family)
     histograms = {
         name: encode_histogram(reference_histogram(train.features[:, place]))
@@ -155,13 +163,25 @@ def write_ranker(
         "role": "ranker",
         "family": ranker.family,
         "spec_id": spec.SPEC_ID,
-        "metrics": dict(metrics),
+        "metrics": {**metrics, **_measured(narrowed)},
         "parity_max_abs": parity,
+        "utility": utility,
         "parameters": dict(ranker.parameters),
         "feature_means": tuple(means),
         "feature_histograms": histograms,
     }
-    return write_artifact(root / "ranker" / model_id, fields, {RANKER_FILE: ranker.graph})
+    files: dict[str, bytes | Path] = {
+        f"{precision}.onnx": variant.graph for precision, variant in narrowed.items()
+    }
+    return write_artifact(root / "ranker" / model_id, fields, {**files, RANKER_FILE: ranker.graph})
+
+
+def _measured(narrowed: Mapping[Precision, Variant]) -> dict[str, float]:
+    return {
+        f"{precision}_{name}": value
+        for precision, variant in narrowed.items()
+        for name, value in (("max_abs", variant.max_abs), ("cpu_ms", variant.cpu_ms))
+    }
 
 
 def write_retrieval(

@@ -1,11 +1,13 @@
 """ONNX graphs of the shapes that the services load, written node by node.
 
-Ranker: features float32 [n, d] -> logit float32 [n], pctr float32 [n]; preprocessing is inside.
+Ranker: features float32 [n, d] -> logit float32 [n], pctr float32 [n], and pcvr float32 [n] if it
+was trained on purchases; preprocessing is inside.
 Query tower: recent int64 [1, h], weight float32 [1, h] -> query float32 [1, dim].
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,7 +58,7 @@ def linear_graph(mean: Floats, scale: Floats, weight: Floats, bias: float) -> by
         helper.make_node("Sigmoid", ["logit"], ["pctr"]),
     ]
     constants = {"mean": mean, "scale": scale, "weight": weight, "bias": np.array([bias])}
-    return _ranker(nodes, constants, len(mean))
+    return ranker_graph(nodes, constants, len(mean))
 
 
 def tree_graph(trees: Trees, width: int) -> bytes:
@@ -105,7 +107,7 @@ def tree_graph(trees: Trees, width: int) -> bytes:
             helper.make_node("Reshape", ["sums", "flat"], ["logit"]),
             helper.make_node("Sigmoid", ["logit"], ["pctr"]),
         ]
-    return _ranker(nodes, constants, width)
+    return ranker_graph(nodes, constants, width)
 
 
 def shifted_graph(graph: bytes, shift: float) -> bytes:
@@ -169,12 +171,19 @@ def tower_graph(vectors: Floats) -> bytes:
     )
 
 
-def _ranker(nodes: list[Any], constants: dict[str, npt.NDArray[Any]], width: int) -> bytes:
+def ranker_graph(
+    nodes: list[Any],
+    constants: dict[str, npt.NDArray[Any]],
+    width: int,
+    *,
+    outputs: Sequence[str] = ("logit", "pctr"),
+) -> bytes:
+    """The graph of a ranker of `width` features from its nodes, in order."""
     value = helper.make_tensor_value_info
     return _model(
         nodes,
         [value("features", TensorProto.FLOAT, ["n", width])],
-        [value("logit", TensorProto.FLOAT, ["n"]), value("pctr", TensorProto.FLOAT, ["n"])],
+        [value(name, TensorProto.FLOAT, ["n"]) for name in outputs],
         constants,
     )
 

@@ -21,12 +21,16 @@ INVERSE_PENALTY: Final = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Ranker:
-    """A fitted model: `predict` maps features, shape (n, d), to pctr, float64, shape (n,)."""
+    """A fitted model: `predict` maps features, shape (n, d), to pctr, float64, shape (n,).
+
+    `predict_pcvr` does so to the probability of a purchase; None: it was not trained on them.
+    """
 
     family: str
     graph: bytes
     predict: Callable[[Floats], npt.NDArray[np.float64]]
     parameters: Mapping[str, str | float | int]
+    predict_pcvr: Callable[[Floats], npt.NDArray[np.float64]] | None = None
 
 
 def check_rows(features: Floats, clicked: npt.NDArray[Any]) -> None:
@@ -41,9 +45,10 @@ def check_rows(features: Floats, clicked: npt.NDArray[Any]) -> None:
         raise _invalid(f"the label of row {bad[0]} is {label[bad[0]]}, not 0 or 1")
     if not len(label) or label.min() == label.max():
         raise _invalid(f"{len(label)} rows, {int(label.sum())} of them clicked: one class only")
-    rows, places = np.nonzero(~np.isfinite(features))
+    rows = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(rows):
-        raise _invalid(f"feature {places[0]} of row {rows[0]} is {features[rows[0], places[0]]}")
+        place = int(np.argmin(np.isfinite(features[rows[0]])))
+        raise _invalid(f"feature {place} of row {rows[0]} is {features[rows[0], place]}")
 
 
 def _invalid(problem: str) -> InvalidInput:
@@ -62,10 +67,13 @@ def fit_logistic_regression(features: Floats, clicked: Labels, *, seed: int) -> 
     """
     check_rows(features, clicked)
     mean = features.mean(axis=0, dtype=np.float64)
-    spread = features.std(axis=0, dtype=np.float64)
+    # Column by column, and one copy of the rows: ten million of them are gigabytes.
+    spread = np.array([column.std(dtype=np.float64) for column in features.T])
     scale = np.where(spread > 1e-6, 1.0 / np.maximum(spread, 1e-6), 0.0)
+    standard = features - mean.astype(np.float32)
+    standard *= scale.astype(np.float32)
     model = LogisticRegression(C=INVERSE_PENALTY, max_iter=200, random_state=seed)
-    model.fit((features - mean) * scale, clicked)
+    model.fit(standard, clicked)
     weight, bias = model.coef_[0], float(model.intercept_[0])
 
     def predict(rows: Floats) -> npt.NDArray[np.float64]:

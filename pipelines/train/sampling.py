@@ -37,6 +37,14 @@ def kept_rows(clicked: Labels, share: float, *, seed: int) -> npt.NDArray[np.int
     return np.flatnonzero((clicked != 0) | drawn)
 
 
+def weights_of(clicked: Labels, share: float) -> npt.NDArray[np.float32]:
+    """Of kept rows, shape (n,): a row that stands for 1 / share rows counts as so many.
+
+    For models of several labels, of which one correction of a logit mends one only.
+    """
+    return np.where(clicked != 0, 1.0, 1.0 / share).astype(np.float32)
+
+
 def fit_on_fewer(
     fit: Callable[..., Ranker], features: Floats, clicked: Labels, *, share: float, seed: int
 ) -> Ranker:
@@ -49,9 +57,9 @@ def fit_on_fewer(
     Raises: InvalidInput, as kept_rows and `fit`.
     """
     rows = kept_rows(clicked, share, seed=seed)
-    ranker = fit(features[rows], clicked[rows], seed=seed)
     if share == 1.0:
-        return ranker
+        return fit(features, clicked, seed=seed)
+    ranker = fit(features[rows], clicked[rows], seed=seed)
 
     def predict(asked: Floats) -> npt.NDArray[np.float64]:
         learned = ranker.predict(asked)

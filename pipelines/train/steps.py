@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -21,15 +21,23 @@ from pipelines.train.artefact import (
     Origin,
     data_version,
     ranker_latency,
-    ranker_parity,
     tower_parity,
     write_ranker,
     write_retrieval,
 )
-from pipelines.train.rankers import Ranker, check_rows, fit_logistic_regression
+from pipelines.train.families import (
+    DEFAULT_NETWORKS,
+    Family,
+    Networks,
+    Served,
+    fitted,
+    purchase_metrics,
+    served,
+    utility_of,
+)
+from pipelines.train.neural import Run
+from pipelines.train.rankers import check_rows
 from pipelines.train.retrieval import ItemVectors, fit_pure_svd
-from pipelines.train.sampling import fit_on_fewer
-from pipelines.train.trees import fit_lightgbm, fit_random_forest, fit_xgboost
 from rankstream.adapters.artifacts import Artifact
 from rankstream.adapters.faiss_index import FaissIndex
 from rankstream.contracts.columns import Kind
@@ -43,23 +51,7 @@ CANDIDATES: Final = 500
 STEPS: Final = 4  # retrieval, champion, challenger, artefacts
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
-
-
-class Family(StrEnum):
-    """Rankers that can be trained."""
-
-    LOGISTIC_REGRESSION = "logistic_regression"
-    XGBOOST = "xgboost"
-    LIGHTGBM = "lightgbm"
-    RANDOM_FOREST = "random_forest"
-
-
-FITS: Final[Mapping[Family, Callable[..., Ranker]]] = {
-    Family.LOGISTIC_REGRESSION: fit_logistic_regression,
-    Family.XGBOOST: fit_xgboost,
-    Family.LIGHTGBM: fit_lightgbm,
-    Family.RANDOM_FOREST: fit_random_forest,
-}
+CHECKPOINTS: Final = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -115,6 +107,7 @@ def train(
     champion: Family = Family.LOGISTIC_REGRESSION,
     challenger: Family = Family.XGBOOST,
     negatives: float = 1.0,
+    networks: Networks = DEFAULT_NETWORKS,
 ) -> Trained:
     """Fit, check, evaluate, write.
 
@@ -122,8 +115,9 @@ def train(
         catalogue: ids of all items, those without a row too.
         champion, challenger: who gets these aliases.
         negatives: share of impressions without a click that rankers are fitted on, in (0, 1].
-        root: folder of artefacts.
-        step: hears ("models", steps done, steps in all).
+        root: folder of artefacts. A fit that was interrupted goes on, on the same rows, from the
+            checkpoint in it.
+        step: hears ("models", steps done, steps in all), and of a network's epochs.
 
     Raises: InvalidInput, InvalidArtifact, Conflict; nothing is registered then.
     """
@@ -137,14 +131,14 @@ def train(
     )
     tower_gap = tower_parity(items, seed=seed)
     recall = {f"recall_at_{CANDIDATES}": _recall(items, test_rows), "items": float(len(item_id))}
+    run = Run(root / CHECKPOINTS, origin.data_version, step)
     rankers, pctr, latency, looks = [], {}, {}, {}
     families = ((CHAMPION, champion), (CHALLENGER, challenger))
     for done, (alias, family) in enumerate(families, 1):
         step("models", done, STEPS)
-        ranker = fit_on_fewer(
-            FITS[family], train_rows.features, train_rows.clicked, share=negatives, seed=seed
-        )
-        gap = ranker_parity(ranker, rows.features, seed=seed)
+        fit = fitted(family, train_rows, negatives, networks, seed=seed, run=run)
+        held = served(fit, rows.features, networks.precision, seed=seed)
+        ranker = held.ranker
         name = f"{ranker.family} ({alias})"
         pctr[name] = ranker.predict(test_rows.features)
         latency[name] = ranker_latency(ranker, test_rows.features, seed=seed)
@@ -152,17 +146,19 @@ def train(
             ranker.predict, test_rows.features, test_rows.clicked, spec.NAMES, seed=seed
         )
         metrics = ranker_metrics(test_rows.clicked, pctr[name], test_rows.user)
-        rankers.append((alias, ranker, gap, metrics))
+        metrics |= purchase_metrics(ranker, test_rows)
+        rankers.append((alias, held, metrics))
     step("models", STEPS - 1, STEPS)
     artifacts = [
-        (alias, write_ranker(root, ranker, train_rows, origin, metrics=metrics, parity=gap))
-        for alias, ranker, gap, metrics in rankers
+        (alias, _written(root, held, train_rows, origin, metrics, networks))
+        for alias, held, metrics in rankers
     ]
     index = write_retrieval(root, items, origin, metrics=recall, parity=tower_gap)
+    shutil.rmtree(root / CHECKPOINTS, ignore_errors=True)
     step("models", STEPS, STEPS)
     return Trained(
         artifacts=[*artifacts, (CHAMPION, index)],
-        metrics={alias: metrics for alias, _, _, metrics in rankers} | {"retrieval": recall},
+        metrics={alias: metrics for alias, _, metrics in rankers} | {"retrieval": recall},
         data_version=origin.data_version,
         split_ms=split_ms,
         train_rows=len(train_rows),
@@ -176,6 +172,26 @@ def train(
             attention=looks,
             seed=seed,
         ),
+    )
+
+
+def _written(
+    root: Path,
+    held: Served,
+    rows: TrainingRows,
+    origin: Origin,
+    metrics: Mapping[str, float],
+    networks: Networks,
+) -> Artifact:
+    return write_ranker(
+        root,
+        held.ranker,
+        rows,
+        origin,
+        metrics=metrics,
+        parity=held.parity,
+        utility=utility_of(held.ranker, rows, networks.purchase_weight),
+        narrowed=held.narrowed,
     )
 
 

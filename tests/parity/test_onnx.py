@@ -12,7 +12,8 @@ import xgboost as xgb
 
 from pipelines.train.artefact import PARITY_MAX_ABS, ranker_parity, tower_parity
 from pipelines.train.graphs import linear_graph, tree_graph
-from pipelines.train.rankers import Ranker, fit_logistic_regression
+from pipelines.train.neural_rankers import fit_mmoe, fit_wide_deep
+from pipelines.train.rankers import Floats, Labels, Ranker, fit_logistic_regression
 from pipelines.train.retrieval import ItemVectors
 from pipelines.train.trees import (
     fit_lightgbm,
@@ -27,7 +28,11 @@ from tests.pipelines.rows import some_rows
 TREES = (fit_xgboost, fit_lightgbm, fit_random_forest)
 
 
-@pytest.mark.parametrize("fit", [fit_logistic_regression, *TREES])
+def fit_both_heads(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
+    return fit_mmoe(features, clicked, some_rows().purchased, seed=seed)
+
+
+@pytest.mark.parametrize("fit", [fit_logistic_regression, *TREES, fit_wide_deep, fit_both_heads])
 def test_a_ranker_graph_gives_the_library_s_probability(fit: Callable[..., Ranker]) -> None:
     rows = some_rows()
     ranker = fit(rows.features, rows.clicked, seed=1)
@@ -84,6 +89,14 @@ def test_a_graph_that_differs_is_refused() -> None:
 
     with pytest.raises(InvalidArtifact, match=r"logistic_regression is off by 0\.\d+ \(limit"):
         ranker_parity(replace(ranker, graph=wrong), rows.features, seed=1)
+
+
+def test_a_graph_whose_purchases_differ_is_refused() -> None:
+    rows = some_rows()
+    ranker = fit_mmoe(rows.features, rows.clicked, rows.purchased, seed=1)
+
+    with pytest.raises(InvalidArtifact, match=r"mmoe is off by 0\.\d+ \(limit"):
+        ranker_parity(replace(ranker, predict_pcvr=ranker.predict), rows.features, seed=1)
 
 
 def test_the_tower_is_the_weighted_mean_of_what_it_knows() -> None:

@@ -9,9 +9,9 @@ import onnxruntime as ort
 import pytest
 
 from pipelines.train.artefact import PARITY_MAX_ABS, ranker_parity
+from pipelines.train.families import FITS
 from pipelines.train.rankers import Ranker, fit_logistic_regression
 from pipelines.train.sampling import fit_on_fewer, kept_rows
-from pipelines.train.steps import FITS
 from rankstream.errors import InvalidInput
 
 

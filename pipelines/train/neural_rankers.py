@@ -1,0 +1,107 @@
+"""Rankers that are networks: Wide & Deep on clicks, MMoE on clicks and purchases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.train.encoding import Encoding, encoding_of
+from pipelines.train.networks import SHAPES, Network, Parameters, Size, mmoe, size_of, wide_deep
+from pipelines.train.neural import (
+    LEARNING_RATE,
+    WEIGHT_DECAY,
+    Examples,
+    Run,
+    fit_network,
+    probabilities,
+)
+from pipelines.train.neural_graphs import mmoe_graph, wide_deep_graph
+from pipelines.train.rankers import Floats, Labels, Ranker
+from pipelines.train.trees import checked_cut
+from rankstream.errors import InvalidInput
+
+ALONE: Final = Run()
+
+
+def fit_wide_deep(
+    features: Floats, clicked: Labels, *, seed: int, size: Size = Size.SMALL, run: Run = ALONE
+) -> Ranker:
+    """Wide & Deep, stopped early on the last tenth of the rows, in order of time.
+
+    Args:
+        features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1.
+        run: where its checkpoints are, and who hears of progress.
+
+    Raises: InvalidInput, as check_rows, for the fitted part as well.
+    """
+    checked_cut(features, clicked)
+    weight = np.ones(len(clicked), np.float32)
+    examples = Examples(features, clicked.astype(np.int8)[:, None], weight)
+    return _ranker(wide_deep(SHAPES[size]), wide_deep_graph, examples, seed, size, run)
+
+
+def fit_mmoe(
+    features: Floats,
+    clicked: Labels,
+    purchased: npt.NDArray[np.int8],
+    *,
+    seed: int,
+    weight: Floats | None = None,
+    size: Size = Size.SMALL,
+    run: Run = ALONE,
+) -> Ranker:
+    """MMoE, stopped early on the last tenth of the rows by the sum of both heads' log losses.
+
+    Args:
+        features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1.
+        purchased: shape (n,), 1, 0 or -1: not known yet, no part of the loss.
+        weight: shape (n,), of each row in both losses; None: all alike.
+        run: where its checkpoints are, and who hears of progress.
+
+    Raises: InvalidInput, as check_rows, for the fitted part and for known purchases as well.
+    """
+    cut = checked_cut(features, clicked)
+    known = purchased[:cut]
+    if not (np.any(known == 1) and np.any(known == 0)):
+        raise InvalidInput(
+            f"invalid_input: of {cut} rows to fit, {np.count_nonzero(known == 1)} were followed by"
+            f" a purchase and {np.count_nonzero(known == 0)} were not: one class only. No model"
+            " was trained or registered. Train wide_deep, or a tree."
+        )
+    labels = np.stack([clicked.astype(np.int8), purchased], axis=1)
+    given = np.ones(len(clicked), np.float32) if weight is None else weight
+    network = mmoe(SHAPES[size])
+    return _ranker(network, mmoe_graph, Examples(features, labels, given), seed, size, run)
+
+
+def _ranker(
+    network: Network,
+    graph: Callable[[Parameters, Encoding, int], bytes],
+    examples: Examples,
+    seed: int,
+    size: Size,
+    run: Run,
+) -> Ranker:
+    pieces = SHAPES[size].pieces
+    encoding = encoding_of(examples.features, pieces=pieces)
+    fitted = fit_network(network, encoding, examples, seed=seed, run=run)
+    predict = probabilities(network, encoding, fitted.parameters)
+    several = len(network.heads) > 1
+    return Ranker(
+        family=network.family,
+        graph=graph(fitted.parameters, encoding, examples.features.shape[1]),
+        predict=lambda rows: predict(rows)[:, 0],
+        predict_pcvr=(lambda rows: predict(rows)[:, 1]) if several else None,
+        parameters={
+            "size": size.value,
+            "weights": size_of(fitted.parameters),
+            "pieces": pieces,
+            "learning_rate": LEARNING_RATE,
+            "weight_decay": WEIGHT_DECAY,
+            "epochs": fitted.epochs,
+            "seed": seed,
+        },
+    )

@@ -1,0 +1,139 @@
+"""A fit learns, stops, and goes on after a crash as if there had been none."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.train import neural
+from pipelines.train.networks import Size
+from pipelines.train.neural import Run
+from pipelines.train.neural_rankers import ALONE, fit_mmoe, fit_wide_deep
+from pipelines.train.rankers import Ranker
+from rankstream.errors import InvalidInput
+from tests.pipelines.rows import some_rows
+
+ROWS = some_rows(3_000)
+
+
+class Crash(Exception):
+    """Stands for a process that ends."""
+
+
+def mmoe(run: Run = ALONE, *, seed: int = 1) -> Ranker:
+    return fit_mmoe(ROWS.features, ROWS.clicked, ROWS.purchased, seed=seed, run=run)
+
+
+def crash_at(epoch: int) -> Callable[[str, int, int], None]:
+    def step(what: str, done: int, total: int) -> None:
+        if done == epoch:
+            raise Crash
+
+    return step
+
+
+def begins_at(folder: Path, data_version: str, *, seed: int = 1) -> int:
+    """The first epoch that a fit tells of; it ends there."""
+    epochs: list[int] = []
+
+    def step(what: str, done: int, total: int) -> None:
+        epochs.append(done)
+        raise Crash
+
+    with pytest.raises(Crash):
+        mmoe(Run(folder, data_version, step), seed=seed)
+    return epochs[0]
+
+
+@pytest.fixture(scope="module")
+def whole() -> Ranker:
+    """A fit that nothing interrupted."""
+    return mmoe()
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a fit of data-1 that ended before its third epoch."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    with pytest.raises(Crash):
+        mmoe(Run(folder, "data-1", crash_at(2)))
+    return folder
+
+
+@pytest.fixture
+def folder(crashed: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(crashed, tmp_path / "copy")
+
+
+def test_a_fit_goes_on_after_a_crash_to_the_same_bits(whole: Ranker, folder: Path) -> None:
+    assert begins_at(folder, "data-1") == 2
+
+    resumed = mmoe(Run(folder, "data-1"))
+
+    assert resumed.graph == whole.graph
+    assert resumed.parameters == whole.parameters
+    assert begins_at(folder, "data-1") == neural.EPOCHS_MAX  # it was done, and is not done again
+
+
+def test_a_checkpoint_of_other_data_or_of_another_seed_is_of_no_use(folder: Path) -> None:
+    assert begins_at(folder, "data-2") == begins_at(folder, "data-1", seed=2) == 0
+
+
+def test_a_torn_checkpoint_is_of_no_use(folder: Path) -> None:
+    (path,) = folder.iterdir()
+    path.write_bytes(path.read_bytes()[:1_000])
+
+    assert begins_at(folder, "data-1") == 0
+
+
+def test_both_heads_learn_what_is_theirs(whole: Ranker) -> None:
+    assert whole.predict_pcvr is not None
+    pctr, pcvr = whole.predict(ROWS.features), whole.predict_pcvr(ROWS.features)
+    clicks, buys = ROWS.features[:, 0], ROWS.features[:, 1]
+    assert np.corrcoef(clicks, pctr)[0, 1] > 0.7 > 0.3 > abs(np.corrcoef(buys, pctr)[0, 1])
+    assert np.corrcoef(buys, pcvr)[0, 1] > 0.7 > 0.3 > abs(np.corrcoef(clicks, pcvr)[0, 1])
+
+
+def test_an_unknown_purchase_is_no_negative() -> None:
+    purchased = ROWS.purchased.copy()
+    purchased[np.random.default_rng(3).random(len(purchased)) < 0.6] = -1
+
+    ranker = fit_mmoe(ROWS.features, ROWS.clicked, purchased, seed=1)
+
+    assert ranker.predict_pcvr is not None
+    rate = ROWS.purchased.mean()
+    assert ranker.predict_pcvr(ROWS.features).mean() == pytest.approx(rate, abs=0.25 * rate)
+
+
+def test_weights_undo_the_sampling_of_negatives() -> None:
+    kept = (ROWS.clicked == 1) | (np.random.default_rng(4).random(len(ROWS)) < 0.5)
+    rows = ROWS.take(np.flatnonzero(kept))
+    weight = np.where(rows.clicked == 1, 1.0, 2.0).astype(np.float32)
+
+    ranker = fit_mmoe(rows.features, rows.clicked, rows.purchased, seed=1, weight=weight)
+
+    assert ranker.predict(ROWS.features).mean() == pytest.approx(ROWS.clicked.mean(), abs=0.04)
+
+
+def test_a_log_without_purchases_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"of 2700 rows to fit, 0 .* and 2700 were not: one cl"):
+        fit_mmoe(ROWS.features, ROWS.clicked, np.zeros(len(ROWS), np.int8), seed=1)
+
+
+@pytest.mark.parametrize("size", Size)
+def test_a_size_is_what_it_says(size: Size, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neural, "EPOCHS_MAX", 0)
+
+    found = [
+        fit_wide_deep(ROWS.features, ROWS.clicked, seed=1, size=size),
+        fit_mmoe(ROWS.features, ROWS.clicked, ROWS.purchased, seed=1, size=size),
+    ]
+
+    low, high = {Size.SMALL: (5e4, 2e5), Size.FULL: (8e6, 1.2e7)}[size]
+    for ranker in found:
+        assert low < float(ranker.parameters["weights"]) < high
