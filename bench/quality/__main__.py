@@ -18,6 +18,7 @@ from rich.console import Console
 from bench.figures import OUT, ROOT, Figure, machine, write
 from bench.quality import kuairand, movielens
 from bench.quality.leave_one_out import leave_one_out
+from bench.quality.training import training
 from deploy.local.report import Silent
 from deploy.local.tools import provision
 
@@ -43,6 +44,7 @@ def measure_kuairand(say: Say) -> list[Figure]:
 MEASUREMENTS: Final[Mapping[str, Callable[[Say], list[Figure]]]] = {
     "movielens": measure_movielens,
     "kuairand": measure_kuairand,
+    "training": training,
 }
 
 

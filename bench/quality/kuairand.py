@@ -8,7 +8,8 @@ keys and the users' history before the log, with the outcomes known
   millisecond, same outcome. The second of them finds the outcome of the first in its counters, so
   this tells a ranker what it is to predict; it is here because published figures count so.
 
-`stream` is the product: the log as events, replayed through the state and `snapshot` that serve.
+`stream` is the product: the log as events, replayed through the state and `snapshot` that serve;
+`mmoe` is one network on both labels beside a LightGBM on each, on the same rows.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from bench.figures import Figure, figure
 from bench.quality.scores import SEEDS, figures, scored
 from pipelines.datasets.kuairand import history
 from pipelines.evaluate.metrics import ranker_metrics
-from pipelines.features.replay import ItemFacts, Windows, training_rows
+from pipelines.features.replay import ItemFacts, TrainingRows, Windows, training_rows
+from pipelines.train.neural_rankers import fit_mmoe
 from pipelines.train.sampling import fit_on_fewer
 from pipelines.train.trees import fit_lightgbm
 
@@ -132,7 +134,7 @@ def references(folder: Path, say: Callable[[str], None]) -> list[Figure]:
 
 
 def stream(folder: Path, say: Callable[[str], None]) -> list[Figure]:
-    """quality.kuairand.is_click.{auc,logloss,ece} of the product's own features.
+    """quality.kuairand.{label}.{auc,logloss,ece} of the product's own features.
 
     And .tenth: trained on a tenth of the impressions without a click, and corrected for it.
     """
@@ -149,26 +151,52 @@ def stream(folder: Path, say: Callable[[str], None]) -> list[Figure]:
         scores = scored(partial(fit_on_fewer, fit_lightgbm, share=share), train, test)
         say(f"kuairand is_click, stream{name}: {scores[0]}")
         found += figures(f"quality.kuairand.is_click{name}", scores)
+    return [
+        *found,
+        *tasks(rows.take(np.flatnonzero(before)), rows.take(np.flatnonzero(~before)), say),
+    ]
+
+
+def tasks(train: TrainingRows, test: TrainingRows, say: Callable[[str], None]) -> list[Figure]:
+    """quality.kuairand.long_view.{auc,logloss,ece} of a tree, and .mmoe of both labels."""
+    observed = {"is_click": test.clicked, "long_view": test.purchased.astype(np.uint8)}
+    trees = scored(
+        fit_lightgbm,
+        (train.features, train.purchased.astype(np.uint8)),
+        (test.features, observed["long_view"]),
+    )
+    say(f"kuairand long_view, stream: {trees[0]}")
+    scores: dict[str, list[dict[str, float]]] = {label: [] for label in LABELS}
+    for seed in SEEDS:
+        ranker = fit_mmoe(train.features, train.clicked, train.purchased, seed=seed)
+        assert ranker.predict_pcvr is not None
+        heads = {"is_click": ranker.predict, "long_view": ranker.predict_pcvr}
+        for label, predict in heads.items():
+            scores[label].append(ranker_metrics(observed[label], predict(test.features)))
+            say(f"kuairand {label}, mmoe, seed {seed}: {scores[label][-1]}")
+    found = figures("quality.kuairand.long_view", trees)
+    for label in LABELS:
+        found += figures(f"quality.kuairand.{label}.mmoe", scores[label])
     return found
 
 
 def gains(found: list[Figure]) -> list[Figure]:
     """How far the product is from the counters that are refreshed daily."""
     value = {one.id: one.value for one in found}
-    pairs = (("auc", 1.0), ("logloss", -1.0))
     return [
         figure(
-            f"quality.kuairand.is_click.{name}_gain",
+            f"quality.kuairand.{label}.{name}_gain",
             [
                 sign
                 * (
-                    value[f"quality.kuairand.is_click.{name}"]
-                    - value[f"quality.kuairand.is_click.daily.{name}"]
+                    value[f"quality.kuairand.{label}.{name}"]
+                    - value[f"quality.kuairand.{label}.daily.{name}"]
                 )
             ],
             "",
         )
-        for name, sign in pairs
+        for label in LABELS
+        for name, sign in (("auc", 1.0), ("logloss", -1.0))
     ]
 
 
