@@ -18,6 +18,7 @@ from pipelines.train.networks import CLICK, PURCHASE, Layer, Parameters
 # Names of the nodes that encode begin so: they take differences of large numbers, which float16
 # cannot.
 ENCODE: Final = "encode"
+PIECES: Final = f"{ENCODE}_pieces"
 
 
 class _Builder:
@@ -43,7 +44,7 @@ class _Builder:
         self.add("Gather", ["features", "feature"], f"{ENCODE}_columns", axis=1)
         self.add("Sub", [f"{ENCODE}_columns", "low"], f"{ENCODE}_above")
         self.add("Mul", [f"{ENCODE}_above", "scale"], f"{ENCODE}_share")
-        return self.add("Clip", [f"{ENCODE}_share", "none", "whole"], f"{ENCODE}_pieces")
+        return self.add("Clip", [f"{ENCODE}_share", "none", "whole"], PIECES)
 
     def dense(self, layer: Layer, values: str, name: str) -> str:
         weight = self.constant(f"{name}_weight", layer["weight"])

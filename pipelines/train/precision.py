@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from pipelines.train.neural_graphs import ENCODE
+from pipelines.train.neural_graphs import ENCODE, PIECES
 from rankstream.errors import InvalidArtifact
 
 # Of a probability, on rows that it was trained on. A slate's neighbours are further apart.
@@ -26,6 +26,7 @@ ERROR_MAX: Final = 5e-3
 ERROR_ROWS: Final = 10_000
 REQUEST_ROWS: Final = 500
 REQUESTS: Final = 50
+NARROW: Final = "narrow_"
 
 Floats = npt.NDArray[np.float32]
 
@@ -49,13 +50,32 @@ class Variant:
 
 
 def float16_graph(graph: bytes) -> bytes:
-    """Weights and sums of layers in float16; encoding, sigmoids, inputs and outputs in float32."""
+    """Weights and sums of layers in float16; encoding, sigmoids, inputs and outputs in float32.
+
+    Not by a converter: those round the input of the graph, and what goes from node to node.
+    """
     model = onnx.load_model_from_string(graph)
-    wide = [node.name for node in model.graph.node if node.name.startswith(ENCODE)]
-    narrow = convert_float_to_float16(
-        model, keep_io_types=True, op_block_list=["Sigmoid"], node_block_list=wide
-    )
-    body: bytes = narrow.SerializeToString()
+    nodes = list(model.graph.node)
+    exact = {name for node in nodes if node.name.startswith(ENCODE) for name in node.input}
+    for constant in model.graph.initializer:
+        if constant.data_type == TensorProto.FLOAT and constant.name not in exact:
+            values = numpy_helper.to_array(constant).astype(np.float16)
+            constant.CopyFrom(numpy_helper.from_array(values, constant.name))
+    asked = {node.input[0] for node in nodes if node.op_type == "Sigmoid"}
+    found = []
+    for node in nodes:
+        name = node.output[0]
+        found.append(node)
+        if name == PIECES:
+            found.append(helper.make_node("Cast", [name], [NARROW + name], to=TensorProto.FLOAT16))
+        elif name in asked:
+            node.output[0] = NARROW + name
+            found.append(helper.make_node("Cast", [NARROW + name], [name], to=TensorProto.FLOAT))
+        node.input[:] = [NARROW + one if one == PIECES else one for one in node.input]
+    del model.graph.node[:]
+    model.graph.node.extend(found)
+    onnx.checker.check_model(model)
+    body: bytes = model.SerializeToString()
     return body
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.train.encoding import Encoding, encoding_of
@@ -14,6 +14,7 @@ def pieces_of(encoding: Encoding, features: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(share, 0.0, 1.0))
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 1_000), st.integers(1, 12))
 def test_pieces_of_a_feature_sum_to_its_place_between_quantiles(seed: int, pieces: int) -> None:
     rng = np.random.default_rng(seed)

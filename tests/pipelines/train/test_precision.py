@@ -26,10 +26,10 @@ def test_every_precision_scores_the_same_rows_within_what_it_says(
     assert found[Precision.FLOAT32].max_abs == 0.0
     assert len(found[Precision.INT8].graph) < len(found[Precision.FLOAT16].graph)
     assert len(found[Precision.FLOAT16].graph) < len(found[Precision.FLOAT32].graph)
-    for precision in (Precision.FLOAT16, Precision.INT8):
+    for precision, limit in ((Precision.FLOAT16, 5e-3), (Precision.INT8, 0.05)):
         variant = found[precision]
         assert variant.cpu_ms > 0
-        assert 0 < variant.max_abs < 0.05
+        assert 0 < variant.max_abs < limit
         session = ort.InferenceSession(variant.graph)
         assert [one.name for one in session.get_outputs()] == ["logit", "pctr", "pcvr"]
         (pctr,) = session.run(["pctr"], {"features": rows.features[:500]})
