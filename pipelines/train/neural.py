@@ -30,7 +30,7 @@ VALIDATION_ROWS_MAX: Final = 200_000
 EPOCHS_MAX: Final = 20
 PATIENCE_EPOCHS: Final = 2
 LEARNING_RATE: Final = 1e-3
-WEIGHT_DECAY: Final = 1e-2
+WEIGHT_DECAY: Final = 1.0
 # Of the moving average of parameters, per batch: it remembers some 200 batches, fewer at first.
 AVERAGE_DECAY: Final = 0.995
 
