@@ -1,4 +1,4 @@
-"""The command: every log by name, and the forms that callers already use."""
+"""The command: every log by name."""
 
 from __future__ import annotations
 
@@ -50,14 +50,15 @@ def test_only_kuairand_has_a_history_before_its_log(tmp_path: Path, name: Datase
         read_history(name, tmp_path, with_history=True)
 
 
-@pytest.mark.parametrize(
-    "words", [("write", "movielens"), ("movielens",)], ids=["write movielens", "movielens"]
-)
-def test_a_log_is_written_as_one_message_a_line(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_a_log_is_written_as_one_message_a_line(tmp_path: Path) -> None:
     folder, out = test_movielens.a_folder(tmp_path), tmp_path / "messages.ndjson"
 
     done = CliRunner().invoke(
-        app, [*words, "--path", str(folder), "--until-ms", str(UNTIL_MS), "--out", str(out)]
+        app,
+        [
+            *("write", "movielens", "--path", str(folder)),
+            *("--until-ms", str(UNTIL_MS), "--out", str(out)),
+        ],
     )
 
     assert done.exit_code == 0, done.output
