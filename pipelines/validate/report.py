@@ -95,10 +95,10 @@ def shown(value: float | None) -> str:
     """A measured value for people.
 
     >>> shown(None), shown(0.0), shown(1234567.0), shown(0.123456)
-    ('–', '0', '1,234,567', '0.1235')
-    """  # noqa: RUF002
+    ('n/a', '0', '1,234,567', '0.1235')
+    """
     if value is None:
-        return "–"  # noqa: RUF001
+        return "n/a"
     return f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"
 
 
