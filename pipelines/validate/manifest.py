@@ -21,13 +21,13 @@ from pydantic import Field, ValidationError
 
 from pipelines.features.replay import TrainingRows
 from pipelines.validate.files import write_whole
+from rankstream.adapters.artifacts import file_sha256
 from rankstream.contracts.base import Contract
 from rankstream.errors import InvalidArtifact
 from rankstream.features import spec
 
 DATASET: Final = "dataset.json"
 TIME_COLUMNS: Final = ("event_time_ms", "time_ms")
-_CHUNK_BYTES: Final = 1 << 20
 _DELTA_LOG: Final = "_delta_log"
 
 
@@ -64,7 +64,7 @@ def dataset_of_folder(folder: Path) -> Dataset:
         Parquet file that cannot be read.
     """
     parts = tuple(
-        Part(path=name, sha256=_digest(path), size=path.stat().st_size)
+        Part(path=name, sha256=file_sha256(path), size=path.stat().st_size)
         for name, path in files_of(folder)
     )
     rows, window, columns = _parquet(folder)
@@ -147,7 +147,7 @@ def verify(folder: Path, expected: Dataset) -> None:
     Raises: InvalidArtifact: names the first file that differs.
     """
     parts = tuple(
-        Part(path=name, sha256=_digest(path), size=path.stat().st_size)
+        Part(path=name, sha256=file_sha256(path), size=path.stat().st_size)
         for name, path in files_of(folder)
     )
     difference = first_difference(expected, expected.model_copy(update={"parts": parts}))
@@ -216,14 +216,6 @@ def _version(fields: dict[str, Any]) -> str:
 
 def _part(name: str, body: memoryview) -> Part:
     return Part(path=name, sha256=hashlib.sha256(body).hexdigest(), size=body.nbytes)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _invalid(what: str, problem: str) -> InvalidArtifact:
