@@ -26,6 +26,7 @@ from pipelines.evaluate.slices import (
     SLICE_USERS_MIN,
     TORSO_SHARE,
 )
+from pipelines.figures import COLOURS
 
 MARKDOWN: Final = "report.md"
 JSON: Final = "report.json"
@@ -171,7 +172,7 @@ def _render(
             for part in model.slices
         },
         colours={
-            model.model: plots.COLOURS[place % len(plots.COLOURS)]
+            model.model: COLOURS[place % len(COLOURS)]
             for place, model in enumerate(comparison.models)
         },
         marks=MARKS,

@@ -103,6 +103,18 @@ def test_the_same_evidence_gives_the_same_bytes(
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_no_two_plots_of_a_page_share_an_id_and_every_id_referred_to_is_there(
+    evidence: tuple[Comparison, Decision],
+) -> None:
+    page = comparison_html("Rankers", FACTS, *evidence)
+
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    referred = set(re.findall(r'(?:url\(#|href="#)([^")]+)', page))
+    assert len(ids) == len(set(ids))
+    assert referred
+    assert referred <= set(ids)
+
+
 def test_an_incumbent_alone_and_without_slices_is_reported_too() -> None:
     impressions = Impressions.of([0, 1, 0, 1], [1, 1, 2, 2])
     alone = compare(impressions, {"m": [0.1, 0.2, 0.3, 0.4]}, incumbent="m", replicates=100)
