@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
 
 from pipelines.features.replay import TrainingRows
 from pipelines.validate.limits import Limits
@@ -68,16 +69,6 @@ def feature_time_check(feature_time_ms: Ints, time_ms: Ints) -> Check:
     return Check(FUTURE, Verdict.FAIL, float(len(late)), threshold, n, found, rows=tuple(first))
 
 
-def auc_of(
-    feature: Floats, positive: npt.NDArray[np.intp], negative: npt.NDArray[np.intp]
-) -> float:
-    """P(a clicked row has the larger value), ties half; of places in `feature`, shape (n,)."""
-    clicked, other = np.sort(feature[positive]), np.sort(feature[negative])
-    below = np.searchsorted(other, clicked, "left").sum(dtype=np.int64)
-    upto = np.searchsorted(other, clicked, "right").sum(dtype=np.int64)
-    return float(below + upto) / (2.0 * len(clicked) * len(other))
-
-
 def leak_checks(
     columns: Floats, rows: TrainingRows, limits: Limits, skip: frozenset[str]
 ) -> list[Check]:
@@ -96,13 +87,13 @@ def leak_checks(
     if fewest < limits.auc_class_rows_min:
         words = f"{fewest} rows of the rarer label, {limits.auc_class_rows_min} are needed"
         return [Check(LEAK, Verdict.INCONCLUSIVE, None, threshold, n, words)]
-    positive = positive[evenly(len(positive), AUC_CLASS_ROWS_MAX)]
-    negative = negative[evenly(len(negative), AUC_CLASS_ROWS_MAX)]
+    kept = [kind[evenly(len(kind), AUC_CLASS_ROWS_MAX)] for kind in (positive, negative)]
+    looked_at, clicked = np.concatenate(kept), np.repeat([1, 0], [len(kind) for kind in kept])
     checks, strongest, whose = [], 0.0, "none"
     for name, column in zip(spec.NAMES, columns, strict=True):
         if name in skip:
             continue
-        auc = auc_of(column, positive, negative)
+        auc = float(roc_auc_score(clicked, column[looked_at]))
         strength = max(auc, 1.0 - auc)
         if strength > limits.auc_max:
             words = f"tells clicks from the rest by itself: AUC {auc:.4f}"
