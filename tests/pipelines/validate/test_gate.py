@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pipelines.features.replay import ItemFacts, TrainingRows
 from pipelines.validate import gate as gate_module
 from pipelines.validate.gate import gate, validate
+from pipelines.validate.leakage import feature_time_check
 from pipelines.validate.limits import Limits
 from pipelines.validate.ranges import RANGES, SHIFT_SD_MAX, by_name
 from pipelines.validate.reference import REFERENCE, read_reference
@@ -181,10 +182,11 @@ def test_a_feature_from_the_future_is_named_with_its_row(row: int, ahead_ms: int
     newest = CLEAN.time_ms - 1
     newest[row] = CLEAN.time_ms[row] + ahead_ms
 
-    found = validated(CLEAN, feature_time_ms=newest)
+    found = feature_time_check(newest, CLEAN.time_ms)
 
-    assert blamed(found) == [("feature time", "")]
-    assert found.having(Verdict.FAIL)[0].rows == (row,)
+    assert (found.name, found.subject, found.verdict) == ("feature time", "", Verdict.FAIL)
+    assert found.rows == (row,)
+    assert f"row {row} by {ahead_ms} ms" in found.found
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -278,14 +280,17 @@ def test_no_rows_are_too_few() -> None:
     assert found.verdict == Verdict.FAIL
 
 
-def test_a_check_that_cannot_run_is_an_error_and_stops_the_training(tmp_path: Path) -> None:
-    short = CLEAN.time_ms[1:] - 1
+def test_a_check_that_cannot_run_is_an_error_and_stops_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "pipelines.validate.gate.newest_event_ms", lambda features, time_ms: time_ms[1:] - 1
+    )
 
     with pytest.raises(InvalidInput, match=r"feature time: could not run: ValueError"):
-        gate(CLEAN, CATALOGUE, tmp_path, data_version="v1", as_of_ms=AS_OF_MS,
-             reference=None, feature_time_ms=short)  # fmt: skip
+        gate(CLEAN, CATALOGUE, tmp_path, data_version="v1", as_of_ms=AS_OF_MS, reference=None)
 
-    assert validated(CLEAN, feature_time_ms=short).verdict == Verdict.ERROR
+    assert validated(CLEAN).verdict == Verdict.ERROR
 
 
 def test_a_pandera_check_that_breaks_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
