@@ -143,7 +143,8 @@ def _report(folder: Path, trained: Trained, decision: Decision) -> None:
         "split at": f"{trained.split_ms} ms",
         "rows": f"{trained.train_rows} to train, {trained.test_rows} to test",
     }
-    write_report(folder, "Models", facts, trained.metrics)
+    intervals = {"retrieval": trained.retrieval}
+    write_report(folder, "Models", facts, trained.metrics, intervals)
     write_comparison(folder, "Rankers compared", facts, trained.comparison, decision)
 
 

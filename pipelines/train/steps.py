@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -14,9 +14,11 @@ import numpy.typing as npt
 from pipelines.evaluate.comparison import Comparison, compare
 from pipelines.evaluate.importance import attention
 from pipelines.evaluate.impressions import Impressions
-from pipelines.evaluate.metrics import ranker_metrics, recall_at
+from pipelines.evaluate.intervals import Interval
+from pipelines.evaluate.metrics import ranker_metrics
+from pipelines.evaluate.retrieval import retrieval_metrics, retrieved
 from pipelines.evaluate.slices import earlier_impressions, item_popularity, user_activity
-from pipelines.features.replay import TrainingRows
+from pipelines.features.replay import ItemFacts, TrainingRows
 from pipelines.train.artefact import (
     Origin,
     data_version,
@@ -73,6 +75,7 @@ class Trained:
     train_rows: int
     test_rows: int
     comparison: Comparison  # of the rankers on the test rows, the champion first
+    retrieval: Mapping[str, Interval]  # its metrics on the test's likes
 
 
 def split(rows: TrainingRows) -> tuple[TrainingRows, TrainingRows, int]:
@@ -106,7 +109,7 @@ def _checked_split(rows: TrainingRows) -> tuple[TrainingRows, TrainingRows, int]
 
 def train(
     rows: TrainingRows,
-    catalogue: Iterable[str],
+    catalogue: Mapping[str, ItemFacts],
     root: Path,
     *,
     created_ms: int,
@@ -119,7 +122,7 @@ def train(
     """Fit, check, evaluate, write.
 
     Args:
-        catalogue: ids of all items, those without a row too.
+        catalogue: item_id -> facts of all items, those without a row too.
         champion, challenger: who gets these aliases.
         negatives: share of impressions without a click that rankers are fitted on, in (0, 1].
         root: folder of artefacts.
@@ -136,7 +139,8 @@ def train(
         item_id, train_rows.user[liked], train_rows.item[liked], users=len(rows.users), seed=seed
     )
     tower_gap = tower_parity(items, seed=seed)
-    recall = {f"recall_at_{CANDIDATES}": _recall(items, test_rows), "items": float(len(item_id))}
+    lists = _lists_metrics(items, catalogue, train_rows, test_rows, seed=seed)
+    recall = {name: one.value for name, one in lists.items()} | {"items": float(len(item_id))}
     rankers, pctr, latency, looks = [], {}, {}, {}
     families = ((CHAMPION, champion), (CHALLENGER, challenger))
     for done, (alias, family) in enumerate(families, 1):
@@ -176,6 +180,7 @@ def train(
             attention=looks,
             seed=seed,
         ),
+        retrieval=lists,
     )
 
 
@@ -188,8 +193,15 @@ def _slices(train_rows: TrainingRows, test_rows: TrainingRows) -> dict[str, npt.
     }
 
 
-def _recall(items: ItemVectors, test: TrainingRows) -> float:
-    """recall@CANDIDATES of the test's likes, each from the user's actions just before it."""
+def _lists_metrics(
+    items: ItemVectors,
+    catalogue: Mapping[str, ItemFacts],
+    train: TrainingRows,
+    test: TrainingRows,
+    *,
+    seed: int,
+) -> dict[str, Interval]:
+    """Metrics of what is retrieved for the test's likes, each from the actions just before it."""
     row_of = {id64(name): row for row, name in enumerate(items.item_id)}
     liked = np.flatnonzero(test.clicked)
     queries = [
@@ -207,4 +219,9 @@ def _recall(items: ItemVectors, test: TrainingRows) -> float:
         return index.search(query, k, np.unique(known))[0]
 
     # The test's item numbers are those of the rows, which come first in the table.
-    return recall_at(CANDIDATES, queries, test.item[liked], retrieve)
+    found = retrieved(CANDIDATES, queries, test.item[liked], test.user[liked], retrieve)
+    nothing = ItemFacts("", {})
+    names = [catalogue.get(name, nothing).category for name in items.item_id]
+    category = np.unique(names, return_inverse=True)[1]
+    shown = np.bincount(train.item, minlength=len(items.item_id))
+    return retrieval_metrics(found, category, shown, seed=seed)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.features.replay import TrainingRows
+from pipelines.features.replay import ItemFacts, TrainingRows
 from pipelines.train.artefact import data_version
 from pipelines.train.retrieval import fit_pure_svd
 from pipelines.train.steps import Family, Trained, hold_unobserved, split, train
@@ -21,19 +21,24 @@ from rankstream.contracts.columns import Kind
 from rankstream.errors import InvalidInput
 from rankstream.features import spec
 from rankstream.monitoring.histogram import decode_histogram
-from tests.pipelines.rows import some_rows
+from tests.pipelines.rows import GROUPS, some_rows
+
+
+def facts_of(rows: TrainingRows) -> dict[str, ItemFacts]:
+    """The groups of `some_rows` are categories."""
+    return {item: ItemFacts(f"group {k % GROUPS}", {}) for k, item in enumerate(rows.items)}
 
 
 def trained(rows: TrainingRows, root: Path) -> Trained:
-    return train(rows, rows.items, root, created_ms=1, seed=1, step=lambda *told: None)
+    return train(rows, facts_of(rows), root, created_ms=1, seed=1, step=lambda *told: None)
 
 
 def test_the_artefacts_load_where_they_are_served(tmp_path: Path) -> None:
     rows = some_rows()
 
-    found = train(
-        rows, [*rows.items, "never-shown"], tmp_path, created_ms=7, seed=1, step=lambda *told: None
-    )
+    catalogue = facts_of(rows) | {"never-shown": ItemFacts("", {})}
+
+    found = train(rows, catalogue, tmp_path, created_ms=7, seed=1, step=lambda *told: None)
 
     aliases = [(alias, a.manifest.role, a.manifest.family) for alias, a in found.artifacts]
     assert aliases == [
@@ -56,13 +61,25 @@ def test_the_artefacts_load_where_they_are_served(tmp_path: Path) -> None:
     assert tower.embed(np.array([0, -1])).shape == (manifest.dimensions,)
 
 
+def test_what_was_retrieved_is_measured_and_goes_to_the_registry(tmp_path: Path) -> None:
+    found = trained(some_rows(), tmp_path)
+
+    index = found.artifacts[2][1].manifest
+    assert index.metrics == found.metrics["retrieval"]
+    assert index.metrics == {n: one.value for n, one in found.retrieval.items()} | {"items": 30.0}
+    ndcg = found.retrieval["ndcg_at_10"]
+    assert 0 < ndcg.low < ndcg.value < ndcg.high < 1
+    assert found.retrieval["coverage"].value == 1.0
+    assert 0 < found.retrieval["diversity"].value < 1
+
+
 @pytest.mark.parametrize("family", Family)
 def test_every_family_can_be_champion_of_itself(tmp_path: Path, family: Family) -> None:
     rows = some_rows()
 
     found = train(
         rows,
-        rows.items,
+        facts_of(rows),
         tmp_path,
         created_ms=7,
         seed=1,
