@@ -1,4 +1,4 @@
-"""How figures of the reports look, and how they become part of a page: inline SVG.
+"""How figures and verdicts of the reports look, and how they become part of a page: inline SVG.
 
 Text stays text, so that it takes the page's font and can be searched. The palette is Okabe and
 Ito's ("Color Universal Design", 2008), readable without colour vision and told apart in print.
@@ -19,6 +19,8 @@ SKY_BLUE: Final = COLOURS[6]
 INK: Final = "#1c1f24"
 QUIET: Final = "#565c66"
 FRAME: Final = "#8a8f98"
+# Signs beside the words of verdicts: colour alone would not reach everyone.
+MARKS: Final = {"pass": "✓", "fail": "✕", "inconclusive": "?", "error": "!"}
 STYLE: Final[dict[Any, object]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "rankstream",

@@ -26,14 +26,12 @@ from pipelines.evaluate.slices import (
     SLICE_USERS_MIN,
     TORSO_SHARE,
 )
-from pipelines.figures import COLOURS
+from pipelines.figures import COLOURS, MARKS
 
 MARKDOWN: Final = "report.md"
 JSON: Final = "report.json"
 COMPARISON: Final = "comparison"
 TEMPLATES: Final = Path(__file__).parent / "templates"
-# Signs beside the words: colour alone would not reach everyone.
-MARKS: Final = {"pass": "✓", "fail": "✗", "inconclusive": "?", "error": "!"}
 
 
 def write_report(

@@ -42,7 +42,7 @@ from pipelines.validate.reference import (
 )
 from pipelines.validate.report import HTML, write_report
 from pipelines.validate.schema import row_checks
-from pipelines.validate.verdicts import Check, Validation, Verdict, attempt
+from pipelines.validate.verdicts import Check, Validation, attempt
 from rankstream.errors import InvalidInput
 
 _NAMED_MAX: Final = 8
@@ -97,7 +97,7 @@ def gate(
     found, measured = _ask(rows, items, as_of_ms, reference, limits or Limits())
     place = folder / data_version
     write_report(place, found, rows, reference, data_version=data_version)
-    if found.verdict != Verdict.PASS or measured is None:
+    if found.verdict != "pass" or measured is None:
         raise _refused(found, place / HTML)
     passed = reference_of_rows(rows, measured.moments, measured.categories, source=data_version)
     write_reference(place / REFERENCE, passed)
@@ -115,11 +115,11 @@ def _ask(
     checks = [shape_check(rows)]
     source = reference.source if reference is not None else ""
     measured = None
-    if checks[0].verdict == Verdict.PASS and len(rows):
+    if checks[0].verdict == "pass" and len(rows):
         measured = _measured(rows, items)
         checks += _whole(measured, as_of_ms, reference, limits)
         checks += _by_feature(measured, reference, limits)
-    elif checks[0].verdict == Verdict.PASS:
+    elif checks[0].verdict == "pass":
         checks += size_checks(rows, limits)
     return Validation(tuple(checks), len(rows), as_of_ms, source), measured
 
@@ -167,13 +167,13 @@ def _by_feature(measured: _Measured, reference: Reference | None, limits: Limits
     )
     checks: list[Check] = []
     for name, ask in stages:
-        blamed = frozenset(check.subject for check in checks if check.verdict == Verdict.FAIL)
+        blamed = frozenset(check.subject for check in checks if check.verdict == "fail")
         checks += attempt(name, partial(ask, blamed), n)
     return checks
 
 
 def _refused(found: Validation, report: Path) -> InvalidInput:
-    wrong = (*found.having(Verdict.FAIL), *found.having(Verdict.ERROR))
+    wrong = (*found.having("fail"), *found.having("error"))
     named = "; ".join(f"{check.title}: {check.found}" for check in wrong[:_NAMED_MAX])
     more = f"; and {len(wrong) - _NAMED_MAX} more" if len(wrong) > _NAMED_MAX else ""
     return InvalidInput(

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from pipelines.features.replay import TrainingRows
 from pipelines.validate.limits import Limits
 from pipelines.validate.reference import evenly
-from pipelines.validate.verdicts import ROWS_NAMED, Check, Verdict
+from pipelines.validate.verdicts import ROWS_NAMED, Check
 from rankstream.features import spec
 
 Ints = npt.NDArray[np.int64]
@@ -59,14 +59,14 @@ def feature_time_check(feature_time_ms: Ints, time_ms: Ints) -> Check:
     late = np.flatnonzero(feature_time_ms >= time_ms)
     threshold, n = "before the row is served", len(time_ms)
     if not len(late):
-        return Check(FUTURE, Verdict.PASS, 0.0, threshold, n, "every feature is older than its row")
+        return Check(FUTURE, "pass", 0.0, threshold, n, "every feature is older than its row")
     first = late[:ROWS_NAMED].tolist()
     ahead_ms = int(feature_time_ms[first[0]] - time_ms[first[0]])
     found = (
         f"{len(late)} of {n} rows contain an event at or after their own time:"
         f" row {first[0]} by {ahead_ms} ms"
     )
-    return Check(FUTURE, Verdict.FAIL, float(len(late)), threshold, n, found, rows=tuple(first))
+    return Check(FUTURE, "fail", float(len(late)), threshold, n, found, rows=tuple(first))
 
 
 def leak_checks(
@@ -86,7 +86,7 @@ def leak_checks(
     threshold = f"AUC at most {limits.auc_max:g}, either way"
     if fewest < limits.auc_class_rows_min:
         words = f"{fewest} rows of the rarer label, {limits.auc_class_rows_min} are needed"
-        return [Check(LEAK, Verdict.INCONCLUSIVE, None, threshold, n, words)]
+        return [Check(LEAK, "inconclusive", None, threshold, n, words)]
     kept = [kind[evenly(len(kind), AUC_CLASS_ROWS_MAX)] for kind in (positive, negative)]
     looked_at, clicked = np.concatenate(kept), np.repeat([1, 0], [len(kind) for kind in kept])
     checks, strongest, whose = [], 0.0, "none"
@@ -97,9 +97,9 @@ def leak_checks(
         strength = max(auc, 1.0 - auc)
         if strength > limits.auc_max:
             words = f"tells clicks from the rest by itself: AUC {auc:.4f}"
-            failed = Check(LEAK, Verdict.FAIL, strength, threshold, n, words, subject=name)
+            failed = Check(LEAK, "fail", strength, threshold, n, words, subject=name)
             checks.append(failed)
         elif strength > strongest:
             strongest, whose = strength, name
     words = f"strongest of the other features: {whose}"
-    return [*checks, Check(LEAK, Verdict.PASS, strongest, threshold, n, words)]
+    return [*checks, Check(LEAK, "pass", strongest, threshold, n, words)]
