@@ -69,7 +69,8 @@ class TrainingRows:
 
     `features` float32, shape (n, spec.WIDTH); `clicked` uint8, shape (n,); `time_ms` int64, shape
     (n,); `user` and `item` int64, shape (n,), positions in `users` and `items`; `recent` uint64,
-    shape (n, RECENT), hashes of the items of the user's last actions, newest first, 0: none.
+    shape (n, RECENT), hashes of the items of the user's last actions, newest first, 0: none;
+    `position` int64, shape (n,), where on the page it was, 0 is the top.
     """
 
     features: npt.NDArray[np.float32]
@@ -80,6 +81,7 @@ class TrainingRows:
     users: tuple[str, ...]
     items: tuple[str, ...]
     recent: npt.NDArray[np.uint64]
+    position: Ints
 
     def __len__(self) -> int:
         return len(self.clicked)
@@ -95,6 +97,7 @@ class TrainingRows:
             self.users,
             self.items,
             self.recent[rows],
+            self.position[rows],
         )
 
 
@@ -140,6 +143,7 @@ def training_rows(
         users=keys.users,
         items=keys.items,
         recent=np.zeros((len(labels), RECENT), np.uint64),
+        position=np.array([label.position for label in labels], np.int64),
     )
     replay = UserReplay(intake, additions, windows)
     done = 0

@@ -38,4 +38,5 @@ def some_rows(n: int = 3_000, *, seed: int = 1) -> TrainingRows:
         users=tuple(f"u{k}" for k in range(USERS)),
         items=tuple(f"i{k}" for k in range(ITEMS)),
         recent=recent,
+        position=rng.integers(0, 10, n),
     )

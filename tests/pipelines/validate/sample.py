@@ -39,6 +39,7 @@ def clean_rows(n: int = N, *, seed: int = 1) -> TrainingRows:
         users=tuple(f"u{k}" for k in range(USERS)),
         items=tuple(CATALOGUE),
         recent=np.zeros((n, RECENT), np.uint64),
+        position=np.arange(n, dtype=np.int64) % 10,
     )
 
 
