@@ -110,20 +110,42 @@ def tree_graph(trees: Trees, width: int) -> bytes:
 
 def shifted_graph(graph: bytes, shift: float) -> bytes:
     """A ranker's graph with `shift` added to its logit."""
-    model = onnx.load_model_from_string(graph)
-    nodes = list(model.graph.node)
-    read = {name for node in nodes for name in node.input}
-    nodes = [node for node in nodes if "pctr" not in node.output or "pctr" in read]
-    for node in nodes:
-        for names in (node.input, node.output):
-            names[:] = [_LEARNED.get(name, name) for name in names]
-    nodes += [
+    nodes = [
         helper.make_node("Add", [_LEARNED["logit"], "shift"], ["logit"]),
         helper.make_node("Sigmoid", ["logit"], ["pctr"]),
     ]
+    return _extended(graph, nodes, {"shift": [shift]})
+
+
+def scaled_graph(graph: bytes, scale: float) -> bytes:
+    """A ranker's graph with its pctr times `scale`, which is below 1."""
+    nodes = [
+        helper.make_node("Mul", [_LEARNED["pctr"], "factor"], ["pctr"]),
+        helper.make_node("Sub", ["whole", "pctr"], ["unclicked"]),
+        helper.make_node("Log", ["pctr"], ["log_clicked"]),
+        helper.make_node("Log", ["unclicked"], ["log_unclicked"]),
+        helper.make_node("Sub", ["log_clicked", "log_unclicked"], ["logit"]),
+    ]
+    return _extended(graph, nodes, {"factor": [scale], "whole": [1.0]})
+
+
+def _extended(graph: bytes, behind: list[Any], constants: dict[str, list[float]]) -> bytes:
+    """The graph with its outputs renamed and `behind` making new ones of them."""
+    model = onnx.load_model_from_string(graph)
+    nodes = list(model.graph.node)
+    read = {name for node in (*nodes, *behind) for name in node.input}
+    nodes = [
+        node for node in nodes if "pctr" not in node.output or read & {"pctr", _LEARNED["pctr"]}
+    ]
+    for node in nodes:
+        for names in (node.input, node.output):
+            names[:] = [_LEARNED.get(name, name) for name in names]
     del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    model.graph.initializer.append(numpy_helper.from_array(np.array([shift], np.float32), "shift"))
+    model.graph.node.extend([*nodes, *behind])
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array(value, np.float32), name)
+        for name, value in constants.items()
+    )
     onnx.checker.check_model(model)
     body: bytes = model.SerializeToString()
     return body

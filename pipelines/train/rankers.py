@@ -15,6 +15,7 @@ from rankstream.errors import InvalidInput
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
+Weights = npt.NDArray[np.float64]
 
 INVERSE_PENALTY: Final = 0.1
 
@@ -52,11 +53,14 @@ def _invalid(problem: str) -> InvalidInput:
     )
 
 
-def fit_logistic_regression(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
+def fit_logistic_regression(
+    features: Floats, clicked: Labels, *, seed: int, sample_weight: Weights | None = None
+) -> Ranker:
     """Logistic regression on standardised features; a constant feature gets no weight.
 
     Args:
         features: shape (n, d); clicked: shape (n,), 0 or 1.
+        sample_weight: shape (n,), above 0; None is 1 for every row.
 
     Raises: InvalidInput, as check_rows.
     """
@@ -65,7 +69,7 @@ def fit_logistic_regression(features: Floats, clicked: Labels, *, seed: int) -> 
     spread = features.std(axis=0, dtype=np.float64)
     scale = np.where(spread > 1e-6, 1.0 / np.maximum(spread, 1e-6), 0.0)
     model = LogisticRegression(C=INVERSE_PENALTY, max_iter=200, random_state=seed)
-    model.fit((features - mean) * scale, clicked)
+    model.fit((features - mean) * scale, clicked, sample_weight=sample_weight)
     weight, bias = model.coef_[0], float(model.intercept_[0])
 
     def predict(rows: Floats) -> npt.NDArray[np.float64]:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.train.graphs import shifted_graph
-from pipelines.train.rankers import Floats, Labels, Ranker
+from pipelines.train.rankers import Floats, Labels, Ranker, Weights
 from rankstream.errors import InvalidInput
 
 
@@ -38,17 +39,26 @@ def kept_rows(clicked: Labels, share: float, *, seed: int) -> npt.NDArray[np.int
 
 
 def fit_on_fewer(
-    fit: Callable[..., Ranker], features: Floats, clicked: Labels, *, share: float, seed: int
+    fit: Callable[..., Ranker],
+    features: Floats,
+    clicked: Labels,
+    *,
+    share: float,
+    seed: int,
+    sample_weight: Weights | None = None,
 ) -> Ranker:
     """A ranker fitted on fewer negatives whose pctr, in the graph as well, is that of all rows.
 
     Args:
-        fit: takes features, clicked and seed.
+        fit: takes features, clicked and seed, and sample_weight if there is one.
         features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1.
+        sample_weight: shape (n,), above 0.
 
     Raises: InvalidInput, as kept_rows and `fit`.
     """
     rows = kept_rows(clicked, share, seed=seed)
+    if sample_weight is not None:
+        fit = partial(fit, sample_weight=sample_weight[rows])
     ranker = fit(features[rows], clicked[rows], seed=seed)
     if share == 1.0:
         return ranker

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import lightgbm as lgb
 import numpy as np
@@ -17,7 +17,7 @@ import xgboost as xgb
 from sklearn.ensemble import RandomForestClassifier
 
 from pipelines.train.graphs import PROBABILITY_MIN, Trees, tree_graph
-from pipelines.train.rankers import Floats, Labels, Ranker, check_rows
+from pipelines.train.rankers import Floats, Labels, Ranker, Weights, check_rows
 
 VALIDATION_SHARE: Final = 0.1
 ROUNDS_MAX: Final = 400
@@ -28,6 +28,21 @@ FOREST_DEPTH: Final = 10
 FOREST_LEAF_ROWS: Final = 50
 # Rounds this small spend their time waiting for each other with more.
 THREADS: Final = 1
+
+
+class Likelihood(Protocol):
+    """What boosting is to learn if the label is not drawn with pctr itself.
+
+    `rows` is a part of the rows that are fitted on; `margin` float32, their logits so far.
+    """
+
+    def slopes(self, margin: Floats, rows: slice) -> tuple[Weights, Weights]:
+        """First and second derivatives of the loss by the logit, float64, each of its shape."""
+        ...
+
+    def loss(self, margin: Floats, rows: slice) -> float:
+        """Mean loss."""
+        ...
 
 
 def _checked_cut(features: Floats, clicked: Labels) -> int:
@@ -41,35 +56,48 @@ def _checked_cut(features: Floats, clicked: Labels) -> int:
     return cut
 
 
-def fit_xgboost(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
+def fit_xgboost(
+    features: Floats,
+    clicked: Labels,
+    *,
+    seed: int,
+    sample_weight: Weights | None = None,
+    likelihood: Likelihood | None = None,
+) -> Ranker:
     """Boosted trees on log loss, stopped early on the last tenth of the rows, in order of time.
 
     Args:
         features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1.
+        sample_weight: shape (n,), above 0; None is 1 for every row.
+        likelihood: takes the place of log loss and of the weights, which it is to know itself.
 
     Raises: InvalidInput, as check_rows, for the fitted part as well.
     """
     cut = _checked_cut(features, clicked)
     names = [f"f{k}" for k in range(features.shape[1])]
     parameters = _boosting(seed)
-    data = xgb.QuantileDMatrix(
-        features[:cut], clicked[:cut], feature_names=names, max_bin=MAX_BIN, nthread=THREADS
-    )
-    validation = xgb.QuantileDMatrix(
-        features[cut:],
-        clicked[cut:],
-        feature_names=names,
-        max_bin=MAX_BIN,
-        nthread=THREADS,
-        ref=data,
-    )
+    fitted, held = slice(cut), slice(cut, None)
+
+    def matrix(rows: slice, ref: xgb.DMatrix | None) -> xgb.QuantileDMatrix:
+        return xgb.QuantileDMatrix(
+            features[rows],
+            clicked[rows],
+            weight=None if sample_weight is None else sample_weight[rows],
+            feature_names=names,
+            max_bin=MAX_BIN,
+            nthread=THREADS,
+            ref=ref,
+        )
+
+    data = matrix(fitted, None)
     booster = xgb.train(
-        {**parameters, "nthread": THREADS},
+        {**parameters, "nthread": THREADS} | ({} if likelihood is None else _OF_LIKELIHOOD),
         data,
         num_boost_round=ROUNDS_MAX,
-        evals=[(validation, "validation")],
+        evals=[(matrix(held, data), "validation")],
         early_stopping_rounds=EARLY_STOPPING_ROUNDS,
         verbose_eval=False,
+        **_learning(likelihood, fitted, held),
     )
     # An export takes every tree, those after the best round too: cut them off first.
     best = booster[: booster.best_iteration + 1]
@@ -83,6 +111,21 @@ def fit_xgboost(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
         predict=predict,
         parameters={**parameters, "trees": best.num_boosted_rounds()},
     )
+
+
+# The objective stays: it makes probabilities of margins. Without labels of its own there is no
+# prior click rate to begin with.
+_OF_LIKELIHOOD: Final = {"base_score": 0.5, "disable_default_eval_metric": True}
+
+
+def _learning(likelihood: Likelihood | None, fitted: slice, held: slice) -> dict[str, Any]:
+    if likelihood is None:
+        return {}
+    return {
+        "obj": lambda margin, data: likelihood.slopes(margin, fitted),
+        # The last metric is the one that stops.
+        "custom_metric": lambda margin, data: ("loss", likelihood.loss(margin, held)),
+    }
 
 
 def _boosting(seed: int) -> dict[str, str | float | int]:
@@ -123,18 +166,24 @@ def xgboost_trees(booster: xgb.Booster) -> Trees:
     )
 
 
-def fit_lightgbm(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
+def fit_lightgbm(
+    features: Floats, clicked: Labels, *, seed: int, sample_weight: Weights | None = None
+) -> Ranker:
     """Boosted trees grown leaf by leaf, stopped early on the last tenth of the rows.
 
     Args:
         features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1.
+        sample_weight: shape (n,), above 0; None is 1 for every row.
 
     Raises: InvalidInput, as check_rows, for the fitted part as well.
     """
     cut = _checked_cut(features, clicked)
     parameters = _leaf_wise(seed)
-    data = lgb.Dataset(features[:cut], clicked[:cut], params=parameters, free_raw_data=False)
-    validation = lgb.Dataset(features[cut:], clicked[cut:], reference=data)
+    early, late = (None, None) if sample_weight is None else np.split(sample_weight, [cut])
+    data = lgb.Dataset(
+        features[:cut], clicked[:cut], weight=early, params=parameters, free_raw_data=False
+    )
+    validation = lgb.Dataset(features[cut:], clicked[cut:], weight=late, reference=data)
     booster = lgb.train(
         parameters,
         data,
@@ -197,11 +246,14 @@ def _flatten(
     return place
 
 
-def fit_random_forest(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
+def fit_random_forest(
+    features: Floats, clicked: Labels, *, seed: int, sample_weight: Weights | None = None
+) -> Ranker:
     """Means of trees grown on bootstrap samples; a robust second opinion, not a fast one.
 
     Args:
         features: shape (n, d); clicked: shape (n,), 0 or 1.
+        sample_weight: shape (n,), above 0; None is 1 for every row.
 
     Raises: InvalidInput, as check_rows.
     """
@@ -213,7 +265,7 @@ def fit_random_forest(features: Floats, clicked: Labels, *, seed: int) -> Ranker
         "max_features": "sqrt",
     }
     model = RandomForestClassifier(**parameters, random_state=seed, n_jobs=-1)
-    model.fit(features, clicked)
+    model.fit(features, clicked, sample_weight=sample_weight)
 
     def predict(rows: Floats) -> npt.NDArray[np.float64]:
         share: npt.NDArray[np.float64] = model.predict_proba(rows)[:, 1]
