@@ -25,6 +25,7 @@ from pipelines.promote.ledger import LEDGER, Promotion
 from pipelines.promote.publish import publish
 from pipelines.promote.registry import prepare, register
 from pipelines.train.artefact import data_version
+from pipelines.train.corrections import Corrections, PositionBias
 from pipelines.train.steps import Family, Trained, hold_unobserved, train
 from pipelines.validate.gate import gate
 from pipelines.validate.reference import champion_reference
@@ -58,6 +59,16 @@ def run(
     negatives: Annotated[
         float, typer.Option(help="share of impressions without a click to train on; corrected for")
     ] = 1.0,
+    position_bias: Annotated[
+        PositionBias,
+        typer.Option(help="position as an input of training only, or weights of clicks by it"),
+    ] = PositionBias.IGNORE,
+    popularity_power: Annotated[
+        float, typer.Option(help="0 to 1: rows count less the more often their item was shown")
+    ] = 0.0,
+    balanced_by: Annotated[
+        str, typer.Option(help="feature of few values: each value's rows count the same in all")
+    ] = "",
     why: Annotated[str, typer.Option(help="reason, for the ledger")] = "scheduled training",
     compare: Annotated[
         bool,
@@ -98,6 +109,7 @@ def run(
             champion=champion,
             challenger=challenger,
             negatives=negatives,
+            corrections=Corrections(position_bias, popularity_power, balanced_by),
         )
         reading = Reading(trained.data_version, created_ms, until_ms, log.version, log.ends())
         remember(lake, reading, items)

@@ -28,9 +28,9 @@ from pipelines.train.artefact import (
     write_ranker,
     write_retrieval,
 )
+from pipelines.train.corrections import UNCORRECTED, Corrections, examine, fit_corrected
 from pipelines.train.rankers import Ranker, check_rows, fit_logistic_regression
 from pipelines.train.retrieval import ItemVectors, fit_pure_svd
-from pipelines.train.sampling import fit_on_fewer
 from pipelines.train.trees import fit_lightgbm, fit_random_forest, fit_xgboost
 from rankstream.adapters.artifacts import Artifact
 from rankstream.adapters.faiss_index import FaissIndex
@@ -118,6 +118,7 @@ def train(
     champion: Family = Family.LOGISTIC_REGRESSION,
     challenger: Family = Family.XGBOOST,
     negatives: float = 1.0,
+    corrections: Corrections = UNCORRECTED,
 ) -> Trained:
     """Fit, check, evaluate, write.
 
@@ -125,6 +126,7 @@ def train(
         catalogue: item_id -> facts of all items, those without a row too.
         champion, challenger: who gets these aliases.
         negatives: share of impressions without a click that rankers are fitted on, in (0, 1].
+        corrections: of where and how often rows were shown.
         root: folder of artefacts.
         step: hears ("models", steps done, steps in all).
 
@@ -133,6 +135,7 @@ def train(
     train_rows, test_rows, split_ms = _checked_split(rows)
     origin = Origin(created_ms, data_version(rows), int(rows.time_ms[0]), split_ms)
     step("models", 0, STEPS)
+    examined = examine(train_rows, corrections, negatives=negatives, seed=seed)
     item_id = tuple(dict.fromkeys((*rows.items, *sorted(catalogue))))
     liked = np.flatnonzero(train_rows.clicked)
     items = fit_pure_svd(
@@ -145,8 +148,8 @@ def train(
     families = ((CHAMPION, champion), (CHALLENGER, challenger))
     for done, (alias, family) in enumerate(families, 1):
         step("models", done, STEPS)
-        ranker = fit_on_fewer(
-            FITS[family], train_rows.features, train_rows.clicked, share=negatives, seed=seed
+        ranker = fit_corrected(
+            FITS[family], train_rows, corrections, examined, negatives=negatives, seed=seed
         )
         gap = ranker_parity(ranker, rows.features, seed=seed)
         name = f"{ranker.family} ({alias})"
