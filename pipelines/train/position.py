@@ -19,7 +19,7 @@ from scipy.special import expit
 
 from pipelines.train.graphs import scaled_graph
 from pipelines.train.rankers import Floats, Labels, Ranker, Weights, check_rows
-from pipelines.train.trees import fit_xgboost
+from pipelines.train.trees import Margins, fit_xgboost
 from rankstream.errors import InvalidInput
 
 Positions = npt.NDArray[np.int64]
@@ -125,7 +125,7 @@ class ClicksOfExamined:
         self._weight = np.ones(len(clicked)) if sample_weight is None else sample_weight
         self._examination = np.full(int(place.max()) + 1, 0.5) if known is None else known
 
-    def slopes(self, margin: Floats, rows: slice) -> tuple[Weights, Weights]:
+    def slopes(self, margin: Margins, rows: slice) -> tuple[Weights, Weights]:
         """The second derivative is its expectation, which is above 0."""
         clicked, place, weight = self._clicked[rows], self._place[rows], self._weight[rows]
         relevant = _relevant(margin)
@@ -137,14 +137,14 @@ class ClicksOfExamined:
         first = np.where(clicked, relevant - 1.0, unexamined)
         return weight * first, weight * np.maximum(unexamined * (1.0 - relevant), _CERTAIN)
 
-    def loss(self, margin: Floats, rows: slice) -> float:
+    def loss(self, margin: Margins, rows: slice) -> float:
         """Weighted mean of -log of the probability of what happened."""
         pctr = self._examination[self._place[rows]] * _relevant(margin)
         happened = np.where(self._clicked[rows], pctr, 1.0 - pctr)
         return float(np.average(-np.log(happened), weights=self._weight[rows]))
 
 
-def _relevant(margin: Floats) -> Weights:
+def _relevant(margin: Margins) -> Weights:
     relevant: Weights = np.clip(expit(margin.astype(np.float64)), _CERTAIN, 1.0 - _CERTAIN)
     return relevant
 

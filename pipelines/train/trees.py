@@ -29,18 +29,20 @@ FOREST_LEAF_ROWS: Final = 50
 # Rounds this small spend their time waiting for each other with more.
 THREADS: Final = 1
 
+Margins = npt.NDArray[np.floating]
+
 
 class Likelihood(Protocol):
     """What boosting is to learn if the label is not drawn with pctr itself.
 
-    `rows` is a part of the rows that are fitted on; `margin` float32, their logits so far.
+    `rows` is a part of the rows that are fitted on; `margin`, shape (n,), their logits so far.
     """
 
-    def slopes(self, margin: Floats, rows: slice) -> tuple[Weights, Weights]:
+    def slopes(self, margin: Margins, rows: slice) -> tuple[Weights, Weights]:
         """First and second derivatives of the loss by the logit, float64, each of its shape."""
         ...
 
-    def loss(self, margin: Floats, rows: slice) -> float:
+    def loss(self, margin: Margins, rows: slice) -> float:
         """Mean loss."""
         ...
 

@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.features.replay import ItemFacts, TrainingRows
 from pipelines.train.artefact import data_version
+from pipelines.train.corrections import Corrections, PositionBias
 from pipelines.train.retrieval import fit_pure_svd
 from pipelines.train.steps import Family, Trained, hold_unobserved, split, train
 from rankstream.adapters.artifacts import read_manifest
@@ -95,6 +96,27 @@ def test_every_family_can_be_champion_of_itself(tmp_path: Path, family: Family) 
     assert found.comparison.of(f"{family} (champion)").metrics["auc"].value > 0.75
 
 
+def test_corrected_rankers_are_served_without_a_position(tmp_path: Path) -> None:
+    rows = some_rows()
+
+    found = train(
+        rows,
+        rows.items,
+        tmp_path,
+        created_ms=7,
+        seed=1,
+        step=lambda *told: None,
+        corrections=Corrections(PositionBias.INPUT, popularity_power=0.5),
+    )
+
+    for _, ranker in found.artifacts[:2]:
+        assert len(str(ranker.manifest.parameters["examination"]).split()) == 10
+        assert 0 < float(ranker.manifest.parameters["effective_rows"]) < found.train_rows
+        model = OnnxModel.load(ranker.uri, ranker.sha256)
+        _, pctr = model.score(rows.features)
+        assert pctr.mean() == pytest.approx(rows.clicked.mean(), rel=0.1)
+
+
 def test_no_test_row_is_trained_on() -> None:
     rows = some_rows()
 
@@ -112,6 +134,7 @@ def test_equal_rows_have_equal_versions_and_one_bit_makes_another() -> None:
 
     assert data_version(rows) == data_version(some_rows())
     assert data_version(rows) != data_version(other)
+    assert data_version(rows) != data_version(replace(rows, position=rows.position[::-1]))
 
 
 @pytest.mark.parametrize(
