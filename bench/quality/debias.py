@@ -8,6 +8,9 @@ fit_examined, which finds examination and relevance together. Beside it, examina
 tenth alone; clicks weighted by the inverse of it; and selection weights from logged propensities on
 top. All are the product's boosted trees with the same parameters. NDCG@10 by true relevance, of
 fresh users.
+
+What is left of the error of examination is mostly the noise of the few clicks far down: relevance
+known exactly gave .033 to .040 where 60,000 requests gave fit_examined .044 to .057.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from pipelines.train.weights import effective_rows, inverse_propensity
 from rankstream.simulation.attention import examination
 from rankstream.simulation.truth import Truth, fit_truth
 
-REQUESTS: Final = 60_000
+REQUESTS: Final = 80_000
 TEST_REQUESTS: Final = 3_000
 POOL: Final = 30
 SLOTS: Final = 10

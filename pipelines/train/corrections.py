@@ -39,6 +39,9 @@ class PositionBias(StrEnum):
 class Corrections:
     """`popularity_power` as popularity_weights; `balanced_by`: a feature whose values are groups
     that get equal weight, "" for none.
+
+    Held-out clicks are as biased as those that are learned from: their metrics say how well clicks
+    in logged positions are predicted, and a ranker that has not learned the bias scores lower.
     """
 
     position: PositionBias = PositionBias.IGNORE

@@ -165,8 +165,8 @@ def fit_examined(
 
     Args:
         features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1; position: shape (n,).
-        known: examination by position, for instance of randomised traffic. If None it is found
-            with the trees, which needs like rows in several positions.
+        known: examination by position, in (0, 1], for instance of randomised traffic. If None it
+            is found with the trees, which needs like rows in several positions.
         sample_weight: shape (n,), above 0.
 
     Raises: InvalidInput, as fit_xgboost; a position that `known` does not reach.
