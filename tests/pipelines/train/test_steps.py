@@ -101,7 +101,7 @@ def test_corrected_rankers_are_served_without_a_position(tmp_path: Path) -> None
 
     found = train(
         rows,
-        rows.items,
+        facts_of(rows),
         tmp_path,
         created_ms=7,
         seed=1,
