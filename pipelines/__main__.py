@@ -9,6 +9,7 @@ import multiprocessing
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
@@ -19,8 +20,9 @@ from pipelines import command
 from pipelines.evaluate.judge import Decision, Rules, judge
 from pipelines.evaluate.report import write_comparison, write_report
 from pipelines.features.lake import Logged, read_items, read_log
+from pipelines.features.logged import Made, Slates, Which, make_rows, read_slates
 from pipelines.features.provenance import Reading, remember
-from pipelines.features.replay import ItemFacts, TrainingRows, Windows, training_rows
+from pipelines.features.replay import ItemFacts, Windows
 from pipelines.promote.ledger import LEDGER, Promotion
 from pipelines.promote.publish import publish
 from pipelines.promote.registry import prepare, register
@@ -69,6 +71,10 @@ def run(
     balanced_by: Annotated[
         str, typer.Option(help="feature of few values: each value's rows count the same in all")
     ] = "",
+    which: Annotated[
+        Which,
+        typer.Option("--rows", help="vectors as they were served, replayed ones, or what there is"),
+    ] = Which.BOTH,
     why: Annotated[str, typer.Option(help="reason, for the ledger")] = "scheduled training",
     compare: Annotated[
         bool,
@@ -89,7 +95,8 @@ def run(
         # The registry needs seconds to import and to migrate: it does so while rows are made.
         ready = beside.submit(prepare, registry)
         until_ms = until_ms or created_ms
-        rows, items, log = _rows(lake, bootstrap, until_ms, step)
+        made, items, log, slates = _rows(lake, bootstrap, until_ms, which, step)
+        rows = made.rows
         evidence = artifacts / VALIDATION
         gate(
             rows,
@@ -111,11 +118,19 @@ def run(
             negatives=negatives,
             corrections=Corrections(position_bias, popularity_power, balanced_by),
         )
-        reading = Reading(trained.data_version, created_ms, until_ms, log.version, log.ends())
+        reading = Reading(
+            trained.data_version,
+            created_ms,
+            until_ms,
+            log.version,
+            log.ends(),
+            which,
+            *slates.ends(),
+        )
         remember(lake, reading, items)
         report = artifacts / "reports" / str(created_ms)
         decision = judge(trained.comparison, Rules())
-        _report(report, trained, decision)
+        _report(report, trained, made, decision)
         step("registry", 0, 2)
         ready.result()
         step("registry", 1, 2)
@@ -130,30 +145,33 @@ def run(
         ).result()
         asyncio.run(_publish(bootstrap, promotions))
         step("registry", 2, 2)
-    typer.echo(json.dumps(_summary(trained, decision, promotions, report)))
+    typer.echo(json.dumps(_summary(trained, made, decision, promotions, report)))
 
 
 def _rows(
-    lake: Path, bootstrap: str, until_ms: int, step: command.Step
-) -> tuple[TrainingRows, dict[str, ItemFacts], Logged]:
+    lake: Path, bootstrap: str, until_ms: int, which: Which, step: command.Step
+) -> tuple[Made, dict[str, ItemFacts], Logged, Slates]:
     log = read_log(lake, until_ms=until_ms, limits=TimeLimits())
     items = asyncio.run(read_items(bootstrap))
-
-    rows = training_rows(
+    slates = read_slates(lake, until_ms=until_ms)
+    made = make_rows(
         log.columns,
         items,
+        slates,
+        which,
         until_ms=until_ms,
         windows=Windows(),
         progress=partial(step, "training rows"),
     )
-    return hold_unobserved(rows, log.columns.kind), items, log
+    return replace(made, rows=hold_unobserved(made.rows, log.columns.kind)), items, log, slates
 
 
-def _report(folder: Path, trained: Trained, decision: Decision) -> None:
+def _report(folder: Path, trained: Trained, made: Made, decision: Decision) -> None:
     facts = {
         "data version": trained.data_version,
         "split at": f"{trained.split_ms} ms",
         "rows": f"{trained.train_rows} to train, {trained.test_rows} to test",
+        "rows from": ", ".join(f"{name} {n}" for name, n in made.counts().items()),
     }
     intervals = {"retrieval": trained.retrieval}
     write_report(folder, "Models", facts, trained.metrics, intervals)
@@ -161,7 +179,11 @@ def _report(folder: Path, trained: Trained, decision: Decision) -> None:
 
 
 def _summary(
-    trained: Trained, decision: Decision, promotions: list[Promotion], report: Path
+    trained: Trained,
+    made: Made,
+    decision: Decision,
+    promotions: list[Promotion],
+    report: Path,
 ) -> dict[str, object]:
     return {
         "judged": {"champion": decision.champion, "why": decision.reason},
@@ -171,6 +193,7 @@ def _summary(
         "split_ms": trained.split_ms,
         "train_rows": trained.train_rows,
         "test_rows": trained.test_rows,
+        "rows": made.counts(),
         "report": str(report),
     }
 
