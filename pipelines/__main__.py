@@ -9,7 +9,7 @@ import multiprocessing
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
@@ -25,10 +25,12 @@ from pipelines.features.provenance import Reading, remember
 from pipelines.features.replay import ItemFacts, Windows
 from pipelines.promote.ledger import LEDGER, Promotion
 from pipelines.promote.publish import publish
-from pipelines.promote.registry import prepare, register
+from pipelines.promote.registry import prepare, record, register
 from pipelines.train.artefact import data_version
+from pipelines.train.calibration import Method
 from pipelines.train.corrections import Corrections, PositionBias
-from pipelines.train.steps import Family, Trained, hold_unobserved, train
+from pipelines.train.parameters import read_parameters, write_parameters
+from pipelines.train.steps import Family, Trained, hold_unobserved, split, train
 from pipelines.validate.gate import gate
 from pipelines.validate.reference import champion_reference
 from rankstream.adapters.kafka import EventProducer
@@ -71,10 +73,17 @@ def run(
     balanced_by: Annotated[
         str, typer.Option(help="feature of few values: each value's rows count the same in all")
     ] = "",
+    calibration: Annotated[
+        Method,
+        typer.Option(help="of probabilities, on the last rows; best: only what holds later"),
+    ] = Method.BEST,
     which: Annotated[
         Which,
         typer.Option("--rows", help="vectors as they were served, replayed ones, or what there is"),
     ] = Which.BOTH,
+    parameters: Annotated[
+        list[Path] | None, typer.Option(help="what `search` has written, for its family; repeat")
+    ] = None,
     why: Annotated[str, typer.Option(help="reason, for the ledger")] = "scheduled training",
     compare: Annotated[
         bool,
@@ -87,6 +96,7 @@ def run(
     """
     created_ms = time.time_ns() // 1_000_000
     artifacts = artifacts.absolute()
+    tuned = dict(map(read_parameters, parameters or []))
     spawn = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(1, mp_context=spawn) as beside,
@@ -117,6 +127,8 @@ def run(
             challenger=challenger,
             negatives=negatives,
             corrections=Corrections(position_bias, popularity_power, balanced_by),
+            calibration=calibration,
+            tuned=tuned,
         )
         reading = Reading(
             trained.data_version,
@@ -146,6 +158,53 @@ def run(
         asyncio.run(_publish(bootstrap, promotions))
         step("registry", 2, 2)
     typer.echo(json.dumps(_summary(trained, made, decision, promotions, report)))
+
+
+@app.command()
+def search(
+    lake: Annotated[Path, typer.Option(help="folder of Delta tables")],
+    out: Annotated[Path, typer.Option(help="file to write the best parameters to, for `run`")],
+    storage: Annotated[Path, typer.Option(help="SQLite file of the trials; goes on from there")],
+    registry: Annotated[str, typer.Option(help="MLflow registry, sqlite:///<path>")],
+    until_ms: Annotated[
+        int, typer.Option("--until-ms", help="read events up to here; the same one to go on")
+    ],
+    family: Annotated[Family, typer.Option(help="whose parameters")] = Family.XGBOOST,
+    trials: Annotated[int, typer.Option(min=1, help="in all, those of before too")] = 50,
+    seed: Annotated[int, typer.Option(help="of everything random")] = 1,
+    bootstrap: Annotated[str, typer.Option(help="Kafka, host:port")] = "127.0.0.1:9092",
+    which: Annotated[Which, typer.Option("--rows", help="as of `run`")] = Which.BOTH,
+) -> None:
+    """Look for better parameters of a ranker, on training rows alone. JSON at the end."""
+    # Optuna takes a second to import.
+    from pipelines.train.search import search as search_parameters
+
+    with command.steps() as step:
+        made, _, _, _ = _rows(lake, bootstrap, until_ms, which, step)
+        train_rows, _, _ = split(made.rows)
+        found = search_parameters(
+            train_rows.features,
+            train_rows.clicked,
+            family,
+            storage,
+            data_version=data_version(made.rows),
+            trials=trials,
+            seed=seed,
+            step=step,
+        )
+        write_parameters(out, found)
+        run_id = record(
+            registry,
+            f"search-{family}-{found.data_version}",
+            metrics={"log_loss": found.log_loss, "untuned_log_loss": found.untuned_log_loss},
+            parameters={
+                **found.parameters,
+                "data_version": found.data_version,
+                "trials": found.trials,
+                "seed": seed,
+            },
+        )
+    typer.echo(json.dumps({**asdict(found), "run_id": run_id}))
 
 
 def _rows(

@@ -67,6 +67,7 @@ LABELS: Final = pa.schema(
         ("impression_time_ms", pa.int64()),
         ("status", pa.int8()),
         ("clicked", pa.int8()),
+        ("position", pa.int32()),
     ]
 )
 
@@ -97,7 +98,8 @@ class Outcome(StrEnum):
 # Of the labels of a key the earliest final one counts, one that is open only if none is final.
 _JOIN: Final = f"""
     WITH label AS (
-      SELECT user_id, request_id, item_id, impression_time_ms, status, clicked FROM labels
+      SELECT user_id, request_id, item_id, impression_time_ms, status, clicked, position
+      FROM labels
       QUALIFY row_number() OVER (
         PARTITION BY user_id, request_id, item_id
         ORDER BY status DESC, impression_time_ms, "partition", "offset") = 1),
@@ -109,7 +111,7 @@ _JOIN: Final = f"""
             abs(s.served_time_ms - l.impression_time_ms),
             s."partition", s."offset", s."row") AS turn
       FROM served s LEFT JOIN label l USING (user_id, request_id, item_id))
-    SELECT place, user_id, item_id, served_time_ms, impression_time_ms, clicked, CASE
+    SELECT place, user_id, item_id, served_time_ms, impression_time_ms, clicked, position, CASE
         WHEN turn > 1 THEN '{Outcome.REPEATED}'
         WHEN status IS NULL THEN '{Outcome.UNSEEN}'
         WHEN status <> {FINAL} THEN '{Outcome.OPEN}'
@@ -274,6 +276,7 @@ def _rows(slots: pa.Table, features: npt.NDArray[np.float32]) -> TrainingRows:
         users=tuple(user.dictionary.to_pylist()),
         items=tuple(item.dictionary.to_pylist()),
         recent=np.zeros((len(slots), RECENT), np.uint64),
+        position=slots["position"].to_numpy().astype(np.int64),
     )
 
 
@@ -349,6 +352,7 @@ def with_replayed(logged: TrainingRows, replayed: TrainingRows) -> TrainingRows:
         users=users,
         items=items,
         recent=np.concatenate([logged.recent, rest.recent])[order],
+        position=np.concatenate([logged.position, rest.position])[order],
     )
 
 

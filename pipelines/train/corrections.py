@@ -52,7 +52,7 @@ class Corrections:
 UNCORRECTED: Final = Corrections()
 
 
-def examine(
+def _examine(
     rows: TrainingRows, corrections: Corrections, *, negatives: float, seed: int
 ) -> Examined | None:
     """What the positions of these rows are worth, if that is to be corrected for.
@@ -102,7 +102,6 @@ def fit_corrected(
     fit: Callable[..., Ranker],
     rows: TrainingRows,
     corrections: Corrections,
-    examined: Examined | None,
     *,
     negatives: float,
     seed: int,
@@ -111,10 +110,10 @@ def fit_corrected(
 
     Args:
         fit: takes features, clicked, seed and sample_weight.
-        examined: of the same rows and corrections, from `examine`.
 
-    Raises: InvalidInput, as row_weights, kept_rows and `fit`.
+    Raises: InvalidInput: there are fewer negatives as well; as fit_examined, row_weights, kept_rows and `fit`.
     """
+    examined = _examine(rows, corrections, negatives=negatives, seed=seed)
     features, clicked, position = rows.features, rows.clicked, rows.position
     weight = row_weights(rows, corrections)
     effective = {} if weight is None else {"effective_rows": effective_rows(weight)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -28,8 +29,16 @@ from pipelines.train.artefact import (
     write_ranker,
     write_retrieval,
 )
-from pipelines.train.corrections import UNCORRECTED, Corrections, examine, fit_corrected
-from pipelines.train.rankers import Ranker, check_rows, fit_logistic_regression
+from pipelines.train.calibration import Method, fit_calibrated
+from pipelines.train.corrections import UNCORRECTED, Corrections, fit_corrected
+from pipelines.train.rankers import (
+    Floats,
+    Labels,
+    Parameters,
+    Ranker,
+    check_rows,
+    fit_logistic_regression,
+)
 from pipelines.train.retrieval import ItemVectors, fit_pure_svd
 from pipelines.train.trees import fit_lightgbm, fit_random_forest, fit_xgboost
 from rankstream.adapters.artifacts import Artifact
@@ -119,6 +128,8 @@ def train(
     challenger: Family = Family.XGBOOST,
     negatives: float = 1.0,
     corrections: Corrections = UNCORRECTED,
+    calibration: Method = Method.BEST,
+    tuned: Mapping[Family, Parameters] | None = None,
 ) -> Trained:
     """Fit, check, evaluate, write.
 
@@ -127,6 +138,8 @@ def train(
         champion, challenger: who gets these aliases.
         negatives: share of impressions without a click that rankers are fitted on, in (0, 1].
         corrections: of where and how often rows were shown.
+        calibration: of the rankers, on the last training rows.
+        tuned: parameters of families, as a search has found them.
         root: folder of artefacts.
         step: hears ("models", steps done, steps in all).
 
@@ -135,7 +148,6 @@ def train(
     train_rows, test_rows, split_ms = _checked_split(rows)
     origin = Origin(created_ms, data_version(rows), int(rows.time_ms[0]), split_ms)
     step("models", 0, STEPS)
-    examined = examine(train_rows, corrections, negatives=negatives, seed=seed)
     item_id = tuple(dict.fromkeys((*rows.items, *sorted(catalogue))))
     liked = np.flatnonzero(train_rows.clicked)
     items = fit_pure_svd(
@@ -148,9 +160,9 @@ def train(
     families = ((CHAMPION, champion), (CHALLENGER, challenger))
     for done, (alias, family) in enumerate(families, 1):
         step("models", done, STEPS)
-        ranker = fit_corrected(
-            FITS[family], train_rows, corrections, examined, negatives=negatives, seed=seed
-        )
+        parameters = (tuned or {}).get(family)
+        fit = FITS[family] if parameters is None else partial(FITS[family], tuned=parameters)
+        ranker = _fit(fit, train_rows, corrections, calibration, negatives=negatives, seed=seed)
         gap = ranker_parity(ranker, rows.features, seed=seed)
         name = f"{ranker.family} ({alias})"
         pctr[name] = ranker.predict(test_rows.features)
@@ -185,6 +197,23 @@ def train(
         ),
         retrieval=lists,
     )
+
+
+def _fit(
+    fit: Callable[..., Ranker],
+    rows: TrainingRows,
+    corrections: Corrections,
+    calibration: Method,
+    *,
+    negatives: float,
+    seed: int,
+) -> Ranker:
+    def of_first(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
+        # Calibration fits on all rows, and on the first of them.
+        part = rows.take(np.arange(len(clicked)))
+        return fit_corrected(fit, part, corrections, negatives=negatives, seed=seed)
+
+    return fit_calibrated(of_first, rows.features, rows.clicked, method=calibration, seed=seed)
 
 
 def _slices(train_rows: TrainingRows, test_rows: TrainingRows) -> dict[str, npt.NDArray[np.str_]]:

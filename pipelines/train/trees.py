@@ -7,6 +7,7 @@ thresholds are rounded so that float32 rows fall on the side where the library p
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -17,7 +18,7 @@ import xgboost as xgb
 from sklearn.ensemble import RandomForestClassifier
 
 from pipelines.train.graphs import PROBABILITY_MIN, Trees, tree_graph
-from pipelines.train.rankers import Floats, Labels, Ranker, Weights, check_rows
+from pipelines.train.rankers import Floats, Labels, Parameters, Ranker, Weights, check_rows
 
 VALIDATION_SHARE: Final = 0.1
 ROUNDS_MAX: Final = 400
@@ -28,6 +29,32 @@ FOREST_DEPTH: Final = 10
 FOREST_LEAF_ROWS: Final = 50
 # Rounds this small spend their time waiting for each other with more.
 THREADS: Final = 1
+BOOSTING: Final[Mapping[str, str | float | int]] = {
+    "objective": "binary:logistic",
+    "eval_metric": "logloss",
+    "tree_method": "hist",
+    "max_depth": 4,
+    "max_bin": MAX_BIN,
+    "learning_rate": 0.1,
+    "min_child_weight": 20.0,
+    "subsample": 0.8,
+    "colsample_bytree": 0.6,
+    "reg_lambda": 5.0,
+}
+LEAF_WISE: Final[Mapping[str, str | float | int]] = {
+    "objective": "binary",
+    "num_leaves": 31,
+    "max_bin": MAX_BIN - 1,
+    "learning_rate": 0.05,
+    "min_data_in_leaf": 50,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "feature_fraction": 0.4,
+    "lambda_l2": 5.0,
+    "deterministic": "true",
+    "num_threads": THREADS,
+    "verbosity": -1,
+}
 
 Margins = npt.NDArray[np.floating]
 
@@ -64,6 +91,7 @@ def fit_xgboost(
     *,
     seed: int,
     sample_weight: Weights | None = None,
+    tuned: Parameters | None = None,
     likelihood: Likelihood | None = None,
 ) -> Ranker:
     """Boosted trees on log loss, stopped early on the last tenth of the rows, in order of time.
@@ -71,13 +99,14 @@ def fit_xgboost(
     Args:
         features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1.
         sample_weight: shape (n,), above 0; None is 1 for every row.
+        tuned: parameters in place of those that it has.
         likelihood: takes the place of log loss and of the weights, which it is to know itself.
 
     Raises: InvalidInput, as check_rows, for the fitted part as well.
     """
     cut = _checked_cut(features, clicked)
     names = [f"f{k}" for k in range(features.shape[1])]
-    parameters = _boosting(seed)
+    parameters = {**BOOSTING, **(tuned or {}), "seed": seed}
     fitted, held = slice(cut), slice(cut, None)
 
     def matrix(rows: slice, ref: xgb.DMatrix | None) -> xgb.QuantileDMatrix:
@@ -130,22 +159,6 @@ def _learning(likelihood: Likelihood | None, fitted: slice, held: slice) -> dict
     }
 
 
-def _boosting(seed: int) -> dict[str, str | float | int]:
-    return {
-        "objective": "binary:logistic",
-        "eval_metric": "logloss",
-        "tree_method": "hist",
-        "max_depth": 4,
-        "max_bin": MAX_BIN,
-        "learning_rate": 0.1,
-        "min_child_weight": 20.0,
-        "subsample": 0.8,
-        "colsample_bytree": 0.6,
-        "reg_lambda": 5.0,
-        "seed": seed,
-    }
-
-
 def xgboost_trees(booster: xgb.Booster) -> Trees:
     """The trees of a binary booster, node by node."""
     model = json.loads(booster.save_raw("json"))["learner"]
@@ -169,18 +182,24 @@ def xgboost_trees(booster: xgb.Booster) -> Trees:
 
 
 def fit_lightgbm(
-    features: Floats, clicked: Labels, *, seed: int, sample_weight: Weights | None = None
+    features: Floats,
+    clicked: Labels,
+    *,
+    seed: int,
+    sample_weight: Weights | None = None,
+    tuned: Parameters | None = None,
 ) -> Ranker:
     """Boosted trees grown leaf by leaf, stopped early on the last tenth of the rows.
 
     Args:
         features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1.
         sample_weight: shape (n,), above 0; None is 1 for every row.
+        tuned: parameters in place of those that it has.
 
     Raises: InvalidInput, as check_rows, for the fitted part as well.
     """
     cut = _checked_cut(features, clicked)
-    parameters = _leaf_wise(seed)
+    parameters = {**LEAF_WISE, **(tuned or {}), "seed": seed}
     early, late = (None, None) if sample_weight is None else np.split(sample_weight, [cut])
     data = lgb.Dataset(
         features[:cut], clicked[:cut], weight=early, params=parameters, free_raw_data=False
@@ -204,24 +223,6 @@ def fit_lightgbm(
         predict=predict,
         parameters={**parameters, "trees": rounds},
     )
-
-
-def _leaf_wise(seed: int) -> dict[str, str | float | int]:
-    return {
-        "objective": "binary",
-        "num_leaves": 31,
-        "max_bin": MAX_BIN - 1,
-        "learning_rate": 0.05,
-        "min_data_in_leaf": 50,
-        "bagging_fraction": 0.8,
-        "bagging_freq": 1,
-        "feature_fraction": 0.4,
-        "lambda_l2": 5.0,
-        "seed": seed,
-        "deterministic": "true",
-        "num_threads": THREADS,
-        "verbosity": -1,
-    }
 
 
 def lightgbm_trees(booster: lgb.Booster, rounds: int) -> Trees:

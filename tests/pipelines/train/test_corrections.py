@@ -12,7 +12,6 @@ from pipelines.train.corrections import (
     UNCORRECTED,
     Corrections,
     PositionBias,
-    examine,
     fit_corrected,
     row_weights,
 )
@@ -37,8 +36,7 @@ def biased_rows(n: int = 8_000) -> TrainingRows:
 def test_without_corrections_the_graph_is_that_of_the_family(family: Family) -> None:
     rows = some_rows()
 
-    examined = examine(rows, UNCORRECTED, negatives=1.0, seed=1)
-    found = fit_corrected(FITS[family], rows, UNCORRECTED, examined, negatives=1.0, seed=1)
+    found = fit_corrected(FITS[family], rows, UNCORRECTED, negatives=1.0, seed=1)
 
     plain = FITS[family](rows.features, rows.clicked, seed=1)
     assert found.graph == plain.graph
@@ -52,8 +50,7 @@ def test_feature_of_the_position_matters_less_and_pctr_stays_calibrated(
 ) -> None:
     rows, corrections = biased_rows(), Corrections(position)
 
-    examined = examine(rows, corrections, negatives=1.0, seed=1)
-    found = fit_corrected(FITS[family], rows, corrections, examined, negatives=1.0, seed=1)
+    found = fit_corrected(FITS[family], rows, corrections, negatives=1.0, seed=1)
 
     plain = FITS[family](rows.features, rows.clicked, seed=1)
     moved = rows.features.copy()
@@ -90,7 +87,7 @@ def test_a_group_of_few_is_heard() -> None:
     corrections = Corrections(balanced_by="user_gender_male")
 
     heard = fit_corrected(
-        fit_logistic_regression, rows, corrections, None, negatives=1.0, seed=1
+        fit_logistic_regression, rows, corrections, negatives=1.0, seed=1
     ).predict(rows.features)
     plain = fit_logistic_regression(rows.features, rows.clicked, seed=1).predict(rows.features)
 
@@ -120,7 +117,6 @@ def test_corrections_that_cannot_be_made_are_refused(
             fit_logistic_regression,
             rows,
             corrections,
-            examine(rows, corrections, negatives=negatives, seed=1),
             negatives=negatives,
             seed=1,
         )
