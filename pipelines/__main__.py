@@ -14,9 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
+import httpx
 import typer
 
 from pipelines import command
+from pipelines.alerts import CHECKS, TIMEOUT_S, failing_checks
 from pipelines.evaluate.judge import Decision, Rules, judge
 from pipelines.evaluate.report import write_comparison, write_report
 from pipelines.features.lake import Logged, read_items, read_log
@@ -85,6 +87,13 @@ def run(
         list[Path] | None, typer.Option(help="what `search` has written, for its family; repeat")
     ] = None,
     why: Annotated[str, typer.Option(help="reason, for the ledger")] = "scheduled training",
+    if_alert: Annotated[
+        str, typer.Option(help="URL of the monitor: train only if one of the checks fails there")
+    ] = "",
+    alert_check: Annotated[
+        list[str] | None,
+        typer.Option(help=f"which check; repeat; default: {', '.join(CHECKS)}"),
+    ] = None,
     compare: Annotated[
         bool,
         typer.Option(help="refuse rows that are far from those that the champion was trained on"),
@@ -97,6 +106,13 @@ def run(
     created_ms = time.time_ns() // 1_000_000
     artifacts = artifacts.absolute()
     tuned = dict(map(read_parameters, parameters or []))
+    if if_alert:
+        with httpx.Client(timeout=TIMEOUT_S) as client:
+            failing = failing_checks(if_alert, alert_check or CHECKS, client=client)
+        if not failing:
+            typer.echo(json.dumps({"trained": False, "why": f"no check fails at {if_alert}"}))
+            return
+        why = f"alert: {'; '.join(failing)}"
     spawn = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(1, mp_context=spawn) as beside,

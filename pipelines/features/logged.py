@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import duckdb
 import numpy as np
@@ -342,18 +342,14 @@ def with_replayed(logged: TrainingRows, replayed: TrainingRows) -> TrainingRows:
     )
     other = np.array([key not in known for key in theirs], np.bool_)
     rest = replayed.take(np.flatnonzero(other))
+    rest = replace(rest, user=user[rest.user], item=item[rest.item], users=users, items=items)
     order = np.argsort(np.concatenate([logged.time_ms, rest.time_ms]), kind="stable")
-    return TrainingRows(
-        features=np.concatenate([logged.features, rest.features])[order],
-        clicked=np.concatenate([logged.clicked, rest.clicked])[order],
-        time_ms=np.concatenate([logged.time_ms, rest.time_ms])[order],
-        user=np.concatenate([logged.user, user[rest.user]])[order],
-        item=np.concatenate([logged.item, item[rest.item]])[order],
-        users=users,
-        items=items,
-        recent=np.concatenate([logged.recent, rest.recent])[order],
-        position=np.concatenate([logged.position, rest.position])[order],
-    )
+    columns: dict[str, Any] = {
+        column.name: np.concatenate([getattr(logged, column.name), getattr(rest, column.name)])
+        for column in fields(TrainingRows)
+        if column.name not in ("users", "items")
+    }
+    return TrainingRows(**columns, users=users, items=items).take(order)
 
 
 def _joint(first: Sequence[str], second: Sequence[str]) -> tuple[tuple[str, ...], Ints]:

@@ -232,5 +232,5 @@ def _mapped(ranker: Ranker, method: Method, curve: Curve) -> Ranker:
         family=ranker.family,
         graph=curve.graph(ranker.graph),
         predict=predict,
-        parameters={**ranker.parameters, "calibration": method},
+        parameters={**ranker.parameters, "calibration": method.value},
     )

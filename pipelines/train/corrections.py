@@ -111,7 +111,8 @@ def fit_corrected(
     Args:
         fit: takes features, clicked, seed and sample_weight.
 
-    Raises: InvalidInput: there are fewer negatives as well; as fit_examined, row_weights, kept_rows and `fit`.
+    Raises: InvalidInput: there are fewer negatives as well; as fit_examined, row_weights,
+        kept_rows and `fit`.
     """
     examined = _examine(rows, corrections, negatives=negatives, seed=seed)
     features, clicked, position = rows.features, rows.clicked, rows.position

@@ -132,7 +132,8 @@ def _loss(
 
 def _study(storage: Path, name: str, family: Family, seed: int) -> optuna.Study:
     """The study of that name, made if it is new; what an interrupted search was at has failed."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # What fails is told by name, not by its trace.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         storage.parent.mkdir(parents=True, exist_ok=True)
         study = optuna.create_study(
