@@ -25,6 +25,7 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from pipelines.features.lake import of_offsets
 from pipelines.features.replay import (
     Ints,
     ItemFacts,
@@ -173,10 +174,7 @@ def read_slates(lake: Path, *, until_ms: int, before: tuple[Ends, Ends] | None =
 
 def _read(path: Path, schema: pa.Schema, wanted: ds.Expression, before: Ends | None) -> pa.Table:
     if before is not None:
-        within = ds.scalar(False)
-        for partition, offset in before.items():
-            within |= (ds.field("partition") == partition) & (ds.field("offset") < offset)
-        wanted &= within
+        wanted &= of_offsets(before)
     try:
         table = DeltaTable(str(path)).to_pyarrow_table(columns=schema.names, filters=wanted)
     except TableNotFoundError:
