@@ -9,26 +9,33 @@ import multiprocessing
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
+import httpx
 import typer
 
 from pipelines import command
+from pipelines.alerts import CHECKS, TIMEOUT_S, failing_checks
 from pipelines.evaluate.judge import Decision, Rules, judge
 from pipelines.evaluate.report import write_comparison, write_report
 from pipelines.features.lake import Logged, read_items, read_log
+from pipelines.features.logged import Made, Slates, Which, make_rows, read_slates
 from pipelines.features.provenance import Reading, remember
-from pipelines.features.replay import ItemFacts, TrainingRows, Windows, training_rows
+from pipelines.features.replay import ItemFacts, Windows
 from pipelines.promote.ledger import LEDGER, Promotion
 from pipelines.promote.publish import publish
-from pipelines.promote.registry import prepare, register
+from pipelines.promote.registry import prepare, record, register
 from pipelines.train.artefact import data_version
-from pipelines.train.families import Family, Networks
+from pipelines.train.calibration import Method
+from pipelines.train.corrections import Corrections, PositionBias
+from pipelines.train.families import Family, Networks, Options
 from pipelines.train.networks import Size
+from pipelines.train.parameters import read_parameters, write_parameters
 from pipelines.train.precision import Precision
-from pipelines.train.steps import Trained, hold_unobserved, train
+from pipelines.train.steps import Trained, hold_unobserved, split, train
 from pipelines.validate.gate import gate
 from pipelines.validate.reference import champion_reference
 from rankstream.adapters.kafka import EventProducer
@@ -61,6 +68,27 @@ def run(
     negatives: Annotated[
         float, typer.Option(help="share of impressions without a click to train on; corrected for")
     ] = 1.0,
+    position_bias: Annotated[
+        PositionBias,
+        typer.Option(help="position as an input of training only, or weights of clicks by it"),
+    ] = PositionBias.IGNORE,
+    popularity_power: Annotated[
+        float, typer.Option(help="0 to 1: rows count less the more often their item was shown")
+    ] = 0.0,
+    balanced_by: Annotated[
+        str, typer.Option(help="feature of few values: each value's rows count the same in all")
+    ] = "",
+    calibration: Annotated[
+        Method,
+        typer.Option(help="of probabilities, on the last rows; best: only what holds later"),
+    ] = Method.BEST,
+    which: Annotated[
+        Which,
+        typer.Option("--rows", help="vectors as they were served, replayed ones, or what there is"),
+    ] = Which.BOTH,
+    parameters: Annotated[
+        list[Path] | None, typer.Option(help="what `search` has written, for its family; repeat")
+    ] = None,
     size: Annotated[Size, typer.Option(help="of wide_deep and mmoe")] = Size.SMALL,
     precision: Annotated[
         Precision, typer.Option(help="that wide_deep and mmoe are served in")
@@ -69,6 +97,13 @@ def run(
         float, typer.Option(help="what a purchase of value 1 is worth in clicks; mmoe", min=0.0)
     ] = 1.0,
     why: Annotated[str, typer.Option(help="reason, for the ledger")] = "scheduled training",
+    if_alert: Annotated[
+        str, typer.Option(help="URL of the monitor: train only if one of the checks fails there")
+    ] = "",
+    alert_check: Annotated[
+        list[str] | None,
+        typer.Option(help=f"which check; repeat; default: {', '.join(CHECKS)}"),
+    ] = None,
     compare: Annotated[
         bool,
         typer.Option(help="refuse rows that are far from those that the champion was trained on"),
@@ -80,6 +115,14 @@ def run(
     """
     created_ms = time.time_ns() // 1_000_000
     artifacts = artifacts.absolute()
+    tuned = dict(map(read_parameters, parameters or []))
+    if if_alert:
+        with httpx.Client(timeout=TIMEOUT_S) as client:
+            failing = failing_checks(if_alert, alert_check or CHECKS, client=client)
+        if not failing:
+            typer.echo(json.dumps({"trained": False, "why": f"no check fails at {if_alert}"}))
+            return
+        why = f"alert: {'; '.join(failing)}"
     spawn = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(1, mp_context=spawn) as beside,
@@ -88,7 +131,8 @@ def run(
         # The registry needs seconds to import and to migrate: it does so while rows are made.
         ready = beside.submit(prepare, registry)
         until_ms = until_ms or created_ms
-        rows, items, log = _rows(lake, bootstrap, until_ms, step)
+        made, items, log, slates = _rows(lake, bootstrap, until_ms, which, step)
+        rows = made.rows
         evidence = artifacts / VALIDATION
         gate(
             rows,
@@ -107,14 +151,27 @@ def run(
             step=step,
             champion=champion,
             challenger=challenger,
-            negatives=negatives,
-            networks=Networks(size, precision, purchase_weight),
+            options=Options(
+                negatives,
+                Corrections(position_bias, popularity_power, balanced_by),
+                calibration,
+                tuned,
+                Networks(size, precision, purchase_weight),
+            ),
         )
-        reading = Reading(trained.data_version, created_ms, until_ms, log.version, log.ends())
+        reading = Reading(
+            trained.data_version,
+            created_ms,
+            until_ms,
+            log.version,
+            log.ends(),
+            which,
+            *slates.ends(),
+        )
         remember(lake, reading, items)
         report = artifacts / "reports" / str(created_ms)
         decision = judge(trained.comparison, Rules())
-        _report(report, trained, decision)
+        _report(report, trained, made, decision)
         step("registry", 0, 2)
         ready.result()
         step("registry", 1, 2)
@@ -129,37 +186,92 @@ def run(
         ).result()
         asyncio.run(_publish(bootstrap, promotions))
         step("registry", 2, 2)
-    typer.echo(json.dumps(_summary(trained, decision, promotions, report)))
+    typer.echo(json.dumps(_summary(trained, made, decision, promotions, report)))
+
+
+@app.command()
+def search(
+    lake: Annotated[Path, typer.Option(help="folder of Delta tables")],
+    out: Annotated[Path, typer.Option(help="file to write the best parameters to, for `run`")],
+    storage: Annotated[Path, typer.Option(help="SQLite file of the trials; goes on from there")],
+    registry: Annotated[str, typer.Option(help="MLflow registry, sqlite:///<path>")],
+    until_ms: Annotated[
+        int, typer.Option("--until-ms", help="read events up to here; the same one to go on")
+    ],
+    family: Annotated[Family, typer.Option(help="whose parameters")] = Family.XGBOOST,
+    trials: Annotated[int, typer.Option(min=1, help="in all, those of before too")] = 50,
+    seed: Annotated[int, typer.Option(help="of everything random")] = 1,
+    bootstrap: Annotated[str, typer.Option(help="Kafka, host:port")] = "127.0.0.1:9092",
+    which: Annotated[Which, typer.Option("--rows", help="as of `run`")] = Which.BOTH,
+) -> None:
+    """Look for better parameters of a ranker, on training rows alone. JSON at the end."""
+    # Optuna takes a second to import.
+    from pipelines.train.search import search as search_parameters
+
+    with command.steps() as step:
+        made, _, _, _ = _rows(lake, bootstrap, until_ms, which, step)
+        train_rows, _, _ = split(made.rows)
+        found = search_parameters(
+            train_rows.features,
+            train_rows.clicked,
+            family,
+            storage,
+            data_version=data_version(made.rows),
+            trials=trials,
+            seed=seed,
+            step=step,
+        )
+        write_parameters(out, found)
+        run_id = record(
+            registry,
+            f"search-{family}-{found.data_version}",
+            metrics={"log_loss": found.log_loss, "untuned_log_loss": found.untuned_log_loss},
+            parameters={
+                **found.parameters,
+                "data_version": found.data_version,
+                "trials": found.trials,
+                "seed": seed,
+            },
+        )
+    typer.echo(json.dumps({**asdict(found), "run_id": run_id}))
 
 
 def _rows(
-    lake: Path, bootstrap: str, until_ms: int, step: command.Step
-) -> tuple[TrainingRows, dict[str, ItemFacts], Logged]:
+    lake: Path, bootstrap: str, until_ms: int, which: Which, step: command.Step
+) -> tuple[Made, dict[str, ItemFacts], Logged, Slates]:
     log = read_log(lake, until_ms=until_ms, limits=TimeLimits())
     items = asyncio.run(read_items(bootstrap))
-
-    rows = training_rows(
+    slates = read_slates(lake, until_ms=until_ms)
+    made = make_rows(
         log.columns,
         items,
+        slates,
+        which,
         until_ms=until_ms,
         windows=Windows(),
         progress=partial(step, "training rows"),
     )
-    return hold_unobserved(rows, log.columns.kind), items, log
+    return replace(made, rows=hold_unobserved(made.rows, log.columns.kind)), items, log, slates
 
 
-def _report(folder: Path, trained: Trained, decision: Decision) -> None:
+def _report(folder: Path, trained: Trained, made: Made, decision: Decision) -> None:
     facts = {
         "data version": trained.data_version,
         "split at": f"{trained.split_ms} ms",
         "rows": f"{trained.train_rows} to train, {trained.test_rows} to test",
+        "rows from": ", ".join(f"{name} {n}" for name, n in made.counts().items()),
     }
-    write_report(folder, "Models", facts, trained.metrics)
+    intervals = {"retrieval": trained.retrieval}
+    write_report(folder, "Models", facts, trained.metrics, intervals)
     write_comparison(folder, "Rankers compared", facts, trained.comparison, decision)
 
 
 def _summary(
-    trained: Trained, decision: Decision, promotions: list[Promotion], report: Path
+    trained: Trained,
+    made: Made,
+    decision: Decision,
+    promotions: list[Promotion],
+    report: Path,
 ) -> dict[str, object]:
     return {
         "judged": {"champion": decision.champion, "why": decision.reason},
@@ -169,6 +281,7 @@ def _summary(
         "split_ms": trained.split_ms,
         "train_rows": trained.train_rows,
         "test_rows": trained.test_rows,
+        "rows": made.counts(),
         "report": str(report),
     }
 

@@ -35,6 +35,7 @@ from rankstream.contracts.labels import (
     LabelChange,
     LabelState,
     Moved,
+    Named,
     Shown,
     Unmatched,
 )
@@ -52,6 +53,8 @@ _IGNORED: Final = LabelState(FINAL)
 _BUCKET_MS: Final = 60_000
 # Of a label in a LabelBatch, without its names.
 _LABEL_BYTES: Final = 80
+# Of a dumped label: its key and what its impression names.
+_TEXTS: Final = 6
 
 
 class _Open:
@@ -62,7 +65,7 @@ class _Open:
     def __init__(self, anchor_ms: int, impression: Shown | None, emitted: LabelState) -> None:
         self.anchor_ms = anchor_ms  # of the impression, else of the earliest feedback
         self.impression = impression
-        self.click: tuple[int, str] | None = None  # time, category
+        self.click: tuple[int, Named] | None = None  # event time, what it names
         self.feedback: Sequence[Feedback] = ()
         self.emitted = emitted
 
@@ -248,14 +251,14 @@ class Attribution:
     def _emit(self, key: Key, state: _Open, watermark_ms: int, out: Attributed) -> None:
         if state.impression is None:
             return
-        time_ms, position, _ = state.impression
+        time_ms, position, named = state.impression
         status = FINAL if time_ms + self._horizon_ms < watermark_ms else PROVISIONAL
         if state.feedback:
             new = self._judge(status, time_ms, state.feedback)
         else:
             new = _SHOWN if status == PROVISIONAL else _IGNORED
         if new != state.emitted:
-            out.changes.append(LabelChange(key, time_ms, position, state.emitted, new))
+            out.changes.append(LabelChange(key, time_ms, position, named, state.emitted, new))
             state.emitted = new
 
     def _judge(self, status: int, time_ms: int, feedback: Sequence[Feedback]) -> LabelState:
@@ -285,7 +288,7 @@ class Attribution:
             for key, state in self._open.items()
             if not isinstance(state, tuple)
         ]
-        text = [part for key, (_, _, category) in plain.items() for part in (*key, category)]
+        text = [part for key, (_, _, named) in plain.items() for part in (*key, *named)]
         numbers = [(time_ms, position) for time_ms, position, _ in plain.values()]
         is_plain = [isinstance(state, tuple) for state in self._open.values()]
         return {
@@ -299,9 +302,11 @@ class Attribution:
         """Replace the state by a dumped one."""
         text = json.loads(parts["text"])
         numbers = np.frombuffer(parts["numbers"], np.int64).reshape(-1, 2).tolist()
+        parts_of = [text[place::_TEXTS] for place in range(_TEXTS)]
+        named = zip(*parts_of[3:], strict=True)
         plain = zip(
-            zip(text[::4], text[1::4], text[2::4], strict=True),
-            [(time_ms, at, name) for (time_ms, at), name in zip(numbers, text[3::4], strict=True)],
+            zip(*parts_of[:3], strict=True),
+            [(time_ms, at, names) for (time_ms, at), names in zip(numbers, named, strict=True)],
             strict=True,
         )
         self.overflow, entries = json.loads(parts["wide"])
@@ -315,8 +320,9 @@ class Attribution:
 
 def _loaded(entry: Sequence[Any]) -> tuple[Key, _Open]:
     (user, request, item), anchor_ms, impression, click, feedback, emitted = entry
-    state = _Open(anchor_ms, tuple(impression) if impression else None, LabelState(*emitted))
-    state.click = tuple(click) if click else None
+    shown = (*impression[:2], tuple(impression[2])) if impression else None
+    state = _Open(anchor_ms, shown, LabelState(*emitted))
+    state.click = (click[0], tuple(click[1])) if click else None
     state.feedback = [
         Feedback(time_ms, kind, micros, bytes.fromhex(event_id), offset, row)
         for time_ms, kind, micros, event_id, offset, row in feedback

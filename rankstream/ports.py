@@ -31,6 +31,10 @@ class FeatureStore(Protocol):
         """CATEGORY_ROW, shape (n,), in order of the names; a name may repeat."""
         ...
 
+    async def context(self, query: str, location: str) -> Rows:
+        """CONTEXT_ROW, shape (1, 2): of the query and of the location; "" has the empty row."""
+        ...
+
     async def user_and_items(self, user_id: str, item_ids: Sequence[str]) -> tuple[Rows, Rows]:
         """USER_ROW, shape (1,), and ITEM_ROW, shape (n,), in one round trip."""
         ...

@@ -12,14 +12,14 @@ import numpy.typing as npt
 from rankstream.contracts.ids import partition_of
 from rankstream.contracts.manifest import Utility
 from rankstream.errors import RankstreamError
-from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows, empty_rows
+from rankstream.features.rows import CATEGORY_ROW, CONTEXT_ROW, ITEM_ROW, USER_ROW, Rows, empty_rows
 from rankstream.ports import Scores
 from rankstream.ranking.scoring import logistic
 from rankstream.retrieval import exact
 
 
 class FakeFeatureStore:
-    """The FeatureStore port on three dicts: id -> row of shape (1,)."""
+    """The FeatureStore port on dicts: id -> row of shape (1,)."""
 
     def __init__(
         self,
@@ -27,10 +27,14 @@ class FakeFeatureStore:
         users: Mapping[str, Rows] | None = None,
         items: Mapping[str, Rows] | None = None,
         categories: Mapping[str, Rows] | None = None,
+        queries: Mapping[str, Rows] | None = None,
+        locations: Mapping[str, Rows] | None = None,
     ) -> None:
         self.stored_users = dict(users or {})
         self.stored_items = dict(items or {})
         self.stored_categories = dict(categories or {})
+        self.stored_queries = dict(queries or {})
+        self.stored_locations = dict(locations or {})
 
     async def user(self, user_id: str) -> Rows:
         """The user's row, shape (1,)."""
@@ -43,6 +47,11 @@ class FakeFeatureStore:
     async def categories(self, names: Sequence[str]) -> Rows:
         """Category rows in order of the names, shape (n,)."""
         return _stacked(self.stored_categories, names, CATEGORY_ROW)
+
+    async def context(self, query: str, location: str) -> Rows:
+        """The rows of query and location, shape (1, 2)."""
+        of_query = _stacked(self.stored_queries, (query,), CONTEXT_ROW)
+        return np.stack([of_query, _stacked(self.stored_locations, (location,), CONTEXT_ROW)], 1)
 
     async def user_and_items(self, user_id: str, item_ids: Sequence[str]) -> tuple[Rows, Rows]:
         """Both at once."""

@@ -36,7 +36,7 @@ class Topic:
 MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 
 # Partition counts of a row of co-partitioned topics must stay equal:
-# events, labels, sessions (user_id); feature-updates, items (item or category).
+# events, labels, sessions (user_id); feature-updates, items (item, category, query or location).
 EVENTS: Final = Topic("events", "user_id", "ingest, any producer", "EventBatch", retention_ms=-1)
 EVENTS_JSON: Final = Topic(
     "events.json", "user_id", "any producer", "JSON event or array of events"

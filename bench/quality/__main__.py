@@ -16,7 +16,7 @@ from typing import Final
 from rich.console import Console
 
 from bench.figures import OUT, ROOT, Figure, machine, write
-from bench.quality import kuairand, movielens
+from bench.quality import debias, kuairand, movielens
 from bench.quality.leave_one_out import leave_one_out
 from bench.quality.training import training
 from deploy.local.report import Silent
@@ -41,10 +41,16 @@ def measure_kuairand(say: Say) -> list[Figure]:
     return [*found, *kuairand.gains(found)]
 
 
+def measure_debias(say: Say) -> list[Figure]:
+    """What is left of position bias after its correction, on simulated users."""
+    return debias.debiasing(provision(ROOT / ".run" / "tools", Silent()).ml_100k, say)
+
+
 MEASUREMENTS: Final[Mapping[str, Callable[[Say], list[Figure]]]] = {
     "movielens": measure_movielens,
     "kuairand": measure_kuairand,
     "training": training,
+    "debias": measure_debias,
 }
 
 

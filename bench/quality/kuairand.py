@@ -30,6 +30,7 @@ from bench.quality.scores import SEEDS, figures, scored
 from pipelines.datasets.kuairand import history
 from pipelines.evaluate.metrics import ranker_metrics
 from pipelines.features.replay import ItemFacts, TrainingRows, Windows, training_rows
+from pipelines.train.calibration import Method, fit_calibrated
 from pipelines.train.neural_rankers import fit_mmoe
 from pipelines.train.sampling import fit_on_fewer
 from pipelines.train.trees import fit_lightgbm
@@ -40,6 +41,7 @@ DAY_MS: Final = 86_400_000
 UTC8_MS: Final = 8 * 3_600_000
 LABELS: Final = ("is_click", "long_view")
 STRENGTH: Final = 8.0
+DOWNSAMPLED: Final = 0.1  # share of impressions without a click
 PARAMETERS: Final[Mapping[str, Any]] = {
     "n_estimators": 250,
     "learning_rate": 0.05,
@@ -136,7 +138,9 @@ def references(folder: Path, say: Callable[[str], None]) -> list[Figure]:
 def stream(folder: Path, say: Callable[[str], None]) -> list[Figure]:
     """quality.kuairand.{label}.{auc,logloss,ece} of the product's own features.
 
-    And .tenth: trained on a tenth of the impressions without a click, and corrected for it.
+    Those of is_click are calibrated; .uncalibrated is the same without, and
+    quality.kuairand.is_click.downsampled_ece is of a ranker fitted on a tenth of the impressions
+    without a click, corrected for it and calibrated.
     """
     log = history(folder)
     items = {item.item_id: ItemFacts(item.category, item.attributes) for item in log.items}
@@ -147,10 +151,15 @@ def stream(folder: Path, say: Callable[[str], None]) -> list[Figure]:
     train = rows.features[before], rows.clicked[before]
     test = rows.features[~before], rows.clicked[~before]
     found = []
-    for name, share in (("", 1.0), (".tenth", 0.1)):
-        scores = scored(partial(fit_on_fewer, fit_lightgbm, share=share), train, test)
+    prefix = "quality.kuairand.is_click"
+    for name, method in (("", Method.BEST), (".uncalibrated", Method.NONE)):
+        scores = scored(partial(fit_calibrated, fit_lightgbm, method=method), train, test)
         say(f"kuairand is_click, stream{name}: {scores[0]}")
-        found += figures(f"quality.kuairand.is_click{name}", scores)
+        found += figures(f"{prefix}{name}", scores)
+    fewer = partial(fit_on_fewer, fit_lightgbm, share=DOWNSAMPLED)
+    scores = scored(partial(fit_calibrated, fewer, method=Method.BEST), train, test)
+    say(f"kuairand is_click, stream, downsampled: {scores[0]}")
+    found.append(figure(f"{prefix}.downsampled_ece", [score["ece"] for score in scores], ""))
     return [
         *found,
         *tasks(rows.take(np.flatnonzero(before)), rows.take(np.flatnonzero(~before)), say),

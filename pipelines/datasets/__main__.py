@@ -14,7 +14,7 @@ import typer
 
 from pipelines import command
 from pipelines.datasets.catalog import Dataset, read_history
-from pipelines.datasets.history import History, ndjson
+from pipelines.datasets.history import ndjson
 from pipelines.datasets.produce import Produced, produce
 from rankstream.adapters.kafka import EventProducer
 
@@ -28,24 +28,18 @@ Until = Annotated[
 Before = Annotated[
     bool, typer.Option("--with-history", help="KuaiRand: exposures before the log, times invented")
 ]
-Out = Annotated[Path, typer.Option("--out", help="NDJSON file to write")]
 
 
 @app.command("write")
 def write_command(
-    name: Name, path: Source, out: Out, until_ms: Until = None, with_history: Before = False
+    name: Name,
+    path: Source,
+    out: Annotated[Path, typer.Option("--out", help="NDJSON file to write")],
+    until_ms: Until = None,
+    with_history: Before = False,
 ) -> None:
     """Write a log as NDJSON messages, items first."""
-    _write(read_history(name, path, until_ms=until_ms, with_history=with_history), out)
-
-
-@app.command()
-def movielens(path: Source, until_ms: Until, out: Out) -> None:
-    """Write MovieLens as NDJSON messages: `write movielens`."""
-    _write(read_history(Dataset.MOVIELENS, path, until_ms=until_ms), out)
-
-
-def _write(found: History, out: Path) -> None:
+    found = read_history(name, path, until_ms=until_ms, with_history=with_history)
     with out.open("w", encoding="utf-8") as file:
         for line in ndjson(found):
             file.write(f"{line}\n")

@@ -1,4 +1,4 @@
-"""How good ranked lists are, and how varied, new and evenly spread what they recommend is.
+"""How good ranked lists are.
 
 Lists are matrices of k columns, best rank first, one row per query; metrics of lists return one
 number per query, nan where a query has nothing relevant, so that their means can say what they
@@ -150,31 +150,3 @@ LIST_METRICS: Final[Mapping[str, ListMetric]] = {
     "hit_rate": hit_rate,
     "recall": recall,
 }
-
-
-@dataclass(frozen=True)
-class ListQuality:
-    """Means over queries that have something relevant; `left_out`: share of queries without."""
-
-    metrics: Mapping[str, float]
-    queries: int
-    left_out: float
-
-
-def list_quality(lists: RankedLists, cuts: tuple[int, ...] = (5, 10)) -> ListQuality:
-    """Every metric of lists at every cut, as `ndcg_at_5`.
-
-    Raises: InvalidInput: no query has anything relevant, or a cut is deeper than the lists.
-    """
-    judged = lists.relevant > 0
-    if not judged.any():
-        raise refusal(
-            f"none of {len(judged)} queries has a relevant candidate (at least 1)",
-            "Evaluate on a longer test period.",
-        )
-    means = {
-        f"{name}_at_{k}": float(metric(lists, k)[judged].mean())
-        for k in cuts
-        for name, metric in LIST_METRICS.items()
-    }
-    return ListQuality(means, int(judged.sum()), float(1 - judged.mean()))

@@ -1,8 +1,7 @@
-"""Metrics of a ranker on held-out impressions, and of retrieval on held-out likes."""
+"""Metrics of a ranker on held-out impressions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,11 +65,6 @@ class UserAuc:
     def users_left_out(self) -> float:
         """Share of users with one class only, of those with an impression."""
         return float(np.mean(np.isnan(self.auc[self.n > 0])))
-
-    @property
-    def impressions_left_out(self) -> float:
-        """Share of impressions that belong to users left out."""
-        return float(self.n[np.isnan(self.auc)].sum() / self.n.sum())
 
 
 def ranker_metrics(
@@ -187,33 +181,3 @@ def calibration_curve(
     return CalibrationCurve(
         np.bincount(of_row, score) / n, np.bincount(of_row, label) / n, n.astype(np.int64)
     )
-
-
-def calibration_error(clicked: npt.ArrayLike, pctr: npt.ArrayLike) -> float:
-    """Expected calibration error over bins of equal count, in [0, 1]."""
-    return calibration_curve(clicked, pctr).ece
-
-
-def recall_at(
-    k: int,
-    queries: list[npt.NDArray[np.int64]],
-    wanted: npt.NDArray[np.int64],
-    retrieve: Callable[[npt.NDArray[np.int64], int], npt.NDArray[np.int64]],
-) -> float:
-    """Share of likes whose item is among the k candidates of the user's history just before it.
-
-    Args:
-        queries: of each like, the rows of the user's last items, -1 unknown; those items are
-            excluded from its candidates.
-        wanted: shape (n,), row of the liked item.
-        retrieve: (history, k) -> rows of candidates.
-
-    Returns: in [0, 1]; nan without likes.
-    """
-    if not queries:
-        return float("nan")
-    found = [
-        bool(np.any(retrieve(history, k) == item))
-        for history, item in zip(queries, wanted.tolist(), strict=True)
-    ]
-    return float(np.mean(found))

@@ -1,15 +1,9 @@
-"""Figures of the comparison report as inline SVG.
-
-Text stays text, so that it takes the page's font and can be searched. The palette is Okabe and
-Ito's ("Color Universal Design", 2008), readable without colour vision; markers differ as well.
-"""
+"""Figures of the comparison report as inline SVG: models differ in colour and in marker."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import matplotlib as mpl
 import numpy as np
@@ -21,8 +15,8 @@ from pipelines.evaluate.comparison import Comparison, ModelEvidence
 from pipelines.evaluate.importance import Attention
 from pipelines.evaluate.judge import Rules
 from pipelines.evaluate.weighted import METRICS
+from pipelines.figures import COLOURS, FRAME, QUIET, STYLE, svg
 
-COLOURS: Final = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS: Final = ("o", "s", "D", "^", "v", "P", "X")
 SHOWN_METRICS: Final = (
     "auc",
@@ -36,34 +30,11 @@ SHOWN_METRICS: Final = (
     "map_at_5",
 )
 SHOWN_FEATURES: Final = 12
-_STYLE: Final[dict[Any, object]] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "rankstream",
-    "text.parse_math": False,  # a model's name may hold a dollar sign
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10.0,
-    "axes.edgecolor": "#8a8f98",
-    "axes.labelcolor": "#30343b",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.formatter.useoffset": False,
-    "text.color": "#1c1f24",
-    "xtick.color": "#565c66",
-    "ytick.color": "#30343b",
-    "grid.color": "#e3e6ea",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
 
 
 def calibration_plot(comparison: Comparison) -> str:
     """Observed over predicted click rate of every model, and how pctr is spread, as SVG."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 5.6), layout="constrained")
         axes = figure.subplots()
         top = 0.0
@@ -86,14 +57,14 @@ def calibration_plot(comparison: Comparison) -> str:
                 label=model.model,
             )
         limit = min(1.0, top * 1.08) or 1.0
-        axes.plot([0, limit], [0, limit], color="#8a8f98", linestyle="--", linewidth=1, zorder=1)
+        axes.plot([0, limit], [0, limit], color=FRAME, linestyle="--", linewidth=1, zorder=1)
         axes.annotate(
             "perfect",
             (limit * 0.93, limit * 0.93),
             (-6, 8),
             textcoords="offset points",
             ha="right",
-            color="#565c66",
+            color=QUIET,
         )
         axes.set(
             xlim=(0, limit),
@@ -102,7 +73,7 @@ def calibration_plot(comparison: Comparison) -> str:
             ylabel="observed click rate",
         )
         axes.legend(loc="upper left")
-        return _svg(figure, "Calibration: observed click rate over mean pctr, by model")
+        return svg(figure, "Calibration: observed click rate over mean pctr, by model")
 
 
 def metric_plot(comparison: Comparison) -> str:
@@ -111,7 +82,7 @@ def metric_plot(comparison: Comparison) -> str:
     names = [name for name in SHOWN_METRICS if name in models[0][1].metrics]
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         height = rows * (0.95 + 0.3 * len(models))
         layout = ConstrainedLayoutEngine(wspace=0.06, hspace=0.08)
         figure = Figure(figsize=(10.4, height), layout=layout)
@@ -122,7 +93,7 @@ def metric_plot(comparison: Comparison) -> str:
             axes.set_visible(False)
         panels[0][0].set_yticks(range(len(models)), [model.model for _, model in models])
         panels[0][0].set_ylim(len(models) - 0.5, -0.5)
-        return _svg(figure, "Metrics of every model with their intervals")
+        return svg(figure, "Metrics of every model with their intervals")
 
 
 def _metric_panel(axes: Axes, name: str, models: Sequence[tuple[int, ModelEvidence]]) -> None:
@@ -145,7 +116,7 @@ def _metric_panel(axes: Axes, name: str, models: Sequence[tuple[int, ModelEviden
         )
     better = {1: "higher is better", -1: "lower is better", 0: "best at 1"}[METRICS[name].better]
     axes.set_title(name, fontsize=9.5)
-    axes.set_title(better, loc="right", fontsize=7.5, fontweight="normal", color="#565c66")
+    axes.set_title(better, loc="right", fontsize=7.5, fontweight="normal", color=QUIET)
     axes.grid(axis="y", visible=False)
     axes.locator_params(axis="x", nbins=4)
     axes.tick_params(axis="y", length=0)
@@ -164,7 +135,7 @@ def forest_plot(comparison: Comparison, rules: Rules) -> str:
     labels = [f"all impressions  (n={comparison.impressions:,})"]
     labels += [f"{part.attribute} = {part.value}  (n={part.n:,})" for part in parts]
     step = 0.72 / max(1, len(candidates))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         height = 1.3 + len(labels) * max(0.36, 0.17 * len(candidates))
         figure = Figure(figsize=(10.4, height), layout="constrained")
         axes = figure.subplots()
@@ -180,11 +151,11 @@ def forest_plot(comparison: Comparison, rules: Rules) -> str:
                     (6, 0),
                     textcoords="offset points",
                     va="center",
-                    color="#565c66",
+                    color=QUIET,
                     fontsize=9,
                     fontstyle="italic",
                 )
-        return _svg(figure, f"Gain in {metric} over the incumbent, by slice")
+        return svg(figure, f"Gain in {metric} over the incumbent, by slice")
 
 
 def _forest_column(axes: Axes, model: ModelEvidence, place: int, shift: float, metric: str) -> None:
@@ -231,7 +202,7 @@ def attention_plots(comparison: Comparison) -> dict[str, str]:
 
 def _attention(model: str, found: Attention, colour: str) -> str:
     shown = found.importances[:SHOWN_FEATURES]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10.4, 4.4), layout="constrained")
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.0, 1.35))[0]
         axes = left.subplots()
@@ -253,7 +224,7 @@ def _attention(model: str, found: Attention, colour: str) -> str:
         for panel in panels.flat[len(found.dependences) :]:
             panel.set_visible(False)
         right.supylabel("mean pctr", fontsize=9)
-        return _svg(figure, f"What {model} looks at")
+        return svg(figure, f"What {model} looks at")
 
 
 def _measured(comparison: Comparison) -> list[tuple[int, ModelEvidence]]:
@@ -267,14 +238,3 @@ def _colour(place: int) -> str:
 
 def _marker(place: int) -> str:
     return MARKERS[place % len(MARKERS)]
-
-
-def _svg(figure: Figure, label: str) -> str:
-    """The figure as an element to stand in a page: no prologue, no ids that another may have."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    body = buffer.getvalue()
-    body = body[body.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r' id="[a-zA-Z0-9]+_\d+"', "", body)
-    return body.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)

@@ -26,32 +26,39 @@ from pipelines.evaluate.slices import (
     SLICE_USERS_MIN,
     TORSO_SHARE,
 )
+from pipelines.figures import COLOURS, MARKS
 
 MARKDOWN: Final = "report.md"
 JSON: Final = "report.json"
 COMPARISON: Final = "comparison"
 TEMPLATES: Final = Path(__file__).parent / "templates"
-# Signs beside the words: colour alone would not reach everyone.
-MARKS: Final = {"pass": "✓", "fail": "✗", "inconclusive": "?", "error": "!"}
 
 
 def write_report(
-    folder: Path, title: str, facts: Mapping[str, str], metrics: Mapping[str, Mapping[str, float]]
+    folder: Path,
+    title: str,
+    facts: Mapping[str, str],
+    metrics: Mapping[str, Mapping[str, float]],
+    intervals: Mapping[str, Mapping[str, Interval]],
 ) -> None:
     """Write a run's figures into `folder`, as Markdown and as JSON.
 
     Args:
         facts: what the figures rest on: data version, split, rows.
         metrics: model -> metric -> value.
+        intervals: model -> metric -> its interval, of the metrics that have one here.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"# {title}", "", *(f"- {name}: {value}" for name, value in facts.items())]
     for model, values in metrics.items():
-        lines += ["", f"## {model}", "", "| metric | value |", "| --- | --- |"]
-        lines += [f"| {name} | {value:.5g} |" for name, value in values.items()]
+        lines += ["", f"## {model}", "", "| metric | value | interval |", "| --- | --- | --- |"]
+        known = intervals.get(model, {})
+        ends = {name: _ends(known[name]) if name in known else "" for name in values}
+        lines += [f"| {name} | {value:.5g} | {ends[name]} |" for name, value in values.items()]
     (folder / MARKDOWN).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    body = json.dumps({"title": title, "facts": facts, "metrics": metrics}, indent=1)
-    (folder / JSON).write_text(body + "\n", encoding="utf-8")
+    body = {"title": title, "facts": facts, "metrics": metrics, "intervals": intervals}
+    text = json.dumps(_plain(body), indent=1, allow_nan=False)
+    (folder / JSON).write_text(text + "\n", encoding="utf-8")
 
 
 def write_comparison(
@@ -171,7 +178,7 @@ def _render(
             for part in model.slices
         },
         colours={
-            model.model: plots.COLOURS[place % len(plots.COLOURS)]
+            model.model: COLOURS[place % len(COLOURS)]
             for place, model in enumerate(comparison.models)
         },
         marks=MARKS,

@@ -15,25 +15,25 @@ from pipelines.evaluate.impressions import Doubles, Ints, refusal
 from pipelines.evaluate.lists import ABSENT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spread:
-    """Metrics of recommended lists beyond accuracy.
+    """Metrics of q recommended lists beyond accuracy.
 
-    `diversity`: share of pairs within a list whose categories differ, in [0, 1], nan if no list
-    has two items; `coverage`: share of the catalogue in any list; `novelty`: mean self-information
-    in bits; `popularity`: mean training impressions of what is recommended; `popularity_rank`:
-    mean rank by training impressions over the catalogue's length, near 0 if only the most popular
-    items are recommended, 0.5 if popularity plays no part; `gini`: inequality of exposure over the
-    catalogue, 0 equal, near 1 if one item gets all. `lists`: lists with an item.
+    Of each list, float64, shape (q,), nan if it is empty: `diversity`: share of its pairs whose
+    categories differ, in [0, 1], nan below two items; `novelty`: mean self-information in bits;
+    `popularity`: mean training impressions; `popularity_rank`: mean rank by training impressions
+    over the catalogue's length, near 0 if only the most popular items are recommended, 0.5 if
+    popularity plays no part.
+    Of all lists: `coverage`: share of the catalogue in any of them; `gini`: inequality of exposure
+    over the catalogue, 0 equal, near 1 if one item gets all.
     """
 
-    diversity: float
+    diversity: Doubles
+    novelty: Doubles
+    popularity: Doubles
+    popularity_rank: Doubles
     coverage: float
-    novelty: float
-    popularity: float
-    popularity_rank: float
     gini: float
-    lists: int
 
 
 def spread(recommended: Ints, category: Ints, impressions: Ints) -> Spread:
@@ -57,15 +57,13 @@ def spread(recommended: Ints, category: Ints, impressions: Ints) -> Spread:
             "Number items by their row in the catalogue.",
         )
     exposure = np.bincount(shown, minlength=items)
-    rank = _descending_rank(impressions)
     return Spread(
-        diversity=_mean_known(diversity(recommended, category)),
+        diversity=diversity(recommended, category),
+        novelty=_means(recommended, self_information(impressions)),
+        popularity=_means(recommended, impressions.astype(np.float64)),
+        popularity_rank=_means(recommended, _descending_rank(impressions) / items),
         coverage=float(np.mean(exposure > 0)),
-        novelty=float(self_information(impressions)[shown].mean()),
-        popularity=float(impressions[shown].mean()),
-        popularity_rank=float(rank[shown].mean() / items),
         gini=gini(exposure),
-        lists=int((recommended != ABSENT).any(axis=1).sum()),
     )
 
 
@@ -119,6 +117,10 @@ def _descending_rank(impressions: Ints) -> Doubles:
     return middle
 
 
-def _mean_known(values: Doubles) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+def _means(recommended: Ints, values: Doubles) -> Doubles:
+    """Mean value of each list's items, shape (q,). Args: values: shape (items,)."""
+    present = recommended != ABSENT
+    size = present.sum(axis=1)
+    total = np.where(present, values[recommended], 0.0).sum(axis=1)
+    mean: Doubles = np.divide(total, size, out=np.full(len(size), np.nan), where=size > 0)
+    return mean

@@ -58,6 +58,8 @@ def show(
     user_id: Annotated[str, typer.Option(help="whose features")],
     item_id: Annotated[str, typer.Option(help="of which item")],
     category: Annotated[str, typer.Option(help="the item's category")],
+    query: Annotated[str, typer.Option(help="what was asked for")] = "",
+    location: Annotated[str, typer.Option(help="where")] = "",
     redis_url: RedisUrl = REDIS_URL,
     registry: Registry = REGISTRY,
 ) -> None:
@@ -69,6 +71,8 @@ def show(
         "user_id": user_id,
         "item_id": item_id,
         "category": category,
+        "query": query,
+        "location": location,
         "as_of_ms": time.time_ns() // 1_000_000,
     }
     found = store.get_online_features(

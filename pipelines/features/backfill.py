@@ -2,7 +2,7 @@
 
 A row found at time t holds what happened strictly before t, as in training (`replay`): what an
 event at t - 1 ms changed is found from t on. Users' rows carry the stamp of the log that they
-reflect; items' and categories' none, because theirs is of a topic that the lake does not keep.
+reflect; others' none, because theirs is of a topic that the lake does not keep.
 """
 
 from __future__ import annotations
@@ -34,11 +34,14 @@ from rankstream.adapters.redis_rows import (
     CATEGORY_STATE,
     FEATURE,
     ITEM_STATE,
+    LOCATION_STATE,
+    QUERY_STATE,
     USER_STATE,
     View,
 )
-from rankstream.features.deltas import Additions
-from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, Rows
+from rankstream.features.deltas import Additions, Entity
+from rankstream.features.items import ROWS
+from rankstream.features.rows import ITEM_ROW, Rows
 from rankstream.stream.intake import Intake, take_in
 
 TIME: Final = "event_timestamp"
@@ -80,7 +83,9 @@ def backfill(
     found = {
         USER_STATE: _users(log, intake, additions, windows, every_ms),
         ITEM_STATE: _items(additions, items, first_ms, every_ms),
-        CATEGORY_STATE: _categories(additions, every_ms),
+        CATEGORY_STATE: _keys(additions, Entity.CATEGORY, every_ms),
+        QUERY_STATE: _keys(additions, Entity.QUERY, every_ms),
+        LOCATION_STATE: _keys(additions, Entity.LOCATION, every_ms),
     }
     written = {}
     for done, (view, parts) in enumerate(found.items()):
@@ -120,9 +125,9 @@ def _moments(entity: Ints, time_ms: Ints, every_ms: int) -> tuple[Ints, Ints]:
 def _items(
     additions: Additions, items: Mapping[str, ItemFacts], first_ms: int, every_ms: int
 ) -> Iterator[Found]:
-    names = sorted({*_names(additions, additions.item), *items})
+    names = sorted({*_names(additions, Entity.ITEM), *items})
     facts = [items.get(name, ItemFacts("", {})) for name in names]
-    added = added_to(additions, additions.item, places(names))
+    added = added_to(additions, Entity.ITEM, places(names))
     entity, from_ms = _moments(added.entity, added.time_ms, every_ms)
     # What is known of an item was known before anything happened to it.
     entity = np.concatenate([np.arange(len(names)), entity])
@@ -132,18 +137,18 @@ def _items(
         yield Found([names[k] for k in entity[part].tolist()], from_ms[part], rows)
 
 
-def _categories(additions: Additions, every_ms: int) -> Iterator[Found]:
-    names = sorted(_names(additions, additions.category))
-    added = added_to(additions, additions.category, places(names))
+def _keys(additions: Additions, counted: Entity, every_ms: int) -> Iterator[Found]:
+    names = sorted(_names(additions, counted))
+    added = added_to(additions, counted, places(names))
     entity, from_ms = _moments(added.entity, added.time_ms, every_ms)
-    for part, rows in _counted(CATEGORY_ROW, entity, from_ms, added):
+    for part, rows in _counted(ROWS[counted], entity, from_ms, added):
         yield Found([names[k] for k in entity[part].tolist()], from_ms[part], rows)
 
 
-def _names(additions: Additions, number: Ints) -> list[str]:
-    """What is added to, "" aside; `number` is `additions.item` or `additions.category`."""
-    numbers = np.unique(number[(number > 0) & (additions.item > 0)])
-    return [additions.strings[k] for k in numbers.tolist()]
+def _names(additions: Additions, entity: Entity) -> list[str]:
+    """The keys of an entity that are added to."""
+    _, key = additions.keys(entity)
+    return [additions.strings[k] for k in np.unique(key).tolist()]
 
 
 def _counted(

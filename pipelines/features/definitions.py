@@ -26,6 +26,8 @@ from rankstream.adapters.redis_rows import (
     CATEGORY_STATE,
     FEATURE,
     ITEM_STATE,
+    LOCATION_STATE,
+    QUERY_STATE,
     USER_STATE,
     View,
 )
@@ -38,7 +40,13 @@ from rankstream.features.snapshot import snapshot
 # How long after its last change a row is still found in the history: the stream forgets it then.
 # What is known of an item does not age.
 _AGE: Final = timedelta(milliseconds=STATE_TTL_MS)
-TTL: Final = {USER_STATE.name: _AGE, ITEM_STATE.name: timedelta(0), CATEGORY_STATE.name: _AGE}
+TTL: Final = {
+    USER_STATE.name: _AGE,
+    ITEM_STATE.name: timedelta(0),
+    CATEGORY_STATE.name: _AGE,
+    QUERY_STATE.name: _AGE,
+    LOCATION_STATE.name: _AGE,
+}
 
 # What Feast passes for a Bytes field, on `apply`, to see which columns come out.
 _PROBE: Final = b"hello world"
@@ -46,6 +54,15 @@ _PROBE: Final = b"hello world"
 USER: Final = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
 ITEM: Final = Entity(name="item", join_keys=["item_id"], value_type=ValueType.STRING)
 CATEGORY: Final = Entity(name="category", join_keys=["category"], value_type=ValueType.STRING)
+QUERY: Final = Entity(name="query", join_keys=["query"], value_type=ValueType.STRING)
+LOCATION: Final = Entity(name="location", join_keys=["location"], value_type=ValueType.STRING)
+ENTITY_OF: Final = {
+    USER_STATE: USER,
+    ITEM_STATE: ITEM,
+    CATEGORY_STATE: CATEGORY,
+    QUERY_STATE: QUERY,
+    LOCATION_STATE: LOCATION,
+}
 
 
 def _view(view: View, entity: Entity, offline: str) -> FeatureView:
@@ -84,11 +101,15 @@ def _rows(states: pd.Series, view: View) -> Rows:
 
 
 def evaluated(states: pd.DataFrame) -> pd.DataFrame:
-    """`snapshot` of each row: columns user_state__state, ..., and as_of_ms."""
+    """`snapshot` of each row: columns user_state__state and so on, and as_of_ms."""
+    user, item, category, query, location = (
+        _rows(states[f"{view.name}__{FEATURE}"], view) for view in ENTITY_OF
+    )
     vectors = snapshot(
-        _rows(states["user_state__state"], USER_STATE),
-        _rows(states["item_state__state"], ITEM_STATE),
-        _rows(states["category_state__state"], CATEGORY_STATE),
+        user,
+        item,
+        category,
+        np.stack([query, location], axis=1),
         states["as_of_ms"].to_numpy(np.int64),
     )
     return pd.DataFrame(vectors, columns=list(spec.NAMES))
@@ -103,10 +124,7 @@ def evaluate(states: pd.DataFrame) -> pd.DataFrame:
 
 def definitions(offline: str) -> list[Any]:
     """Everything to register. `offline` is the folder of the views' history."""
-    views = [
-        _view(view, entity, offline)
-        for view, entity in ((USER_STATE, USER), (ITEM_STATE, ITEM), (CATEGORY_STATE, CATEGORY))
-    ]
+    views = [_view(view, entity, offline) for view, entity in ENTITY_OF.items()]
     request = RequestSource(name="request", schema=[Field(name="as_of_ms", dtype=Int64)])
     ranker_features = OnDemandFeatureView(
         name="ranker_features",
@@ -125,4 +143,4 @@ def definitions(offline: str) -> list[Any]:
         tags={"spec_id": spec.SPEC_ID},
         description="What a ranker scores, in order of features.spec.NAMES",
     )
-    return [USER, ITEM, CATEGORY, *views, request, ranker_features, service]
+    return [*ENTITY_OF.values(), *views, request, ranker_features, service]

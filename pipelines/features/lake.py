@@ -78,12 +78,15 @@ def read_log(
 
 def _wanted(until_ms: int, before: Mapping[int, int] | None) -> ds.Expression:
     wanted = ds.field("event_time_ms") <= until_ms
-    if before is None:
-        return wanted
+    return wanted if before is None else wanted & of_offsets(before)
+
+
+def of_offsets(before: Mapping[int, int]) -> ds.Expression:
+    """Rows of the log before an offset of their partition; of partitions without one none."""
     within = ds.scalar(False)
     for partition, offset in before.items():
         within |= (ds.field("partition") == partition) & (ds.field("offset") < offset)
-    return wanted & within
+    return within
 
 
 def _allowed(table: pa.Table, until_ms: int, limits: TimeLimits, version: int) -> Logged:

@@ -16,8 +16,9 @@ import typer
 
 from pipelines import command
 from pipelines.features import upkeep
+from pipelines.features.logged import make_rows
 from pipelines.features.provenance import read_again, reading_of
-from pipelines.features.replay import TrainingRows, Windows, training_rows
+from pipelines.features.replay import TrainingRows, Windows
 from rankstream.adapters.artifacts import read_manifest
 from rankstream.errors import InvalidRequest
 from rankstream.features import spec
@@ -107,11 +108,13 @@ def rows(
     with command.steps() as step:
         step("events", 0, 1)
         reading = reading_of(lake, wanted)
-        log, items = read_again(lake, reading)
+        log, items, slates = read_again(lake, reading)
         step("events", 1, 1)
-        made = training_rows(
+        found = make_rows(
             log.columns,
             items,
+            slates,
+            reading.which,
             until_ms=reading.until_ms,
             windows=Windows(),
             progress=partial(step, "training rows"),
@@ -120,7 +123,7 @@ def rows(
         from pipelines.train.artefact import data_version as version_of
         from pipelines.train.steps import hold_unobserved
 
-        made = hold_unobserved(made, log.columns.kind)
+        made = hold_unobserved(found.rows, log.columns.kind)
         if out is not None:
             pq.write_table(_table(made), out)
     summary = {
@@ -132,6 +135,7 @@ def rows(
         "until_ms": reading.until_ms,
         "events_version": reading.events_version,
         "ends": reading.ends,
+        **found.counts(),
     }
     typer.echo(json.dumps(summary))
 

@@ -2,9 +2,9 @@
 
 Two tables in the lake beside its others. `trainings` has a row for each data version: up to which
 offset of each partition, until which event time, and with which facts of items it was made. Rows of
-`events` never change and offsets only grow, so this finds the same rows whatever was compacted or
-vacuumed since, as long as their days are kept. `catalogue` has what was known of items, and since
-when; a row for each change that a training saw.
+`events` and `served` and final labels never change and offsets only grow, so this finds the same
+rows whatever was compacted or vacuumed since, as long as their days are kept. `catalogue` has what
+was known of items, and since when; a row for each change that a training saw.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pipelines.features.lake import Logged, read_log
+from pipelines.features.logged import Slates, Which, read_slates
 from pipelines.features.replay import ItemFacts
 from pipelines.features.upkeep import first_line
 from rankstream.contracts.columns import TimeLimits
@@ -37,6 +38,9 @@ _TRAININGS: Final = pa.schema(
         ("until_ms", pa.int64()),
         ("events_version", pa.int64()),  # of the Delta table, when it was read
         ("ends", pa.string()),  # JSON: partition -> offset after its last event
+        ("which", pa.string()),  # logged.Which; null in trainings before there was a choice
+        ("served_ends", pa.string()),  # JSON, as `ends`, of table `served`
+        ("label_ends", pa.string()),  # of table `labels`
     ]
 )
 _CATALOGUE: Final = pa.schema(
@@ -51,13 +55,18 @@ _CATALOGUE: Final = pa.schema(
 
 @dataclass(frozen=True)
 class Reading:
-    """What a training read: `ends` as of `Logged.ends`, event times up to `until_ms`."""
+    """What a training read: `ends` as of `Logged.ends`, event times up to `until_ms`, and the ends
+    of `Slates.ends`.
+    """
 
     data_version: str
     read_ms: int
     until_ms: int
     events_version: int
     ends: Mapping[int, int]
+    which: Which
+    served_ends: Mapping[int, int]
+    label_ends: Mapping[int, int]
 
 
 def remember(lake: Path, reading: Reading, items: Mapping[str, ItemFacts]) -> None:
@@ -81,6 +90,9 @@ def remember(lake: Path, reading: Reading, items: Mapping[str, ItemFacts]) -> No
         "until_ms": [reading.until_ms],
         "events_version": [reading.events_version],
         "ends": [json.dumps(reading.ends)],
+        "which": [reading.which],
+        "served_ends": [json.dumps(reading.served_ends)],
+        "label_ends": [json.dumps(reading.label_ends)],
     }
     try:
         if changed:
@@ -110,21 +122,30 @@ def reading_of(lake: Path, data_version: str) -> Reading:
         read_ms=int(newest["read_ms"]),
         until_ms=int(newest["until_ms"]),
         events_version=int(newest["events_version"]),
-        ends={int(p): offset for p, offset in json.loads(str(newest["ends"])).items()},
+        ends=_ends(newest["ends"]),
+        which=Which(str(newest.get("which") or Which.REPLAYED)),
+        served_ends=_ends(newest.get("served_ends")),
+        label_ends=_ends(newest.get("label_ends")),
     )
 
 
-def read_again(lake: Path, reading: Reading) -> tuple[Logged, dict[str, ItemFacts]]:
-    """The events and the facts of items that a training read.
+def _ends(stored: str | int | None) -> dict[int, int]:
+    return {int(p): offset for p, offset in json.loads(str(stored or "{}")).items()}
+
+
+def read_again(lake: Path, reading: Reading) -> tuple[Logged, dict[str, ItemFacts], Slates]:
+    """The events, the facts of items and the slates that a training read.
 
     Raises: InvalidInput: none of the events are kept.
     """
     log = read_log(lake, until_ms=reading.until_ms, limits=TimeLimits(), before=reading.ends)
     known = _catalogue(lake, reading.read_ms)
-    return log, {
+    facts = {
         name: ItemFacts(category, json.loads(attributes))
         for name, (category, attributes) in known.items()
     }
+    ends = reading.served_ends, reading.label_ends
+    return log, facts, read_slates(lake, until_ms=reading.until_ms, before=ends)
 
 
 def _catalogue(lake: Path, as_of_ms: int) -> dict[str, tuple[str, str]]:

@@ -22,9 +22,10 @@ from rankstream.contracts.columns import EventColumns, Kind
 from rankstream.contracts.labels import FINAL, LabelChange
 from rankstream.errors import InvalidInput
 from rankstream.features import spec
-from rankstream.features.deltas import Additions
+from rankstream.features.deltas import Additions, Entity
 from rankstream.features.rows import (
     CATEGORY_ROW,
+    CONTEXT_ROW,
     ITEM_ATTRIBUTES,
     ITEM_ROW,
     RECENT,
@@ -68,8 +69,9 @@ class TrainingRows:
 
     `features` float32, shape (n, spec.WIDTH); `clicked` uint8, shape (n,); `time_ms` int64, shape
     (n,); `user` and `item` int64, shape (n,), positions in `users` and `items`; `recent` uint64,
-    shape (n, RECENT), hashes of the items of the user's last actions, newest first, 0: none.
-    `purchased` int8, shape (n,), 1, 0 or -1: the conversion window is still open.
+    shape (n, RECENT), hashes of the items of the user's last actions, newest first, 0: none;
+    `position` int64, shape (n,), where on the page it was, 0 is the top; `purchased` int8, shape
+    (n,), 1, 0 or -1: the conversion window is still open.
     """
 
     features: npt.NDArray[np.float32]
@@ -80,6 +82,7 @@ class TrainingRows:
     users: tuple[str, ...]
     items: tuple[str, ...]
     recent: npt.NDArray[np.uint64]
+    position: Ints
     purchased: npt.NDArray[np.int8]
 
     def __len__(self) -> int:
@@ -96,6 +99,7 @@ class TrainingRows:
             self.users,
             self.items,
             self.recent[rows],
+            self.position[rows],
             self.purchased[rows],
         )
 
@@ -126,12 +130,13 @@ def training_rows(
     time_ms = np.array([label.impression_time_ms for label in labels], np.int64)
     before_ms = known_ms(time_ms)
     assert np.all(before_ms <= time_ms), "features must not know what comes after"
-    added = added_to(additions, additions.item, places(keys.items))
+    added = added_to(additions, Entity.ITEM, places(keys.items))
     item_rows = counters_before(ITEM_ROW, keys.item, before_ms, added)
     keys.describe(item_rows)
-    added = added_to(additions, additions.category, places(keys.categories))
+    added = added_to(additions, Entity.CATEGORY, places(keys.categories))
     category_rows = counters_before(CATEGORY_ROW, keys.category, before_ms, added)
     category_rows[keys.item_category == ""] = empty_rows(1, CATEGORY_ROW)[0]
+    context_rows = _contexts_before(labels, before_ms, additions)
     out = TrainingRows(
         features=np.empty((len(labels), spec.WIDTH), np.float32),
         clicked=np.array([label.new.clicked for label in labels], np.uint8),
@@ -141,13 +146,14 @@ def training_rows(
         users=keys.users,
         items=keys.items,
         recent=np.zeros((len(labels), RECENT), np.uint64),
+        position=np.array([label.position for label in labels], np.int64),
         purchased=_purchased(labels, until_ms - windows.conversion_window_ms),
     )
     replay = UserReplay(intake, additions, windows)
     done = 0
     for rows, user_rows in replay.before(keys.users, keys.user, before_ms):
         out.features[rows] = snapshot(
-            user_rows, item_rows[rows], category_rows[rows], time_ms[rows]
+            user_rows, item_rows[rows], category_rows[rows], context_rows[rows], time_ms[rows]
         )
         out.recent[rows] = user_rows["recent"]["item"]
         done += len(rows)
@@ -202,6 +208,17 @@ def _closed(
     return sorted(closed, key=lambda label: (label.impression_time_ms, label.key))
 
 
+def _contexts_before(labels: Sequence[LabelChange], before_ms: Ints, additions: Additions) -> Rows:
+    """CONTEXT_ROW of each label's query and location, shape (n, 2)."""
+    out = empty_rows(2 * len(labels), CONTEXT_ROW).reshape(-1, 2)
+    for column, entity in enumerate((Entity.QUERY, Entity.LOCATION)):
+        names, code = _numbered([label.named[1 + column] for label in labels])
+        named = np.flatnonzero(np.array([name != "" for name in names])[code])
+        added = added_to(additions, entity, places(names))
+        out[named, column] = counters_before(CONTEXT_ROW, code[named], before_ms[named], added)
+    return out
+
+
 def _purchased(labels: Sequence[LabelChange], closed_until_ms: int) -> npt.NDArray[np.int8]:
     """1 or 0 of each label; -1 after `closed_until_ms`: who has not bought yet may still do so."""
     bought = np.array([label.new.purchased > 0 for label in labels], np.int8)
@@ -209,15 +226,13 @@ def _purchased(labels: Sequence[LabelChange], closed_until_ms: int) -> npt.NDArr
     return np.where(shown_ms <= closed_until_ms, bought, np.int8(-1))
 
 
-def added_to(additions: Additions, number: Ints, index: Mapping[str, int]) -> Added:
-    """Additions to what `index` numbers.
-
-    Args:
-        number: `additions.item` or `additions.category`; an addition to no item adds to neither.
-    """
-    code = np.array([index.get(text, -1) for text in additions.strings], np.int64)[number]
-    rows = np.flatnonzero((code >= 0) & (additions.item > 0))
-    return Added(code[rows], additions.time_ms[rows], additions.amounts[rows])
+def added_to(additions: Additions, entity: Entity, index: Mapping[str, int]) -> Added:
+    """Additions to the keys of an entity that `index` numbers."""
+    rows, key = additions.keys(entity)
+    code = np.array([index.get(text, -1) for text in additions.strings], np.int64)[key]
+    known = np.flatnonzero(code >= 0)
+    rows = rows[known]
+    return Added(code[known], additions.time_ms[rows], additions.amounts[rows])
 
 
 def describe(rows: Rows, item: Ints, facts: Sequence[ItemFacts]) -> None:

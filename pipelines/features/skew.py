@@ -13,8 +13,9 @@ import asyncio
 import json
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Annotated, Final, TypeAlias
 
 import numpy as np
@@ -26,8 +27,11 @@ from rankstream import topics
 from rankstream.adapters.kafka import LogReader, Record
 from rankstream.contracts.columns import TimeLimits
 from rankstream.features import spec
+from rankstream.features.deltas import Entity
+from rankstream.features.items import ROWS
 from rankstream.features.rows import (
     CATEGORY_ROW,
+    CONTEXT_ROW,
     ITEM_ATTRIBUTES,
     ITEM_ROW,
     USER_ROW,
@@ -45,6 +49,8 @@ _POLL_TIMEOUT_S: Final = 1.0
 
 # (partition, offset, key): the row of a key as the record at this offset left it.
 Wanted: TypeAlias = tuple[int, int, str]
+# By (partition, offset).
+Keys: TypeAlias = dict[tuple[int, int], set[str]]
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ class RowsAt:
     users: Mapping[Wanted, Rows]
     items: Mapping[Wanted, Rows]
     categories: Mapping[Wanted, Rows]
+    queries: Mapping[Wanted, Rows]
+    locations: Mapping[Wanted, Rows]
     described: Mapping[tuple[int, int], pb.Item]
 
 
@@ -128,10 +136,17 @@ def _recompute(slate: pb.ServedSlate, rows: RowsAt) -> npt.NDArray[np.float32] |
             _describe(item, described)
         items.append(item)
         categories.append(of_category)
-    if user is None or not items:
+    query = _row(rows.queries, slate.query_stamp, slate.query, CONTEXT_ROW)
+    location = _row(rows.locations, slate.location_stamp, slate.location, CONTEXT_ROW)
+    if user is None or query is None or location is None or not items:
         return None
-    as_of_ms = np.array([slate.served_time_ms], np.int64)
-    return snapshot(user, np.concatenate(items), np.concatenate(categories), as_of_ms)
+    return snapshot(
+        user,
+        np.concatenate(items),
+        np.concatenate(categories),
+        np.stack([query, location], axis=1),
+        np.array([slate.served_time_ms], np.int64),
+    )
 
 
 def _row(
@@ -167,22 +182,28 @@ async def measure(
         r.value async for r in _records(bootstrap, topics.SERVED.name, step) if r.value is not None
     ]
     slates = sample_slates(served, sample, seed=seed)
-    users: dict[tuple[int, int], set[str]] = defaultdict(set)
-    items: dict[tuple[int, int], set[str]] = defaultdict(set)
-    categories: dict[tuple[int, int], set[str]] = defaultdict(set)
+    users: Keys = defaultdict(set)
+    wanted: dict[Entity, Keys] = {entity: defaultdict(set) for entity in Entity}
     described: set[tuple[int, int]] = set()
     for slate in slates:
         users[slate.user_stamp.partition, slate.user_stamp.offset].add(slate.user_id)
         for item_id, stamp in zip(slate.item_id, slate.item_stamp, strict=True):
-            items[stamp.partition, stamp.offset].add(item_id)
+            wanted[Entity.ITEM][stamp.partition, stamp.offset].add(item_id)
             described.add((stamp.partition, stamp.items_offset))
         for category, stamp in zip(slate.category, slate.category_stamp, strict=True):
-            categories[stamp.partition, stamp.offset].add(category)
-    item_rows, category_rows = await _item_rows(bootstrap, items, categories, settings, step)
+            wanted[Entity.CATEGORY][stamp.partition, stamp.offset].add(category)
+        for entity, key, stamp in (
+            (Entity.QUERY, slate.query, slate.query_stamp),
+            (Entity.LOCATION, slate.location, slate.location_stamp),
+        ):
+            wanted[entity][stamp.partition, stamp.offset].add(key)
+    found = await _item_rows(bootstrap, wanted, settings, step)
     rows = RowsAt(
         users=await _user_rows(bootstrap, users, settings, step),
-        items=item_rows,
-        categories=category_rows,
+        items=found[Entity.ITEM],
+        categories=found[Entity.CATEGORY],
+        queries=found[Entity.QUERY],
+        locations=found[Entity.LOCATION],
         described={
             (r.partition, r.offset): pb.Item.FromString(r.value)
             async for r in _records(bootstrap, topics.ITEMS.name, step)
@@ -195,7 +216,7 @@ async def measure(
 
 async def _user_rows(
     bootstrap: str,
-    wanted: Mapping[tuple[int, int], set[str]],
+    wanted: Keys,
     settings: FoldSettings,
     step: command.Step,
 ) -> dict[Wanted, Rows]:
@@ -215,15 +236,13 @@ async def _user_rows(
 
 async def _item_rows(
     bootstrap: str,
-    items: Mapping[tuple[int, int], set[str]],
-    categories: Mapping[tuple[int, int], set[str]],
+    wanted: Mapping[Entity, Keys],
     settings: FoldSettings,
     step: command.Step,
-) -> tuple[dict[Wanted, Rows], dict[Wanted, Rows]]:
-    last = _last([*items, *categories])
+) -> dict[Entity, dict[Wanted, Rows]]:
+    last = _last([place for keys in wanted.values() for place in keys])
     folds: dict[int, ItemPartition] = {}
-    found_items: dict[Wanted, Rows] = {}
-    found_categories: dict[Wanted, Rows] = {}
+    found: dict[Entity, dict[Wanted, Rows]] = {entity: {} for entity in Entity}
     async for record in _records(bootstrap, topics.FEATURE_UPDATES.name, step):
         partition, offset = record.partition, record.offset
         if offset > last.get(partition, -1):
@@ -232,15 +251,15 @@ async def _item_rows(
             folds[partition] = ItemPartition(partition, settings.state_ttl_ms)
         fold = folds[partition]
         fold.fold_updates([record])
-        _keep(found_items, record, items, ITEM_ROW, fold.item_rows)
-        _keep(found_categories, record, categories, CATEGORY_ROW, fold.category_rows)
-    return found_items, found_categories
+        for entity, keys in wanted.items():
+            _keep(found[entity], record, keys, ROWS[entity], partial(fold.rows, entity))
+    return found
 
 
 def _keep(
     found: dict[Wanted, Rows],
     record: Record,
-    wanted: Mapping[tuple[int, int], set[str]],
+    wanted: Keys,
     dtype: np.dtype[np.void],
     rows: Callable[[set[str]], list[tuple[str, bytes]]],
 ) -> None:
@@ -250,7 +269,7 @@ def _keep(
             found[record.partition, record.offset, key] = np.frombuffer(packed, dtype)
 
 
-def _last(wanted: Sequence[tuple[int, int]] | Mapping[tuple[int, int], set[str]]) -> dict[int, int]:
+def _last(wanted: Iterable[tuple[int, int]]) -> dict[int, int]:
     last: dict[int, int] = {}
     for partition, offset in wanted:
         last[partition] = max(offset, last.get(partition, -1))

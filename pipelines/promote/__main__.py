@@ -62,9 +62,7 @@ def promote(
     """Point an alias to a model that was registered before, and tell the services."""
     ledger = artifacts / lines.LEDGER
     to = lines.of_model(lines.read(ledger), role, model)
-    now_ms = time.time_ns() // 1_000_000
-    moved = point(registry, to, ledger, alias=alias, time_ms=now_ms, who=getpass.getuser(), why=why)
-    _publish(bootstrap, [moved])
+    _move(to, ledger, registry, bootstrap, alias=alias, why=why, move=lines.PROMOTED)
 
 
 @app.command()
@@ -79,17 +77,7 @@ def rollback(
     """Point an alias to the model that it held before this one, and tell the services."""
     ledger = artifacts / lines.LEDGER
     to = lines.before(lines.read(ledger), role, alias)
-    moved = point(
-        registry,
-        to,
-        ledger,
-        alias=alias,
-        time_ms=time.time_ns() // 1_000_000,
-        who=getpass.getuser(),
-        why=why,
-        move=lines.ROLLED_BACK,
-    )
-    _publish(bootstrap, [moved])
+    _move(to, ledger, registry, bootstrap, alias=alias, why=why, move=lines.ROLLED_BACK)
 
 
 @app.command("publish")
@@ -98,6 +86,21 @@ def publish_command(artifacts: Artifacts, bootstrap: Bootstrap = "127.0.0.1:9092
     found = lines.read(artifacts / lines.LEDGER)
     places = dict.fromkeys((line.role, line.alias) for line in found)
     _publish(bootstrap, [lines.standing(found, role, alias)[-1] for role, alias in places])
+
+
+def _move(
+    to: lines.Promotion,
+    ledger: Path,
+    registry: str,
+    bootstrap: str,
+    *,
+    alias: str,
+    why: str,
+    move: str,
+) -> None:
+    now_ms, who = time.time_ns() // 1_000_000, getpass.getuser()
+    moved = point(registry, to, ledger, alias=alias, time_ms=now_ms, who=who, why=why, move=move)
+    _publish(bootstrap, [moved])
 
 
 def _publish(bootstrap: str, moved: Sequence[lines.Promotion]) -> None:

@@ -6,7 +6,7 @@ What a ranker or an index is loaded from is its artefact; the registry and the l
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -129,6 +129,17 @@ def point(
     return moved
 
 
+def record(
+    uri: str, name: str, *, metrics: Mapping[str, float], parameters: Mapping[str, str | float]
+) -> str:
+    """Write down a run that made no model, beside those that did; its id.
+
+    Raises: DependencyUnavailable: the registry fails.
+    """
+    client = open_registry(uri)
+    return _asked(uri, lambda: _run(client, name, metrics, parameters))
+
+
 T = TypeVar("T")
 
 
@@ -146,16 +157,23 @@ def _asked(uri: str, question: Callable[[], T]) -> T:
 
 def _version(client: Any, artifact: Artifact) -> str:
     manifest = artifact.manifest
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    run = client.create_run(experiment.experiment_id, run_name=manifest.model_id).info.run_id
-    for name, value in manifest.metrics.items():
-        client.log_metric(run, name, value)
-    for name, parameter in manifest.parameters.items():
-        client.log_param(run, name, parameter)
-    client.log_param(run, "data_version", manifest.data_version)
-    client.set_terminated(run)
+    parameters = {**manifest.parameters, "data_version": manifest.data_version}
+    run = _run(client, manifest.model_id, manifest.metrics, parameters)
     if not client.search_registered_models(f"name = '{manifest.role}'"):
         client.create_registered_model(manifest.role)
     tags = {"model_id": manifest.model_id, "sha256": artifact.sha256, "family": manifest.family}
     version = client.create_model_version(manifest.role, artifact.uri, run_id=run, tags=tags)
     return str(version.version)
+
+
+def _run(
+    client: Any, name: str, metrics: Mapping[str, float], parameters: Mapping[str, str | float]
+) -> str:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    run = str(client.create_run(experiment.experiment_id, run_name=name).info.run_id)
+    for metric, value in metrics.items():
+        client.log_metric(run, metric, value)
+    for parameter, setting in parameters.items():
+        client.log_param(run, parameter, setting)
+    client.set_terminated(run)
+    return run

@@ -63,8 +63,8 @@ class Origin:
 def data_version(rows: TrainingRows) -> str:
     """Hash of everything that training reads: equal rows, equal version."""
     digest = hashlib.sha256(spec.SPEC_ID.encode())
-    labels = (rows.clicked, rows.purchased)
-    for array in (rows.features, *labels, rows.time_ms, rows.user, rows.item, rows.recent):
+    columns = (rows.features, rows.clicked, rows.time_ms, rows.user, rows.item, rows.recent)
+    for array in (*columns, rows.position, rows.purchased):
         digest.update(np.ascontiguousarray(array).data)
     digest.update("\0".join((*rows.users, "", *rows.items)).encode())
     return digest.hexdigest()[:16]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from typing import Final
@@ -14,14 +14,24 @@ import numpy.typing as npt
 from pipelines.evaluate.metrics import ranker_metrics
 from pipelines.features.replay import TrainingRows
 from pipelines.train.artefact import ranker_parity
+from pipelines.train.calibration import Method, fit_calibrated
+from pipelines.train.corrections import (
+    UNCORRECTED,
+    Corrections,
+    PositionBias,
+    fit_corrected,
+    row_weights,
+)
 from pipelines.train.networks import Size
 from pipelines.train.neural import Run
 from pipelines.train.neural_rankers import fit_mmoe, fit_wide_deep
 from pipelines.train.precision import Precision, Variant, chosen, variants
-from pipelines.train.rankers import Ranker, fit_logistic_regression
-from pipelines.train.sampling import fit_on_fewer, kept_rows, weights_of
+from pipelines.train.rankers import Floats, Labels, Parameters, Ranker, fit_logistic_regression
+from pipelines.train.sampling import kept_rows, weights_of
 from pipelines.train.trees import fit_lightgbm, fit_random_forest, fit_xgboost
+from pipelines.train.weights import effective_rows
 from rankstream.contracts.manifest import Utility
+from rankstream.errors import InvalidInput
 from rankstream.features import spec
 
 PRICE: Final = "item_price"
@@ -60,7 +70,23 @@ class Networks:
     purchase_weight: float = 1.0
 
 
-DEFAULT_NETWORKS: Final = Networks()
+@dataclass(frozen=True)
+class Options:
+    """How rankers are made.
+
+    `negatives` is the share of impressions without a click that they are fitted on, in (0, 1];
+    `corrections` are of where and how often rows were shown; `calibration` is on the last training
+    rows; `tuned` holds parameters of families, as a search has found them.
+    """
+
+    negatives: float = 1.0
+    corrections: Corrections = UNCORRECTED
+    calibration: Method = Method.BEST
+    tuned: Mapping[Family, Parameters] = field(default_factory=dict)
+    networks: Networks = Networks()
+
+
+DEFAULTS: Final = Options()
 NETWORKS: Final = (Family.WIDE_DEEP, Family.MMOE)
 
 
@@ -73,26 +99,57 @@ class Served:
     narrowed: Mapping[Precision, Variant]
 
 
-def fitted(
-    family: Family, rows: TrainingRows, share: float, networks: Networks, *, seed: int, run: Run
-) -> Ranker:
-    """Raises: InvalidInput, as the fit."""
-    if family is not Family.MMOE:
+def fitted(family: Family, rows: TrainingRows, options: Options, *, seed: int, run: Run) -> Ranker:
+    """A ranker of rows in order of time, whose pctr is calibrated; its pcvr is as it was learned.
+
+    Raises: InvalidInput, as fit_calibrated, fit_corrected and fit_mmoe.
+    """
+
+    def of_first(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
+        # Calibration fits on all rows, and on the first of them.
+        part = rows if len(clicked) == len(rows) else rows.take(np.arange(len(clicked)))
+        if family is Family.MMOE:
+            return _fit_mmoe(part, options, seed=seed, run=run)
         fit = FITS[family]
         if family is Family.WIDE_DEEP:
-            fit = partial(fit, size=networks.size, run=run)
-        return fit_on_fewer(fit, rows.features, rows.clicked, share=share, seed=seed)
-    kept = rows if share == 1.0 else rows.take(kept_rows(rows.clicked, share, seed=seed))
+            fit = partial(fit, size=options.networks.size, run=run)
+        elif family in options.tuned:
+            fit = partial(fit, tuned=options.tuned[family])
+        return fit_corrected(fit, part, options.corrections, negatives=options.negatives, seed=seed)
+
+    method = options.calibration
+    return fit_calibrated(of_first, rows.features, rows.clicked, method=method, seed=seed)
+
+
+def _fit_mmoe(rows: TrainingRows, options: Options, *, seed: int, run: Run) -> Ranker:
+    """Both labels share the rows, so what is corrected is the rows' weight in both losses.
+
+    Raises: InvalidInput: position bias, which is of clicks alone; as row_weights, kept_rows and
+        fit_mmoe.
+    """
+    corrections, share = options.corrections, options.negatives
+    if corrections.position is not PositionBias.IGNORE:
+        raise InvalidInput(
+            f"invalid_input: position bias {corrections.position} for mmoe, whose purchases it says"
+            " nothing of (limit ignore). No model was trained. Choose ignore, or another family."
+        )
+    place = kept_rows(rows.clicked, share, seed=seed)
+    kept = rows if share == 1.0 else rows.take(place)
+    weight = weights_of(kept.clicked, share)
+    told: dict[str, float] = {"negatives": share}
+    if (corrected := row_weights(rows, corrections)) is not None:
+        weight = weight * corrected[place]
+        told["effective_rows"] = effective_rows(corrected)
     ranker = fit_mmoe(
         kept.features,
         kept.clicked,
         kept.purchased,
         seed=seed,
-        weight=weights_of(kept.clicked, share),
-        size=networks.size,
+        sample_weight=weight,
+        size=options.networks.size,
         run=run,
     )
-    return replace(ranker, parameters={**ranker.parameters, "negatives": share})
+    return replace(ranker, parameters={**ranker.parameters, **told})
 
 
 def served(

@@ -7,7 +7,7 @@ Query tower: recent int64 [1, h], weight float32 [1, h] -> query float32 [1, dim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,8 +21,6 @@ ML_OPSET: Final = 3
 IR_VERSION: Final = 8
 # A forest's share of 0 or 1 would be an infinite logit.
 PROBABILITY_MIN: Final = 1e-5
-
-_LEARNED: Final = {"logit": "learned_logit", "pctr": "learned_pctr"}
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
@@ -112,23 +110,96 @@ def tree_graph(trees: Trees, width: int) -> bytes:
 
 def shifted_graph(graph: bytes, shift: float) -> bytes:
     """A ranker's graph with `shift` added to its logit."""
+    return _remapped(
+        graph,
+        lambda learned: [helper.make_node("Add", [learned, "shift"], ["logit"])],
+        {"shift": np.array([shift])},
+    )
+
+
+def scaled_graph(graph: bytes, scale: float) -> bytes:
+    """A ranker's graph with its pctr times `scale`, which is below 1."""
+
+    def mapped(learned: str) -> list[Any]:
+        return [
+            helper.make_node("Neg", [learned], ["negated"]),
+            helper.make_node("Softplus", ["negated"], ["log_odds"]),
+            helper.make_node("Sub", ["log_scale", "log_odds"], ["log_clicked"]),
+            helper.make_node("Exp", ["log_clicked"], ["clicked"]),
+            helper.make_node("Sub", ["whole", "clicked"], ["unclicked"]),
+            helper.make_node("Log", ["unclicked"], ["log_unclicked"]),
+            helper.make_node("Sub", ["log_clicked", "log_unclicked"], ["logit"]),
+        ]
+
+    constants = {"log_scale": np.array([np.log(scale)]), "whole": np.array([1.0])}
+    return _remapped(graph, mapped, constants)
+
+
+def curved_graph(graph: bytes, x: Floats, slopes: Floats, base: float) -> bytes:
+    """A ranker's graph with its logit mapped piecewise linearly.
+
+    Args:
+        x: where the pieces meet, ascending, shape (k,).
+        slopes: of the pieces, shape (k + 1,); base: what x[0] becomes.
+    """
+    most = float(np.finfo(np.float32).max)
+    constants = {
+        "low": np.concatenate([[-most], x]),
+        "high": np.concatenate([x, [most]]),
+        # Each piece is counted from the end that is nearer to x[0].
+        "anchor": np.concatenate([x[:1], x]),
+        "slopes": slopes,
+        "base": np.array([base]),
+        "pieces": np.array([1]),
+    }
+
+    def mapped(learned: str) -> list[Any]:
+        return [
+            helper.make_node("Unsqueeze", [learned, "pieces"], ["column"]),
+            helper.make_node("Max", ["column", "low"], ["from_low"]),
+            helper.make_node("Min", ["from_low", "high"], ["within"]),
+            helper.make_node("Sub", ["within", "anchor"], ["run"]),
+            helper.make_node("Mul", ["run", "slopes"], ["rise"]),
+            helper.make_node("ReduceSum", ["rise", "pieces"], ["risen"], keepdims=0),
+            helper.make_node("Add", ["risen", "base"], ["logit"]),
+        ]
+
+    return _remapped(graph, mapped, constants)
+
+
+def _remapped(
+    graph: bytes, mapped: Callable[[str], list[Any]], constants: dict[str, npt.NDArray[Any]]
+) -> bytes:
+    """A ranker's graph with nodes from its logit to another behind it.
+
+    Args:
+        mapped: given the name of the learned logit, nodes that make "logit" of it. Their other
+            names, and those of `constants`, become the graph's own: it may be mapped again.
+    """
     model = onnx.load_model_from_string(graph)
     nodes = list(model.graph.node)
+    learned = {name: f"{name}_{len(nodes)}" for name in ("logit", "pctr")}
     read = {name for node in nodes for name in node.input}
     nodes = [node for node in nodes if "pctr" not in node.output or "pctr" in read]
     for node in nodes:
-        for names in (node.input, node.output):
-            names[:] = [_LEARNED.get(name, name) for name in names]
-    nodes += [
-        helper.make_node("Add", [_LEARNED["logit"], "shift"], ["logit"]),
-        helper.make_node("Sigmoid", ["logit"], ["pctr"]),
-    ]
+        _rename(node, lambda name: learned.get(name, name))
+    kept = {*learned.values(), "logit", ""}
+    added = mapped(learned["logit"])
+    for node in added:
+        _rename(node, lambda name: name if name in kept else f"{name}_{len(nodes)}")
     del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    model.graph.initializer.append(numpy_helper.from_array(np.array([shift], np.float32), "shift"))
+    model.graph.node.extend([*nodes, *added, helper.make_node("Sigmoid", ["logit"], ["pctr"])])
+    model.graph.initializer.extend(
+        _initializers({f"{name}_{len(nodes)}": array for name, array in constants.items()})
+    )
     onnx.checker.check_model(model)
     body: bytes = model.SerializeToString()
     return body
+
+
+def _rename(node: Any, named: Callable[[str], str]) -> None:
+    for names in (node.input, node.output):
+        names[:] = [named(name) for name in names]
 
 
 def tower_graph(vectors: Floats) -> bytes:
@@ -191,16 +262,21 @@ def ranker_graph(
 def _model(
     nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: dict[str, npt.NDArray[Any]]
 ) -> bytes:
-    """Floats become float32 and integers int64."""
-    initializers = [
-        numpy_helper.from_array(
-            array.astype(np.float32 if array.dtype.kind == "f" else np.int64), name
-        )
-        for name, array in constants.items()
-    ]
-    graph = helper.make_graph(nodes, "rankstream", inputs, outputs, initializer=initializers)
+    graph = helper.make_graph(
+        nodes, "rankstream", inputs, outputs, initializer=_initializers(constants)
+    )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
     onnx.checker.check_model(model)
     body: bytes = model.SerializeToString()
     return body
+
+
+def _initializers(constants: dict[str, npt.NDArray[Any]]) -> list[Any]:
+    """Floats become float32 and integers int64."""
+    return [
+        numpy_helper.from_array(
+            array.astype(np.float32 if array.dtype.kind == "f" else np.int64), name
+        )
+        for name, array in constants.items()
+    ]

@@ -15,10 +15,9 @@ from pipelines.train.encoding import Encoding
 from pipelines.train.graphs import ranker_graph
 from pipelines.train.networks import CLICK, PURCHASE, Layer, Parameters
 
-# Names of the nodes that encode begin so: they take differences of large numbers, which float16
-# cannot.
-ENCODE: Final = "encode"
-PIECES: Final = f"{ENCODE}_pieces"
+# Of the layers alone: what encodes takes differences of large numbers, which float16 cannot.
+PIECES: Final = "encode_pieces"  # goes into them
+HEAD: Final = "Squeeze"  # the kind of node that makes a logit of what comes out of them
 
 
 class _Builder:
@@ -41,10 +40,10 @@ class _Builder:
         pieces = {"feature": encoding.feature, "low": encoding.low, "scale": encoding.scale}
         for name, values in (*pieces.items(), ("none", np.array(0.0)), ("whole", np.array(1.0))):
             self.constant(name, values)
-        self.add("Gather", ["features", "feature"], f"{ENCODE}_columns", axis=1)
-        self.add("Sub", [f"{ENCODE}_columns", "low"], f"{ENCODE}_above")
-        self.add("Mul", [f"{ENCODE}_above", "scale"], f"{ENCODE}_share")
-        return self.add("Clip", [f"{ENCODE}_share", "none", "whole"], PIECES)
+        self.add("Gather", ["features", "feature"], "encode_columns", axis=1)
+        self.add("Sub", ["encode_columns", "low"], "encode_above")
+        self.add("Mul", ["encode_above", "scale"], "encode_share")
+        return self.add("Clip", ["encode_share", "none", "whole"], PIECES)
 
     def dense(self, layer: Layer, values: str, name: str) -> str:
         weight = self.constant(f"{name}_weight", layer["weight"])
@@ -60,7 +59,7 @@ class _Builder:
 
     def probability(self, logits: str, logit: str, probability: str) -> None:
         """`logits`, shape (n, 1), as outputs of shape (n,)."""
-        self.add("Squeeze", [logits, "column"], logit)
+        self.add(HEAD, [logits, "column"], logit)
         self.add("Sigmoid", [logit], probability)
 
 

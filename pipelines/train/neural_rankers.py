@@ -19,7 +19,7 @@ from pipelines.train.neural import (
     probabilities,
 )
 from pipelines.train.neural_graphs import mmoe_graph, wide_deep_graph
-from pipelines.train.rankers import Floats, Labels, Ranker
+from pipelines.train.rankers import Floats, Labels, Ranker, Weights
 from pipelines.train.trees import checked_cut
 from rankstream.errors import InvalidInput
 
@@ -27,18 +27,25 @@ ALONE: Final = Run()
 
 
 def fit_wide_deep(
-    features: Floats, clicked: Labels, *, seed: int, size: Size = Size.SMALL, run: Run = ALONE
+    features: Floats,
+    clicked: Labels,
+    *,
+    seed: int,
+    sample_weight: Weights | None = None,
+    size: Size = Size.SMALL,
+    run: Run = ALONE,
 ) -> Ranker:
     """Wide & Deep, stopped early on the last tenth of the rows, in order of time.
 
     Args:
         features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1.
+        sample_weight: shape (n,), above 0; None: all alike.
         run: where its checkpoints are, and who hears of progress.
 
     Raises: InvalidInput, as check_rows, for the fitted part as well.
     """
     checked_cut(features, clicked)
-    weight = np.ones(len(clicked), np.float32)
+    weight = _weight(clicked, sample_weight)
     examples = Examples(features, clicked.astype(np.int8)[:, None], weight)
     return _ranker(wide_deep(SHAPES[size]), wide_deep_graph, examples, seed, size, run)
 
@@ -49,7 +56,7 @@ def fit_mmoe(
     purchased: npt.NDArray[np.int8],
     *,
     seed: int,
-    weight: Floats | None = None,
+    sample_weight: Weights | None = None,
     size: Size = Size.SMALL,
     run: Run = ALONE,
 ) -> Ranker:
@@ -58,7 +65,7 @@ def fit_mmoe(
     Args:
         features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1.
         purchased: shape (n,), 1, 0 or -1: not known yet, no part of the loss.
-        weight: shape (n,), of each row in both losses; None: all alike.
+        sample_weight: shape (n,), above 0, of each row in both losses; None: all alike.
         run: where its checkpoints are, and who hears of progress.
 
     Raises: InvalidInput, as check_rows, for the fitted part and for known purchases as well.
@@ -72,9 +79,12 @@ def fit_mmoe(
             " was trained or registered. Train wide_deep, or a tree."
         )
     labels = np.stack([clicked.astype(np.int8), purchased], axis=1)
-    given = np.ones(len(clicked), np.float32) if weight is None else weight
-    network = mmoe(SHAPES[size])
-    return _ranker(network, mmoe_graph, Examples(features, labels, given), seed, size, run)
+    examples = Examples(features, labels, _weight(clicked, sample_weight))
+    return _ranker(mmoe(SHAPES[size]), mmoe_graph, examples, seed, size, run)
+
+
+def _weight(clicked: Labels, sample_weight: Weights | None) -> Floats:
+    return (np.ones(len(clicked)) if sample_weight is None else sample_weight).astype(np.float32)
 
 
 def _ranker(

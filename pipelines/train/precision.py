@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from pipelines.train.neural_graphs import ENCODE, PIECES
+from pipelines.train.neural_graphs import HEAD, PIECES
 from rankstream.errors import InvalidArtifact
 
 # Of a probability, on rows that it was trained on. A slate's neighbours are further apart.
@@ -50,28 +50,32 @@ class Variant:
 
 
 def float16_graph(graph: bytes) -> bytes:
-    """Weights and sums of layers in float16; encoding, sigmoids, inputs and outputs in float32.
+    """Weights and sums of layers in float16; encoding, heads, inputs and outputs in float32.
 
-    Not by a converter: those round the input of the graph, and what goes from node to node.
+    What follows a head's logit, a calibration for instance, is as exact as it was. Not by a
+    converter: those round the input of the graph, and what goes from node to node.
     """
     model = onnx.load_model_from_string(graph)
-    nodes = list(model.graph.node)
-    exact = {name for node in nodes if node.name.startswith(ENCODE) for name in node.input}
-    for constant in model.graph.initializer:
-        if constant.data_type == TensorProto.FLOAT and constant.name not in exact:
-            values = numpy_helper.to_array(constant).astype(np.float16)
-            constant.CopyFrom(numpy_helper.from_array(values, constant.name))
-    asked = {node.input[0] for node in nodes if node.op_type == "Sigmoid"}
-    found = []
-    for node in nodes:
-        name = node.output[0]
+    narrow, read, found = {PIECES}, set[str](), []
+    for node in model.graph.node:
         found.append(node)
+        name = node.output[0]
         if name == PIECES:
             found.append(helper.make_node("Cast", [name], [NARROW + name], to=TensorProto.FLOAT16))
-        elif name in asked:
-            node.output[0] = NARROW + name
-            found.append(helper.make_node("Cast", [NARROW + name], [name], to=TensorProto.FLOAT))
-        node.input[:] = [NARROW + one if one == PIECES else one for one in node.input]
+        elif narrow.intersection(node.input):
+            read.update(node.input)
+            node.input[:] = [NARROW + one if one == PIECES else one for one in node.input]
+            if node.op_type == HEAD:
+                node.output[0] = NARROW + name
+                found.append(
+                    helper.make_node("Cast", [NARROW + name], [name], to=TensorProto.FLOAT)
+                )
+            else:
+                narrow.update(node.output)
+    for constant in model.graph.initializer:
+        if constant.data_type == TensorProto.FLOAT and constant.name in read:
+            values = numpy_helper.to_array(constant).astype(np.float16)
+            constant.CopyFrom(numpy_helper.from_array(values, constant.name))
     del model.graph.node[:]
     model.graph.node.extend(found)
     onnx.checker.check_model(model)

@@ -15,6 +15,8 @@ from rankstream.errors import InvalidInput
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
+Weights = npt.NDArray[np.float64]
+Parameters = Mapping[str, float | int]
 
 INVERSE_PENALTY: Final = 0.1
 
@@ -57,23 +59,33 @@ def _invalid(problem: str) -> InvalidInput:
     )
 
 
-def fit_logistic_regression(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
+def fit_logistic_regression(
+    features: Floats,
+    clicked: Labels,
+    *,
+    seed: int,
+    sample_weight: Weights | None = None,
+    tuned: Parameters | None = None,
+) -> Ranker:
     """Logistic regression on standardised features; a constant feature gets no weight.
 
     Args:
         features: shape (n, d); clicked: shape (n,), 0 or 1.
+        sample_weight: shape (n,), above 0; None is 1 for every row.
+        tuned: parameters in place of those that it has.
 
     Raises: InvalidInput, as check_rows.
     """
     check_rows(features, clicked)
+    parameters = {"inverse_penalty": INVERSE_PENALTY, **(tuned or {})}
     mean = features.mean(axis=0, dtype=np.float64)
     # Column by column, and one copy of the rows: ten million of them are gigabytes.
     spread = np.array([column.std(dtype=np.float64) for column in features.T])
     scale = np.where(spread > 1e-6, 1.0 / np.maximum(spread, 1e-6), 0.0)
     standard = features - mean.astype(np.float32)
     standard *= scale.astype(np.float32)
-    model = LogisticRegression(C=INVERSE_PENALTY, max_iter=200, random_state=seed)
-    model.fit(standard, clicked)
+    model = LogisticRegression(C=parameters["inverse_penalty"], max_iter=200, random_state=seed)
+    model.fit(standard, clicked, sample_weight=sample_weight)
     weight, bias = model.coef_[0], float(model.intercept_[0])
 
     def predict(rows: Floats) -> npt.NDArray[np.float64]:
@@ -84,5 +96,5 @@ def fit_logistic_regression(features: Floats, clicked: Labels, *, seed: int) -> 
         family="logistic_regression",
         graph=linear_graph(mean, scale, weight, bias),
         predict=predict,
-        parameters={"inverse_penalty": INVERSE_PENALTY, "seed": seed},
+        parameters={**parameters, "seed": seed},
     )

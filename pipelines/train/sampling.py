@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.train.graphs import shifted_graph
-from pipelines.train.rankers import Floats, Labels, Ranker
+from pipelines.train.rankers import Floats, Labels, Ranker, Weights
 from rankstream.errors import InvalidInput
 
 
@@ -37,26 +38,35 @@ def kept_rows(clicked: Labels, share: float, *, seed: int) -> npt.NDArray[np.int
     return np.flatnonzero((clicked != 0) | drawn)
 
 
-def weights_of(clicked: Labels, share: float) -> npt.NDArray[np.float32]:
+def weights_of(clicked: Labels, share: float) -> Weights:
     """Of kept rows, shape (n,): a row that stands for 1 / share rows counts as so many.
 
     For models of several labels, of which one correction of a logit mends one only.
     """
-    return np.where(clicked != 0, 1.0, 1.0 / share).astype(np.float32)
+    return np.where(clicked != 0, 1.0, 1.0 / share)
 
 
 def fit_on_fewer(
-    fit: Callable[..., Ranker], features: Floats, clicked: Labels, *, share: float, seed: int
+    fit: Callable[..., Ranker],
+    features: Floats,
+    clicked: Labels,
+    *,
+    share: float,
+    seed: int,
+    sample_weight: Weights | None = None,
 ) -> Ranker:
     """A ranker fitted on fewer negatives whose pctr, in the graph as well, is that of all rows.
 
     Args:
-        fit: takes features, clicked and seed.
+        fit: takes features, clicked and seed, and sample_weight if there is one.
         features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1.
+        sample_weight: shape (n,), above 0.
 
     Raises: InvalidInput, as kept_rows and `fit`.
     """
     rows = kept_rows(clicked, share, seed=seed)
+    if sample_weight is not None:
+        fit = partial(fit, sample_weight=sample_weight[rows])
     if share == 1.0:
         return fit(features, clicked, seed=seed)
     ranker = fit(features[rows], clicked[rows], seed=seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -11,12 +11,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.evaluate.comparison import Comparison, compare
-from pipelines.evaluate.importance import attention
+from pipelines.evaluate.comparison import Comparison, Latency, compare
+from pipelines.evaluate.importance import Attention, attention
 from pipelines.evaluate.impressions import Impressions
-from pipelines.evaluate.metrics import ranker_metrics, recall_at
+from pipelines.evaluate.intervals import Interval
+from pipelines.evaluate.metrics import ranker_metrics
+from pipelines.evaluate.retrieval import retrieval_metrics, retrieved
 from pipelines.evaluate.slices import earlier_impressions, item_popularity, user_activity
-from pipelines.features.replay import TrainingRows
+from pipelines.features.replay import ItemFacts, TrainingRows
 from pipelines.train.artefact import (
     Origin,
     data_version,
@@ -26,9 +28,9 @@ from pipelines.train.artefact import (
     write_retrieval,
 )
 from pipelines.train.families import (
-    DEFAULT_NETWORKS,
+    DEFAULTS,
     Family,
-    Networks,
+    Options,
     Served,
     fitted,
     purchase_metrics,
@@ -65,6 +67,23 @@ class Trained:
     train_rows: int
     test_rows: int
     comparison: Comparison  # of the rankers on the test rows, the champion first
+    retrieval: Mapping[str, Interval]  # its metrics on the test's likes
+
+
+@dataclass(frozen=True, eq=False)
+class _Evaluated:
+    """A ranker as it is to be served, and what it is worth on the test rows."""
+
+    alias: str
+    served: Served
+    pctr: npt.NDArray[np.float64]
+    latency: Latency
+    attention: Attention
+    metrics: dict[str, float]
+
+    @property
+    def name(self) -> str:
+        return f"{self.served.ranker.family} ({self.alias})"
 
 
 def split(rows: TrainingRows) -> tuple[TrainingRows, TrainingRows, int]:
@@ -98,7 +117,7 @@ def _checked_split(rows: TrainingRows) -> tuple[TrainingRows, TrainingRows, int]
 
 def train(
     rows: TrainingRows,
-    catalogue: Iterable[str],
+    catalogue: Mapping[str, ItemFacts],
     root: Path,
     *,
     created_ms: int,
@@ -106,17 +125,16 @@ def train(
     step: Callable[[str, int, int], None],
     champion: Family = Family.LOGISTIC_REGRESSION,
     challenger: Family = Family.XGBOOST,
-    negatives: float = 1.0,
-    networks: Networks = DEFAULT_NETWORKS,
+    options: Options = DEFAULTS,
 ) -> Trained:
     """Fit, check, evaluate, write.
 
     Args:
-        catalogue: ids of all items, those without a row too.
+        catalogue: item_id -> facts of all items, those without a row too.
         champion, challenger: who gets these aliases.
-        negatives: share of impressions without a click that rankers are fitted on, in (0, 1].
-        root: folder of artefacts. A fit that was interrupted goes on, on the same rows, from the
-            checkpoint in it.
+        options: of both rankers.
+        root: folder of artefacts. A network's fit that was interrupted goes on, on the same rows,
+            from the checkpoint in it.
         step: hears ("models", steps done, steps in all), and of a network's epochs.
 
     Raises: InvalidInput, InvalidArtifact, Conflict; nothing is registered then.
@@ -124,74 +142,96 @@ def train(
     train_rows, test_rows, split_ms = _checked_split(rows)
     origin = Origin(created_ms, data_version(rows), int(rows.time_ms[0]), split_ms)
     step("models", 0, STEPS)
-    item_id = tuple(dict.fromkeys((*rows.items, *sorted(catalogue))))
-    liked = np.flatnonzero(train_rows.clicked)
-    items = fit_pure_svd(
-        item_id, train_rows.user[liked], train_rows.item[liked], users=len(rows.users), seed=seed
-    )
+    items = _retrieval(rows, train_rows, catalogue, seed=seed)
     tower_gap = tower_parity(items, seed=seed)
-    recall = {f"recall_at_{CANDIDATES}": _recall(items, test_rows), "items": float(len(item_id))}
+    lists = _lists_metrics(items, catalogue, train_rows, test_rows, seed=seed)
     run = Run(root / CHECKPOINTS, origin.data_version, step)
-    rankers, pctr, latency, looks = [], {}, {}, {}
-    families = ((CHAMPION, champion), (CHALLENGER, challenger))
-    for done, (alias, family) in enumerate(families, 1):
-        step("models", done, STEPS)
-        fit = fitted(family, train_rows, negatives, networks, seed=seed, run=run)
-        held = served(fit, rows.features, networks.precision, seed=seed)
-        ranker = held.ranker
-        name = f"{ranker.family} ({alias})"
-        pctr[name] = ranker.predict(test_rows.features)
-        latency[name] = ranker_latency(ranker, test_rows.features, seed=seed)
-        looks[name] = attention(
-            ranker.predict, test_rows.features, test_rows.clicked, spec.NAMES, seed=seed
-        )
-        metrics = ranker_metrics(test_rows.clicked, pctr[name], test_rows.user)
-        metrics |= purchase_metrics(ranker, test_rows)
-        rankers.append((alias, held, metrics))
+    families = {CHAMPION: champion, CHALLENGER: challenger}
+    rankers = _rankers(families, rows, train_rows, test_rows, options, seed=seed, run=run)
     step("models", STEPS - 1, STEPS)
-    artifacts = [
-        (alias, _written(root, held, train_rows, origin, metrics, networks))
-        for alias, held, metrics in rankers
-    ]
+    artifacts = [(one.alias, _written(root, one, train_rows, origin, options)) for one in rankers]
+    recall = {name: one.value for name, one in lists.items()} | {"items": float(len(items.item_id))}
     index = write_retrieval(root, items, origin, metrics=recall, parity=tower_gap)
     shutil.rmtree(root / CHECKPOINTS, ignore_errors=True)
     step("models", STEPS, STEPS)
     return Trained(
         artifacts=[*artifacts, (CHAMPION, index)],
-        metrics={alias: metrics for alias, _, metrics in rankers} | {"retrieval": recall},
+        metrics={one.alias: one.metrics for one in rankers} | {"retrieval": recall},
         data_version=origin.data_version,
         split_ms=split_ms,
         train_rows=len(train_rows),
         test_rows=len(test_rows),
-        comparison=compare(
-            Impressions.of(test_rows.clicked, test_rows.user),
-            pctr,
-            incumbent=next(iter(pctr)),
-            slices=_slices(train_rows, test_rows),
-            latency=latency,
-            attention=looks,
-            seed=seed,
-        ),
+        comparison=_compared(rankers, train_rows, test_rows, seed=seed),
+        retrieval=lists,
     )
 
 
-def _written(
-    root: Path,
-    held: Served,
+def _retrieval(
+    rows: TrainingRows, train: TrainingRows, catalogue: Mapping[str, ItemFacts], *, seed: int
+) -> ItemVectors:
+    item_id = tuple(dict.fromkeys((*rows.items, *sorted(catalogue))))
+    liked = np.flatnonzero(train.clicked)
+    return fit_pure_svd(
+        item_id, train.user[liked], train.item[liked], users=len(rows.users), seed=seed
+    )
+
+
+def _rankers(
+    families: Mapping[str, Family],
     rows: TrainingRows,
-    origin: Origin,
-    metrics: Mapping[str, float],
-    networks: Networks,
+    train: TrainingRows,
+    test: TrainingRows,
+    options: Options,
+    *,
+    seed: int,
+    run: Run,
+) -> list[_Evaluated]:
+    """A ranker for each alias; its graph is checked on all rows."""
+    found = []
+    for done, (alias, family) in enumerate(families.items(), 1):
+        run.step("models", done, STEPS)
+        fit = fitted(family, train, options, seed=seed, run=run)
+        held = served(fit, rows.features, options.networks.precision, seed=seed)
+        found.append(_evaluated(alias, held, test, seed=seed))
+    return found
+
+
+def _evaluated(alias: str, held: Served, test: TrainingRows, *, seed: int) -> _Evaluated:
+    ranker = held.ranker
+    pctr = ranker.predict(test.features)
+    looks = attention(ranker.predict, test.features, test.clicked, spec.NAMES, seed=seed)
+    metrics = ranker_metrics(test.clicked, pctr, test.user) | purchase_metrics(ranker, test)
+    latency = ranker_latency(ranker, test.features, seed=seed)
+    return _Evaluated(alias, held, pctr, latency, looks, metrics)
+
+
+def _written(
+    root: Path, one: _Evaluated, train: TrainingRows, origin: Origin, options: Options
 ) -> Artifact:
+    ranker = one.served.ranker
     return write_ranker(
         root,
-        held.ranker,
-        rows,
+        ranker,
+        train,
         origin,
-        metrics=metrics,
-        parity=held.parity,
-        utility=utility_of(held.ranker, rows, networks.purchase_weight),
-        narrowed=held.narrowed,
+        metrics=one.metrics,
+        parity=one.served.parity,
+        utility=utility_of(ranker, train, options.networks.purchase_weight),
+        narrowed=one.served.narrowed,
+    )
+
+
+def _compared(
+    rankers: Sequence[_Evaluated], train: TrainingRows, test: TrainingRows, *, seed: int
+) -> Comparison:
+    return compare(
+        Impressions.of(test.clicked, test.user),
+        {one.name: one.pctr for one in rankers},
+        incumbent=rankers[0].name,
+        slices=_slices(train, test),
+        latency={one.name: one.latency for one in rankers},
+        attention={one.name: one.attention for one in rankers},
+        seed=seed,
     )
 
 
@@ -204,8 +244,15 @@ def _slices(train_rows: TrainingRows, test_rows: TrainingRows) -> dict[str, npt.
     }
 
 
-def _recall(items: ItemVectors, test: TrainingRows) -> float:
-    """recall@CANDIDATES of the test's likes, each from the user's actions just before it."""
+def _lists_metrics(
+    items: ItemVectors,
+    catalogue: Mapping[str, ItemFacts],
+    train: TrainingRows,
+    test: TrainingRows,
+    *,
+    seed: int,
+) -> dict[str, Interval]:
+    """Metrics of what is retrieved for the test's likes, each from the actions just before it."""
     row_of = {id64(name): row for row, name in enumerate(items.item_id)}
     liked = np.flatnonzero(test.clicked)
     queries = [
@@ -223,4 +270,9 @@ def _recall(items: ItemVectors, test: TrainingRows) -> float:
         return index.search(query, k, np.unique(known))[0]
 
     # The test's item numbers are those of the rows, which come first in the table.
-    return recall_at(CANDIDATES, queries, test.item[liked], retrieve)
+    found = retrieved(CANDIDATES, queries, test.item[liked], test.user[liked], retrieve)
+    nothing = ItemFacts("", {})
+    names = [catalogue.get(name, nothing).category for name in items.item_id]
+    category = np.unique(names, return_inverse=True)[1]
+    shown = np.bincount(train.item, minlength=len(items.item_id))
+    return retrieval_metrics(found, category, shown, seed=seed)

@@ -7,8 +7,9 @@ thresholds are rounded so that float32 rows fall on the side where the library p
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import lightgbm as lgb
 import numpy as np
@@ -17,7 +18,7 @@ import xgboost as xgb
 from sklearn.ensemble import RandomForestClassifier
 
 from pipelines.train.graphs import PROBABILITY_MIN, Trees, tree_graph
-from pipelines.train.rankers import Floats, Labels, Ranker, check_rows
+from pipelines.train.rankers import Floats, Labels, Parameters, Ranker, Weights, check_rows
 
 VALIDATION_SHARE: Final = 0.1
 ROUNDS_MAX: Final = 400
@@ -30,6 +31,49 @@ FOREST_LEAF_ROWS: Final = 50
 FOREST_ROWS_MAX: Final = 500_000
 # Rounds this small spend their time waiting for each other with more.
 THREADS: Final = 1
+BOOSTING: Final[Mapping[str, str | float | int]] = {
+    "objective": "binary:logistic",
+    "eval_metric": "logloss",
+    "tree_method": "hist",
+    "max_depth": 4,
+    "max_bin": MAX_BIN,
+    "learning_rate": 0.1,
+    "min_child_weight": 20.0,
+    "subsample": 0.8,
+    "colsample_bytree": 0.6,
+    "reg_lambda": 5.0,
+}
+LEAF_WISE: Final[Mapping[str, str | float | int]] = {
+    "objective": "binary",
+    "num_leaves": 31,
+    "max_bin": MAX_BIN - 1,
+    "learning_rate": 0.05,
+    "min_data_in_leaf": 50,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "feature_fraction": 0.4,
+    "lambda_l2": 5.0,
+    "deterministic": "true",
+    "num_threads": THREADS,
+    "verbosity": -1,
+}
+
+Margins = npt.NDArray[np.floating]
+
+
+class Likelihood(Protocol):
+    """What boosting is to learn if the label is not drawn with pctr itself.
+
+    `rows` is a part of the rows that are fitted on; `margin`, shape (n,), their logits so far.
+    """
+
+    def slopes(self, margin: Margins, rows: slice) -> tuple[Weights, Weights]:
+        """First and second derivatives of the loss by the logit, float64, each of its shape."""
+        ...
+
+    def loss(self, margin: Margins, rows: slice) -> float:
+        """Mean loss."""
+        ...
 
 
 def checked_cut(features: Floats, clicked: Labels) -> int:
@@ -43,35 +87,50 @@ def checked_cut(features: Floats, clicked: Labels) -> int:
     return cut
 
 
-def fit_xgboost(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
+def fit_xgboost(
+    features: Floats,
+    clicked: Labels,
+    *,
+    seed: int,
+    sample_weight: Weights | None = None,
+    tuned: Parameters | None = None,
+    likelihood: Likelihood | None = None,
+) -> Ranker:
     """Boosted trees on log loss, stopped early on the last tenth of the rows, in order of time.
 
     Args:
         features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1.
+        sample_weight: shape (n,), above 0; None is 1 for every row.
+        tuned: parameters in place of those that it has.
+        likelihood: takes the place of log loss and of the weights, which it is to know itself.
 
     Raises: InvalidInput, as check_rows, for the fitted part as well.
     """
     cut = checked_cut(features, clicked)
     names = [f"f{k}" for k in range(features.shape[1])]
-    parameters = _boosting(seed)
-    data = xgb.QuantileDMatrix(
-        features[:cut], clicked[:cut], feature_names=names, max_bin=MAX_BIN, nthread=THREADS
-    )
-    validation = xgb.QuantileDMatrix(
-        features[cut:],
-        clicked[cut:],
-        feature_names=names,
-        max_bin=MAX_BIN,
-        nthread=THREADS,
-        ref=data,
-    )
+    parameters = {**BOOSTING, **(tuned or {}), "seed": seed}
+    fitted, held = slice(cut), slice(cut, None)
+
+    def matrix(rows: slice, ref: xgb.DMatrix | None) -> xgb.QuantileDMatrix:
+        return xgb.QuantileDMatrix(
+            features[rows],
+            clicked[rows],
+            weight=None if sample_weight is None else sample_weight[rows],
+            feature_names=names,
+            max_bin=MAX_BIN,
+            nthread=THREADS,
+            ref=ref,
+        )
+
+    data = matrix(fitted, None)
     booster = xgb.train(
-        {**parameters, "nthread": THREADS},
+        {**parameters, "nthread": THREADS} | ({} if likelihood is None else _OF_LIKELIHOOD),
         data,
         num_boost_round=ROUNDS_MAX,
-        evals=[(validation, "validation")],
+        evals=[(matrix(held, data), "validation")],
         early_stopping_rounds=EARLY_STOPPING_ROUNDS,
         verbose_eval=False,
+        **_learning(likelihood, fitted, held),
     )
     # An export takes every tree, those after the best round too: cut them off first.
     best = booster[: booster.best_iteration + 1]
@@ -87,19 +146,18 @@ def fit_xgboost(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
     )
 
 
-def _boosting(seed: int) -> dict[str, str | float | int]:
+# The objective stays: it makes probabilities of margins. Without labels of its own there is no
+# prior click rate to begin with.
+_OF_LIKELIHOOD: Final = {"base_score": 0.5, "disable_default_eval_metric": True}
+
+
+def _learning(likelihood: Likelihood | None, fitted: slice, held: slice) -> dict[str, Any]:
+    if likelihood is None:
+        return {}
     return {
-        "objective": "binary:logistic",
-        "eval_metric": "logloss",
-        "tree_method": "hist",
-        "max_depth": 4,
-        "max_bin": MAX_BIN,
-        "learning_rate": 0.1,
-        "min_child_weight": 20.0,
-        "subsample": 0.8,
-        "colsample_bytree": 0.6,
-        "reg_lambda": 5.0,
-        "seed": seed,
+        "obj": lambda margin, data: likelihood.slopes(margin, fitted),
+        # The last metric is the one that stops.
+        "custom_metric": lambda margin, data: ("loss", likelihood.loss(margin, held)),
     }
 
 
@@ -125,18 +183,34 @@ def xgboost_trees(booster: xgb.Booster) -> Trees:
     )
 
 
-def fit_lightgbm(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
+def fit_lightgbm(
+    features: Floats,
+    clicked: Labels,
+    *,
+    seed: int,
+    sample_weight: Weights | None = None,
+    tuned: Parameters | None = None,
+) -> Ranker:
     """Boosted trees grown leaf by leaf, stopped early on the last tenth of the rows.
 
     Args:
         features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1.
+        sample_weight: shape (n,), above 0; None is 1 for every row.
+        tuned: parameters in place of those that it has.
 
     Raises: InvalidInput, as check_rows, for the fitted part as well.
     """
     cut = checked_cut(features, clicked)
-    parameters = _leaf_wise(seed)
-    data = lgb.Dataset(features[:cut], clicked[:cut], params=parameters, free_raw_data=False)
-    validation = lgb.Dataset(features[cut:], clicked[cut:], reference=data)
+    parameters = {**LEAF_WISE, **(tuned or {}), "seed": seed}
+    early, late = (None, None) if sample_weight is None else np.split(sample_weight, [cut])
+    data = lgb.Dataset(
+        features[:cut],
+        clicked[:cut],
+        weight=early,
+        params=parameters,
+        free_raw_data=False,
+    )
+    validation = lgb.Dataset(features[cut:], clicked[cut:], weight=late, reference=data)
     booster = lgb.train(
         parameters,
         data,
@@ -155,24 +229,6 @@ def fit_lightgbm(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
         predict=predict,
         parameters={**parameters, "trees": rounds},
     )
-
-
-def _leaf_wise(seed: int) -> dict[str, str | float | int]:
-    return {
-        "objective": "binary",
-        "num_leaves": 31,
-        "max_bin": MAX_BIN - 1,
-        "learning_rate": 0.05,
-        "min_data_in_leaf": 50,
-        "bagging_fraction": 0.8,
-        "bagging_freq": 1,
-        "feature_fraction": 0.4,
-        "lambda_l2": 5.0,
-        "seed": seed,
-        "deterministic": "true",
-        "num_threads": THREADS,
-        "verbosity": -1,
-    }
 
 
 def lightgbm_trees(booster: lgb.Booster, rounds: int) -> Trees:
@@ -199,11 +255,14 @@ def _flatten(
     return place
 
 
-def fit_random_forest(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
+def fit_random_forest(
+    features: Floats, clicked: Labels, *, seed: int, sample_weight: Weights | None = None
+) -> Ranker:
     """Means of trees grown on bootstrap samples; a robust second opinion, not a fast one.
 
     Args:
         features: shape (n, d); clicked: shape (n,), 0 or 1.
+        sample_weight: shape (n,), above 0; None is 1 for every row.
 
     Raises: InvalidInput, as check_rows.
     """
@@ -216,7 +275,7 @@ def fit_random_forest(features: Floats, clicked: Labels, *, seed: int) -> Ranker
         "max_samples": min(len(clicked), FOREST_ROWS_MAX),
     }
     model = RandomForestClassifier(**parameters, random_state=seed, n_jobs=-1)
-    model.fit(features, clicked)
+    model.fit(features, clicked, sample_weight=sample_weight)
 
     def predict(rows: Floats) -> npt.NDArray[np.float64]:
         share: npt.NDArray[np.float64] = model.predict_proba(rows)[:, 1]

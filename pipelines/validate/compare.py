@@ -13,8 +13,9 @@ from pipelines.validate.limits import Limits, against
 from pipelines.validate.moments import Moments
 from pipelines.validate.ranges import SHIFT_SD_MAX, by_name
 from pipelines.validate.reference import HISTOGRAM_ROWS_MAX, Reference, evenly, grouped_sd
-from pipelines.validate.verdicts import Check, Verdict
+from pipelines.validate.verdicts import Check
 from rankstream.features import spec
+from rankstream.monitoring.drift import Verdict
 from rankstream.monitoring.histogram import decode_histogram
 
 Columns = npt.NDArray[np.float32]
@@ -48,10 +49,10 @@ def constant_checks(
         else:
             allowed.append(feature.name)
             continue
-        checks.append(Check(CONSTANT, Verdict.FAIL, value, "more than one value", n, found,
+        checks.append(Check(CONSTANT, "fail", value, "more than one value", n, found,
                             subject=feature.name))  # fmt: skip
     words = f"constant as before, or at the default: {listed(allowed)}" if allowed else "none"
-    checks.append(Check(CONSTANT, Verdict.PASS, None, "more than one value", n, words))
+    checks.append(Check(CONSTANT, "pass", None, "more than one value", n, words))
     return checks
 
 
@@ -76,7 +77,7 @@ def mean_checks(
         if name in skip or math.isinf(limit) or measured.sd[place] == 0.0:
             continue
         if sd == 0.0:
-            tally.add(name, Verdict.INCONCLUSIVE, 0.0, limit, "had one value in the reference")
+            tally.add(name, "inconclusive", 0.0, limit, "had one value in the reference")
             continue
         effect = (float(measured.mean[place]) - reference.mean[place]) / sd
         now, then = float(measured.mean_se[place]), _se(reference.mean_se, measured.mean_se, place)
@@ -109,7 +110,7 @@ def spread_checks(
             continue
         if then == 0.0:
             words = "had one value in the reference"
-            tally.add(name, Verdict.INCONCLUSIVE, 1.0, limits.spread_ratio_max, words)
+            tally.add(name, "inconclusive", 1.0, limits.spread_ratio_max, words)
             continue
         now = float(measured.sd[place])
         if reference.grouped:
@@ -145,12 +146,12 @@ class _Tally:
         self._passed: list[tuple[float, float, str]] = []
 
     def add(self, name: str, verdict: Verdict, value: float, limit: float, words: str) -> None:
-        if verdict == Verdict.FAIL:
+        if verdict == "fail":
             threshold = f"at most {limit:g} {self._unit}"
             self._failed.append(
                 Check(self._kind, verdict, value, threshold, self._n, words, subject=name)
             )
-        elif verdict == Verdict.INCONCLUSIVE:
+        elif verdict == "inconclusive":
             self._unclear.append((value, name))
         else:
             self._passed.append((value / limit, value, name))
@@ -161,18 +162,18 @@ class _Tally:
             names = listed(name for _, name in sorted(self._unclear, reverse=True))
             words = f"too few rows, or one value in the reference: {names}"
             worst = max(value for value, _ in self._unclear)
-            unclear = Check(self._kind, Verdict.INCONCLUSIVE, worst, threshold, self._n, words)
+            unclear = Check(self._kind, "inconclusive", worst, threshold, self._n, words)
             checks.append(unclear)
         if self._passed:
             _, value, name = max(self._passed)
             words = f"{len(self._passed)} features; nearest to its limit: {name}"
-            checks.append(Check(self._kind, Verdict.PASS, value, threshold, self._n, words))
+            checks.append(Check(self._kind, "pass", value, threshold, self._n, words))
         return checks
 
 
 def _nothing(kind: str, n: int) -> Check:
     words = "no reference: there is no champion of this spec yet"
-    return Check(kind, Verdict.INCONCLUSIVE, None, "", n, words)
+    return Check(kind, "inconclusive", None, "", n, words)
 
 
 def _se(known: tuple[float | None, ...], instead: npt.NDArray[np.float64], place: int) -> float:

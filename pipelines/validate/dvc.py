@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from pipelines.validate.files import write_whole
 from rankstream.errors import InvalidArtifact
 
-_CHUNK_BYTES: Final = 1 << 20
 _DVC_OWN: Final = (".dvc", ".dvcignore", ".git", ".hg")
 
 
@@ -64,11 +64,8 @@ def write_dvc(folder: Path) -> Path:
 
 
 def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
 def _invalid(folder: Path, problem: str) -> InvalidArtifact:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import re
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from pipelines.figures import INK, QUIET, SKY_BLUE, STYLE, VERMILLION, svg
 from pipelines.validate.moments import Doubles
 from pipelines.validate.ranges import Range
 from pipelines.validate.schema import outside
@@ -20,11 +18,6 @@ from rankstream.monitoring.histogram import Histogram
 
 BINS: Final = 32
 STRAYS_MAX: Final = 50
-# Okabe and Ito's palette: told apart by colour-blind readers, and by lightness in print.
-_ROWS: Final = "#56B4E9"
-_REFERENCE: Final = "#1b1f24"
-_LIMIT: Final = "#D55E00"
-_QUIET: Final = "#6b7280"
 
 
 def histogram_svg(
@@ -42,19 +35,10 @@ def histogram_svg(
         reference: None if there is none.
         source: what the outline is called.
     """
-    with rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": title}):
+    with rc_context(STYLE):
         figure = Figure(figsize=(4.8, 2.1), layout="constrained")
-        FigureCanvasSVG(figure)
         _draw(figure.subplots(), values, allowed, reference, source)
-        out = io.StringIO()
-        figure.savefig(
-            out, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
-        )
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
-    # Several drawings share a page: ids of one must not be those of another.
-    prefix = re.sub(r"\W", "-", title)
-    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
+        return svg(figure, title)
 
 
 def _draw(
@@ -69,31 +53,29 @@ def _draw(
     edges = np.linspace(low, high, BINS + 1)
     share = np.histogram(finite, edges)[0] / max(len(values), 1)
     axes.bar(
-        edges[:-1], share, np.diff(edges), align="edge", color=_ROWS, edgecolor="white",
+        edges[:-1], share, np.diff(edges), align="edge", color=SKY_BLUE, edgecolor="white",
         linewidth=0.4, label="these rows",
     )  # fmt: skip
     if reference is not None and reference.n:
         outline = spread_over(reference, edges) / reference.n
-        axes.stairs(outline, edges, color=_REFERENCE, linewidth=1.4, label=source)
+        axes.stairs(outline, edges, color=INK, linewidth=1.4, label=source)
     for end in (allowed.low, allowed.high):
         if low <= end <= high:
-            axes.axvline(end, color=_LIMIT, linestyle=(0, (4, 3)), linewidth=1.1)
+            axes.axvline(end, color=VERMILLION, linestyle=(0, (4, 3)), linewidth=1.1)
     # A bar of a few rows in many is too low to see.
     seen = outside(values, allowed) & (values >= low) & (values <= high)
     stray = np.unique(values[seen])[:STRAYS_MAX]
     if len(stray):
         floor = np.zeros(len(stray))
         axes.plot(
-            stray, floor, "v", color=_LIMIT, markersize=6, clip_on=False, label="out of range"
+            stray, floor, "v", color=VERMILLION, markersize=6, clip_on=False, label="out of range"
         )
     axes.set_xlim(low, high)
     axes.set_ylim(bottom=0.0)
-    axes.set_ylabel("share of rows", fontsize=8, color=_QUIET)
-    axes.set_xlabel(_beyond(values, low, high), fontsize=8, color=_QUIET)
-    axes.tick_params(labelsize=8, colors=_QUIET, length=2)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#d0d5db")
-    axes.legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=3)
+    axes.set_ylabel("share of rows", fontsize=8, color=QUIET)
+    axes.set_xlabel(_beyond(values, low, high), fontsize=8, color=QUIET)
+    axes.tick_params(labelsize=8, colors=QUIET, length=2)
+    axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=3)
 
 
 def spread_over(histogram: Histogram, edges: Doubles) -> Doubles:

@@ -16,7 +16,6 @@ from pipelines.validate.compare import constant_checks, mean_checks, spread_chec
 from pipelines.validate.leakage import (
     FUTURE,
     LEAK,
-    Ints,
     feature_time_check,
     leak_checks,
     newest_event_ms,
@@ -43,7 +42,7 @@ from pipelines.validate.reference import (
 )
 from pipelines.validate.report import HTML, write_report
 from pipelines.validate.schema import row_checks
-from pipelines.validate.verdicts import Check, Validation, Verdict, attempt
+from pipelines.validate.verdicts import Check, Validation, attempt
 from rankstream.errors import InvalidInput
 
 _NAMED_MAX: Final = 8
@@ -66,7 +65,6 @@ def validate(
     as_of_ms: int,
     reference: Reference | None = None,
     limits: Limits | None = None,
-    feature_time_ms: Ints | None = None,
 ) -> Validation:
     """Ask everything of the rows; nothing is raised and nothing is written.
 
@@ -74,10 +72,8 @@ def validate(
         items: item_id -> facts, for categories.
         as_of_ms: when the rows are to be fresh.
         reference: rows that were good, as champion_reference finds them.
-        feature_time_ms: shape (n,), newest event in each row's features; from their idle times
-            if None.
     """
-    return _ask(rows, items, as_of_ms, reference, limits or Limits(), feature_time_ms)[0]
+    return _ask(rows, items, as_of_ms, reference, limits or Limits())[0]
 
 
 def gate(
@@ -89,7 +85,6 @@ def gate(
     as_of_ms: int,
     reference: Reference | None,
     limits: Limits | None = None,
-    feature_time_ms: Ints | None = None,
 ) -> Validation:
     """Let good rows pass; of them `folder`/<data_version> then also holds the next reference.
 
@@ -99,10 +94,10 @@ def gate(
 
     Raises: InvalidInput: a check failed or could not run; names them and the report.
     """
-    found, measured = _ask(rows, items, as_of_ms, reference, limits or Limits(), feature_time_ms)
+    found, measured = _ask(rows, items, as_of_ms, reference, limits or Limits())
     place = folder / data_version
     write_report(place, found, rows, reference, data_version=data_version)
-    if found.verdict != Verdict.PASS or measured is None:
+    if found.verdict != "pass" or measured is None:
         raise _refused(found, place / HTML)
     passed = reference_of_rows(rows, measured.moments, measured.categories, source=data_version)
     write_reference(place / REFERENCE, passed)
@@ -115,17 +110,16 @@ def _ask(
     as_of_ms: int,
     reference: Reference | None,
     limits: Limits,
-    feature_time_ms: Ints | None,
 ) -> tuple[Validation, _Measured | None]:
     """The answers, and what was measured of rows that have a shape at all."""
     checks = [shape_check(rows)]
     source = reference.source if reference is not None else ""
     measured = None
-    if checks[0].verdict == Verdict.PASS and len(rows):
+    if checks[0].verdict == "pass" and len(rows):
         measured = _measured(rows, items)
-        checks += _whole(measured, as_of_ms, reference, limits, feature_time_ms)
+        checks += _whole(measured, as_of_ms, reference, limits)
         checks += _by_feature(measured, reference, limits)
-    elif checks[0].verdict == Verdict.PASS:
+    elif checks[0].verdict == "pass":
         checks += size_checks(rows, limits)
     return Validation(tuple(checks), len(rows), as_of_ms, source), measured
 
@@ -142,15 +136,11 @@ def _whole(
     as_of_ms: int,
     reference: Reference | None,
     limits: Limits,
-    feature_time_ms: Ints | None,
 ) -> list[Check]:
     rows, n = measured.rows, len(measured.rows)
 
     def feature_times() -> list[Check]:
-        times = feature_time_ms
-        if times is None:
-            times = newest_event_ms(rows.features, rows.time_ms)
-        return [feature_time_check(times, rows.time_ms)]
+        return [feature_time_check(newest_event_ms(rows.features, rows.time_ms), rows.time_ms)]
 
     return [
         *attempt(ROWS, lambda: size_checks(rows, limits), n),
@@ -177,13 +167,13 @@ def _by_feature(measured: _Measured, reference: Reference | None, limits: Limits
     )
     checks: list[Check] = []
     for name, ask in stages:
-        blamed = frozenset(check.subject for check in checks if check.verdict == Verdict.FAIL)
+        blamed = frozenset(check.subject for check in checks if check.verdict == "fail")
         checks += attempt(name, partial(ask, blamed), n)
     return checks
 
 
 def _refused(found: Validation, report: Path) -> InvalidInput:
-    wrong = (*found.having(Verdict.FAIL), *found.having(Verdict.ERROR))
+    wrong = (*found.having("fail"), *found.having("error"))
     named = "; ".join(f"{check.title}: {check.found}" for check in wrong[:_NAMED_MAX])
     more = f"; and {len(wrong) - _NAMED_MAX} more" if len(wrong) > _NAMED_MAX else ""
     return InvalidInput(

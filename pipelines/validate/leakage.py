@@ -6,11 +6,12 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
 
 from pipelines.features.replay import TrainingRows
 from pipelines.validate.limits import Limits
 from pipelines.validate.reference import evenly
-from pipelines.validate.verdicts import ROWS_NAMED, Check, Verdict
+from pipelines.validate.verdicts import ROWS_NAMED, Check
 from rankstream.features import spec
 
 Ints = npt.NDArray[np.int64]
@@ -58,24 +59,14 @@ def feature_time_check(feature_time_ms: Ints, time_ms: Ints) -> Check:
     late = np.flatnonzero(feature_time_ms >= time_ms)
     threshold, n = "before the row is served", len(time_ms)
     if not len(late):
-        return Check(FUTURE, Verdict.PASS, 0.0, threshold, n, "every feature is older than its row")
+        return Check(FUTURE, "pass", 0.0, threshold, n, "every feature is older than its row")
     first = late[:ROWS_NAMED].tolist()
     ahead_ms = int(feature_time_ms[first[0]] - time_ms[first[0]])
     found = (
         f"{len(late)} of {n} rows contain an event at or after their own time:"
         f" row {first[0]} by {ahead_ms} ms"
     )
-    return Check(FUTURE, Verdict.FAIL, float(len(late)), threshold, n, found, rows=tuple(first))
-
-
-def auc_of(
-    feature: Floats, positive: npt.NDArray[np.intp], negative: npt.NDArray[np.intp]
-) -> float:
-    """P(a clicked row has the larger value), ties half; of places in `feature`, shape (n,)."""
-    clicked, other = np.sort(feature[positive]), np.sort(feature[negative])
-    below = np.searchsorted(other, clicked, "left").sum(dtype=np.int64)
-    upto = np.searchsorted(other, clicked, "right").sum(dtype=np.int64)
-    return float(below + upto) / (2.0 * len(clicked) * len(other))
+    return Check(FUTURE, "fail", float(len(late)), threshold, n, found, rows=tuple(first))
 
 
 def leak_checks(
@@ -95,20 +86,20 @@ def leak_checks(
     threshold = f"AUC at most {limits.auc_max:g}, either way"
     if fewest < limits.auc_class_rows_min:
         words = f"{fewest} rows of the rarer label, {limits.auc_class_rows_min} are needed"
-        return [Check(LEAK, Verdict.INCONCLUSIVE, None, threshold, n, words)]
-    positive = positive[evenly(len(positive), AUC_CLASS_ROWS_MAX)]
-    negative = negative[evenly(len(negative), AUC_CLASS_ROWS_MAX)]
+        return [Check(LEAK, "inconclusive", None, threshold, n, words)]
+    kept = [kind[evenly(len(kind), AUC_CLASS_ROWS_MAX)] for kind in (positive, negative)]
+    looked_at, clicked = np.concatenate(kept), np.repeat([1, 0], [len(kind) for kind in kept])
     checks, strongest, whose = [], 0.0, "none"
     for name, column in zip(spec.NAMES, columns, strict=True):
         if name in skip:
             continue
-        auc = auc_of(column, positive, negative)
+        auc = float(roc_auc_score(clicked, column[looked_at]))
         strength = max(auc, 1.0 - auc)
         if strength > limits.auc_max:
             words = f"tells clicks from the rest by itself: AUC {auc:.4f}"
-            failed = Check(LEAK, Verdict.FAIL, strength, threshold, n, words, subject=name)
+            failed = Check(LEAK, "fail", strength, threshold, n, words, subject=name)
             checks.append(failed)
         elif strength > strongest:
             strongest, whose = strength, name
     words = f"strongest of the other features: {whose}"
-    return [*checks, Check(LEAK, Verdict.PASS, strongest, threshold, n, words)]
+    return [*checks, Check(LEAK, "pass", strongest, threshold, n, words)]

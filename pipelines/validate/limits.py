@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from pipelines.validate.verdicts import Verdict
 from rankstream.features import spec
+from rankstream.monitoring.drift import Verdict
 
 
 @dataclass(frozen=True)
@@ -53,5 +53,5 @@ def against(effect: float, se: float, limit: float, z: float) -> Verdict:
     (['fail', 'inconclusive'], 'pass')
     """
     if effect - z * se > limit:
-        return Verdict.FAIL
-    return Verdict.PASS if effect + z * se <= limit else Verdict.INCONCLUSIVE
+        return "fail"
+    return "pass" if effect + z * se <= limit else "inconclusive"

@@ -1,4 +1,4 @@
-"""What a data set is, by its content: every file's digest, rows, time window, schema, spec.
+"""What a data set is, by its content: every file's digest, rows, time window, schema.
 
 Equal content, equal manifest, to the byte: it holds no clock and no path of this machine. Its
 `version` is the sha256 of all the rest, so the manifest vouches for itself as well.
@@ -12,27 +12,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from pydantic import Field, ValidationError
 
-from pipelines.features.replay import TrainingRows
 from pipelines.validate.files import write_whole
+from rankstream.adapters.artifacts import file_sha256
 from rankstream.contracts.base import Contract
 from rankstream.errors import InvalidArtifact
-from rankstream.features import spec
 
 DATASET: Final = "dataset.json"
 TIME_COLUMNS: Final = ("event_time_ms", "time_ms")
-_CHUNK_BYTES: Final = 1 << 20
 _DELTA_LOG: Final = "_delta_log"
 
 
 class Part(Contract):
-    """A file, or an array of rows: `sha256` of its bytes."""
+    """A file: `sha256` of its bytes."""
 
     path: str
     sha256: str
@@ -51,7 +47,6 @@ class Dataset(Contract):
     from_ms: int | None
     until_ms: int | None
     columns: tuple[tuple[str, str], ...]  # name, type
-    spec_id: str  # "": not rows of features
 
 
 def dataset_of_folder(folder: Path) -> Dataset:
@@ -64,7 +59,7 @@ def dataset_of_folder(folder: Path) -> Dataset:
         Parquet file that cannot be read.
     """
     parts = tuple(
-        Part(path=name, sha256=_digest(path), size=path.stat().st_size)
+        Part(path=name, sha256=file_sha256(path), size=path.stat().st_size)
         for name, path in files_of(folder)
     )
     rows, window, columns = _parquet(folder)
@@ -74,31 +69,6 @@ def dataset_of_folder(folder: Path) -> Dataset:
         from_ms=window[0],
         until_ms=window[1],
         columns=columns,
-        spec_id="",
-    )
-
-
-def dataset_of_rows(rows: TrainingRows) -> Dataset:
-    """The manifest of training rows: a part for each array, and for ids of users and items."""
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "clicked": rows.clicked,
-        "features": rows.features,
-        "item": rows.item,
-        "recent": rows.recent,
-        "time_ms": rows.time_ms,
-        "user": rows.user,
-    }
-    parts = [_part(name, np.ascontiguousarray(array).data) for name, array in arrays.items()]
-    for name, ids in (("items", rows.items), ("users", rows.users)):
-        parts.append(_part(name, memoryview(json.dumps(ids).encode())))
-    kinds = [(name, f"{a.dtype.str}{list(a.shape[1:])}") for name, a in arrays.items()]
-    return _versioned(
-        parts=tuple(sorted(parts, key=lambda part: part.path)),
-        rows=len(rows),
-        from_ms=int(rows.time_ms.min()) if len(rows) else None,
-        until_ms=int(rows.time_ms.max()) if len(rows) else None,
-        columns=tuple(kinds),
-        spec_id=spec.SPEC_ID,
     )
 
 
@@ -138,7 +108,7 @@ def first_difference(expected: Dataset, found: Dataset) -> str:
             return f"{path} has {now[path].size} bytes, the manifest says {then[path].size}"
         if then[path].sha256 != now[path].sha256:
             return f"{path} has sha256 {now[path].sha256}, the manifest says {then[path].sha256}"
-    return "" if expected == found else "rows, columns or spec, though every part is the same"
+    return "" if expected == found else "rows, columns or window, though every part is the same"
 
 
 def verify(folder: Path, expected: Dataset) -> None:
@@ -147,7 +117,7 @@ def verify(folder: Path, expected: Dataset) -> None:
     Raises: InvalidArtifact: names the first file that differs.
     """
     parts = tuple(
-        Part(path=name, sha256=_digest(path), size=path.stat().st_size)
+        Part(path=name, sha256=file_sha256(path), size=path.stat().st_size)
         for name, path in files_of(folder)
     )
     difference = first_difference(expected, expected.model_copy(update={"parts": parts}))
@@ -212,18 +182,6 @@ def _versioned(**fields: Any) -> Dataset:
 def _version(fields: dict[str, Any]) -> str:
     body = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(body.encode()).hexdigest()
-
-
-def _part(name: str, body: memoryview) -> Part:
-    return Part(path=name, sha256=hashlib.sha256(body).hexdigest(), size=body.nbytes)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _invalid(what: str, problem: str) -> InvalidArtifact:

@@ -12,8 +12,9 @@ from pipelines.features.replay import TrainingRows
 from pipelines.validate.limits import Limits, against
 from pipelines.validate.moments import clustered_se
 from pipelines.validate.reference import Reference
-from pipelines.validate.verdicts import ROWS_NAMED, Check, Verdict
+from pipelines.validate.verdicts import ROWS_NAMED, Check
 from rankstream.features import spec
+from rankstream.monitoring.drift import Verdict
 
 _HOUR_MS: Final = 3_600_000
 
@@ -38,7 +39,7 @@ def shape_check(rows: TrainingRows) -> Check:
         if len(array) and not 0 <= int(array.min()) <= int(array.max()) < len(known):
             wrong.append(f"{name} is not within 0 and {len(known) - 1}")
     threshold = f"features float32 ({n}, {spec.WIDTH}), the others ({n},)"
-    verdict = Verdict.FAIL if wrong else Verdict.PASS
+    verdict: Verdict = "fail" if wrong else "pass"
     return Check(SHAPE, verdict, float(len(wrong)), threshold, n, "; ".join(wrong) or "so they are")
 
 
@@ -52,10 +53,10 @@ def size_checks(rows: TrainingRows, limits: Limits) -> list[Check]:
     )
     checks = []
     for name, count, least in counts:
-        verdict = Verdict.PASS if count >= least else Verdict.FAIL
+        verdict: Verdict = "pass" if count >= least else "fail"
         found = f"{count} {name}"
         if name == CLICKS and count in (0, n):
-            verdict, found = Verdict.INCONCLUSIVE, "the labels are of one kind: see ctr"
+            verdict, found = "inconclusive", "the labels are of one kind: see ctr"
         checks.append(Check(name, verdict, float(count), f"at least {least}", n, found))
     return checks
 
@@ -66,14 +67,14 @@ def ctr_checks(rows: TrainingRows, reference: Reference | None, limits: Limits) 
     ctr = float(rows.clicked.mean(dtype=np.float64))
     if ctr in (0.0, 1.0):
         found = f"every label is {int(ctr)}"
-        return [Check(CTR, Verdict.FAIL, ctr, "above 0, below 1", n, found, rows=_first(n))]
+        return [Check(CTR, "fail", ctr, "above 0, below 1", n, found, rows=_first(n))]
     if not 0.0 < ctr < 1.0:
         found = "labels are not 0 or 1: see label"
-        return [Check(CTR, Verdict.INCONCLUSIVE, None, "above 0, below 1", n, found)]
+        return [Check(CTR, "inconclusive", None, "above 0, below 1", n, found)]
     if reference is None or reference.ctr is None or not 0.0 < reference.ctr < 1.0:
         found = f"{ctr:.4f} clicks per impression; the reference does not know its own"
         threshold = "above 0, below 1, and within the reference's odds"
-        return [Check(CTR, Verdict.INCONCLUSIVE, ctr, threshold, n, found)]
+        return [Check(CTR, "inconclusive", ctr, threshold, n, found)]
     now = clustered_se(rows.clicked.astype(np.float64) - ctr, rows.user, rows.item)
     then = now if reference.ctr_se is None else reference.ctr_se
     se = math.hypot(now / (ctr * (1 - ctr)), then / (reference.ctr * (1 - reference.ctr)))
@@ -93,7 +94,7 @@ def freshness_check(rows: TrainingRows, as_of_ms: int, limits: Limits) -> Check:
     fresh = 0 <= age_ms <= limits.age_ms_max
     return Check(
         FRESHNESS,
-        Verdict.PASS if fresh else Verdict.FAIL,
+        "pass" if fresh else "fail",
         age_ms / _HOUR_MS,
         f"0 to {limits.age_ms_max / _HOUR_MS:g} h",
         len(rows),
@@ -114,7 +115,7 @@ def category_check(
     threshold = f"at most {limit:.0%} of rows in unseen categories"
     if reference is None or reference.categories is None:
         found = "the reference does not know its categories"
-        return Check(CATEGORIES, Verdict.INCONCLUSIVE, None, threshold, n, found)
+        return Check(CATEGORIES, "inconclusive", None, threshold, n, found)
     known = set(reference.categories)
     unseen = np.array([category not in known for category in categories])[rows.item]
     share = float(unseen.mean())
@@ -124,7 +125,7 @@ def category_check(
     found = f"{len(places)} of {n} rows"
     if names:
         found += f", in {len(names)} unseen: {', '.join(names[:3])}"
-    first = tuple(places[:ROWS_NAMED].tolist()) if verdict != Verdict.PASS else ()
+    first = tuple(places[:ROWS_NAMED].tolist()) if verdict != "pass" else ()
     return Check(CATEGORIES, verdict, share, threshold, n, found, rows=first)
 
 

@@ -31,7 +31,7 @@ class Range:
         return f"[{self.low:g}, {self.high:g}]{beside}{allowed}"
 
 
-# Most events of one user, item or category that anybody has, as a logarithm: 7e10.
+# Most events of one user, item, category, query or location that anybody has, as a logarithm: 7e10.
 _LOG_COUNT_MAX: Final = 25.0
 # A click counts when it happens, its impression up to half an hour before, so the two may fall on
 # either side of a window's edge; a purchase needs no click. Such a rate passes 1 now and then.

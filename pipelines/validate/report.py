@@ -12,12 +12,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipelines.features.replay import TrainingRows
+from pipelines.figures import MARKS
 from pipelines.validate.figures import histogram_svg
 from pipelines.validate.files import write_whole
 from pipelines.validate.ranges import RANGES, by_name
 from pipelines.validate.reference import Reference
-from pipelines.validate.verdicts import Check, Validation, Verdict
+from pipelines.validate.verdicts import Check, Validation
 from rankstream.features import spec
+from rankstream.monitoring.drift import Verdict
 from rankstream.monitoring.histogram import decode_histogram
 
 HTML: Final = "validation.html"
@@ -25,7 +27,7 @@ JSON: Final = "validation.json"
 FIGURES_MAX: Final = 12
 _TEMPLATE: Final = "report.html.jinja"
 # Trouble first.
-_ORDER: Final = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.PASS)
+_ORDER: Final[tuple[Verdict, ...]] = ("fail", "error", "inconclusive", "pass")
 
 
 def write_report(
@@ -70,7 +72,7 @@ def as_html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    failed = [check for check in found.having(Verdict.FAIL) if check.subject in spec.NAMES]
+    failed = [check for check in found.having("fail") if check.subject in spec.NAMES]
     facts = {
         "Data version": data_version,
         "Rows": f"{found.n:,}",
@@ -80,12 +82,13 @@ def as_html(
         "Feature spec": spec.SPEC_ID,
     }
     page: str = environment.get_template(_TEMPLATE).render(
-        verdict=found.verdict.value,
-        counts={verdict.value: len(found.having(verdict)) for verdict in _ORDER},
+        verdict=found.verdict,
+        counts={verdict: len(found.having(verdict)) for verdict in _ORDER},
         facts=facts,
         checks=[check for verdict in _ORDER for check in found.having(verdict)],
         figures=[(check, _figure(check, rows, reference)) for check in failed[:FIGURES_MAX]],
         left_out=max(0, len(failed) - FIGURES_MAX),
+        marks=MARKS,
         shown=shown,
     )
     return page
@@ -95,10 +98,10 @@ def shown(value: float | None) -> str:
     """A measured value for people.
 
     >>> shown(None), shown(0.0), shown(1234567.0), shown(0.123456)
-    ('–', '0', '1,234,567', '0.1235')
-    """  # noqa: RUF002
+    ('n/a', '0', '1,234,567', '0.1235')
+    """
     if value is None:
-        return "–"  # noqa: RUF001
+        return "n/a"
     return f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"
 
 

@@ -14,7 +14,7 @@ from pandera.errors import SchemaError, SchemaErrorReason, SchemaErrors
 
 from pipelines.features.replay import TrainingRows
 from pipelines.validate.ranges import RANGES, Range, by_name
-from pipelines.validate.verdicts import ROWS_NAMED, Check, Verdict
+from pipelines.validate.verdicts import ROWS_NAMED, Check
 from rankstream.features import spec
 
 Mask = npt.NDArray[np.bool_]
@@ -72,11 +72,11 @@ def row_checks(columns: Column, rows: TrainingRows) -> list[Check]:
         checks += [_fault(kind, s, columns, rows, named[kind, s]) for s in subjects]
         whole = len(spec.NAMES) - len(subjects)
         if kind == LABEL and not subjects:
-            checks.append(Check(LABEL, Verdict.PASS, 0.0, "0 or 1", n, "every label is 0 or 1"))
+            checks.append(Check(LABEL, "pass", 0.0, "0 or 1", n, "every label is 0 or 1"))
         elif kind != LABEL and whole:
             words = f"{whole} features in every row"
             threshold = "not nan, not infinite" if kind == FINITE else "a range per feature"
-            checks.append(Check(kind, Verdict.PASS, 0.0, threshold, n, words))
+            checks.append(Check(kind, "pass", 0.0, threshold, n, words))
     return checks
 
 
@@ -109,7 +109,7 @@ def _inside(values: Any, *, allowed: Range) -> Any:
 def _not_run(error: SchemaError, n: int) -> Check:
     problem = f"could not run: {str(error)[:200]}"
     subject = str(getattr(error.schema, "name", "") or "")
-    return Check("schema", Verdict.ERROR, None, "", n, problem, subject=subject)
+    return Check("schema", "error", None, "", n, problem, subject=subject)
 
 
 def _fault(kind: str, subject: str, columns: Column, rows: TrainingRows, first: list[int]) -> Check:
@@ -129,7 +129,7 @@ def _fault(kind: str, subject: str, columns: Column, rows: TrainingRows, first: 
     sample = ", ".join(f"{values[row]:g} in row {row}" for row in first[:3])
     return Check(
         kind,
-        Verdict.FAIL,
+        "fail",
         float(count),
         threshold,
         len(rows),

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
+from rankstream.monitoring.drift import Verdict
+
 ROWS_NAMED: Final = 5
-
-
-class Verdict(StrEnum):
-    """Of one check, or of all of them."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
-    ERROR = "error"
 
 
 @dataclass(frozen=True)
@@ -41,7 +33,7 @@ class Check:
     def title(self) -> str:
         """Name and subject.
 
-        >>> Check("range", Verdict.PASS, 0.0, "[0, 1]", 9, "", subject="item_ctr").title
+        >>> Check("range", "pass", 0.0, "[0, 1]", 9, "", subject="item_ctr").title
         'range of item_ctr'
         """
         return f"{self.name} of {self.subject}" if self.subject else self.name
@@ -65,10 +57,9 @@ class Validation:
 
         An inconclusive check does not stop a training: the first one has no reference.
         """
-        for verdict in (Verdict.FAIL, Verdict.ERROR):
-            if self.having(verdict):
-                return verdict
-        return Verdict.PASS
+        if self.having("fail"):
+            return "fail"
+        return "error" if self.having("error") else "pass"
 
     def having(self, verdict: Verdict) -> tuple[Check, ...]:
         """The checks with this verdict."""
@@ -81,4 +72,4 @@ def attempt(name: str, ask: Callable[[], list[Check]], n: int) -> list[Check]:
         return ask()
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         problem = f"could not run: {type(error).__name__}: {str(error)[:200]}"
-        return [Check(name, Verdict.ERROR, None, "", n, problem)]
+        return [Check(name, "error", None, "", n, problem)]

@@ -19,7 +19,6 @@ from rankstream.contracts.manifest import Manifest
 from rankstream.errors import Conflict, InvalidArtifact
 
 MANIFEST: Final = "manifest.json"
-_CHUNK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,12 @@ def folder_of(uri: str) -> Path:
     return Path(unquote(parts.path))
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hex digits. Raises: OSError: it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_artifact(
     folder: Path, fields: Mapping[str, Any], files: Mapping[str, bytes | Path]
 ) -> Artifact:
@@ -71,7 +76,7 @@ def write_artifact(
                 (staging / name).write_bytes(content)
             else:
                 shutil.copyfile(content, staging / name)
-        digests = {name: _digest(staging / name) for name in sorted(files)}
+        digests = {name: file_sha256(staging / name) for name in sorted(files)}
         manifest = _manifest(folder, {**fields, "files": digests})
         body = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True).encode()
         (staging / MANIFEST).write_bytes(body)
@@ -112,7 +117,7 @@ def read_manifest(uri: str, sha256: str | None = None) -> Manifest:
     for name, expected in manifest.files.items():
         _check_name(folder, name)
         try:
-            found = _digest(folder / name)
+            found = file_sha256(folder / name)
         except OSError as error:
             raise _invalid(
                 uri, f"{name} cannot be read: {error.strerror}", "Write it again"
@@ -128,7 +133,7 @@ def _publish(staging: Path, folder: Path, artifact: Artifact) -> Artifact:
     try:
         staging.rename(folder)
     except OSError:
-        if not (folder / MANIFEST).exists() or _digest(folder / MANIFEST) != artifact.sha256:
+        if not (folder / MANIFEST).exists() or file_sha256(folder / MANIFEST) != artifact.sha256:
             raise Conflict(
                 f"conflict: {folder} exists with another content. Nothing was written."
                 " Give the artefact another model_id."
@@ -157,14 +162,6 @@ def _invalid(uri: str, problem: str, remedy: str) -> InvalidArtifact:
 
 def _sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

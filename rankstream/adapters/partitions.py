@@ -19,7 +19,7 @@ BY_ITEM: Final = (topics.FEATURE_UPDATES, topics.ITEMS)
 
 @dataclass(frozen=True)
 class Partitions:
-    """Of the topics by user, and of those by item or category."""
+    """Of the topics by user, and of those by item, category and so on."""
 
     users: int
     items: int

@@ -21,7 +21,14 @@ import mmh3
 import numpy as np
 
 from rankstream.errors import SpecMismatch
-from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows, empty_rows
+from rankstream.features.rows import (
+    CATEGORY_ROW,
+    CONTEXT_ROW,
+    ITEM_ROW,
+    USER_ROW,
+    Rows,
+    empty_rows,
+)
 
 PROJECT: Final = "rankstream"
 FEATURE: Final = "state"
@@ -78,7 +85,9 @@ class View:
 USER_STATE: Final = View("user_state", "user_id", USER_ROW)
 ITEM_STATE: Final = View("item_state", "item_id", ITEM_ROW)
 CATEGORY_STATE: Final = View("category_state", "category", CATEGORY_ROW)
-VIEWS: Final = (USER_STATE, ITEM_STATE, CATEGORY_STATE)
+QUERY_STATE: Final = View("query_state", "query", CONTEXT_ROW)
+LOCATION_STATE: Final = View("location_state", "location", CONTEXT_ROW)
+VIEWS: Final = (USER_STATE, ITEM_STATE, CATEGORY_STATE, QUERY_STATE, LOCATION_STATE)
 
 
 def entity_key(view: View, entity_id: str) -> bytes:

@@ -6,9 +6,16 @@ from collections.abc import Sequence
 from typing import cast
 
 from rankstream.adapters.redis_link import RedisLink
-from rankstream.adapters.redis_rows import CATEGORY_STATE, ITEM_STATE, USER_STATE, RowReader
+from rankstream.adapters.redis_rows import (
+    CATEGORY_STATE,
+    ITEM_STATE,
+    LOCATION_STATE,
+    QUERY_STATE,
+    USER_STATE,
+    RowReader,
+)
 from rankstream.errors import DependencyUnavailable
-from rankstream.features.rows import Rows
+from rankstream.features.rows import CONTEXT_ROW, Rows, empty_rows
 
 
 class RedisFeatureStore:
@@ -19,6 +26,7 @@ class RedisFeatureStore:
         self._users = RowReader(USER_STATE)
         self._items = RowReader(ITEM_STATE)
         self._categories = RowReader(CATEGORY_STATE)
+        self._context = (RowReader(QUERY_STATE), RowReader(LOCATION_STATE))
 
     async def user(self, user_id: str) -> Rows:
         """The user's row, shape (1,)."""
@@ -31,6 +39,23 @@ class RedisFeatureStore:
     async def categories(self, names: Sequence[str]) -> Rows:
         """Category rows in order of the names, shape (n,)."""
         return await self._read(self._categories, names)
+
+    async def context(self, query: str, location: str) -> Rows:
+        """The rows of query and location in one round trip, shape (1, 2)."""
+        found = empty_rows(2, CONTEXT_ROW)
+        named = [
+            (place, reader, name)
+            for place, (reader, name) in enumerate(
+                zip(self._context, (query, location), strict=True)
+            )
+            if name
+        ]
+        if named:
+            packed = b"".join(reader.hgets((name,)) for _, reader, name in named)
+            replies = await self._values(packed, len(named))
+            for (place, reader, _), reply in zip(named, replies, strict=True):
+                found[place] = reader.rows((reply,))[0]
+        return found[None]
 
     async def user_and_items(self, user_id: str, item_ids: Sequence[str]) -> tuple[Rows, Rows]:
         """The user's row and the items' rows, in one round trip."""

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 ID_BYTES_MAX = 256
 CATEGORY_BYTES_MAX = 64
+QUERY_CHARACTERS_MAX = 1024
 
 # Ids are opaque text; ids longer than this are refused, not cut.
 Id = Annotated[str, Field(min_length=1, max_length=ID_BYTES_MAX)]

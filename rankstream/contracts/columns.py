@@ -9,7 +9,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from rankstream.contracts.base import CATEGORY_BYTES_MAX, ID_BYTES_MAX
+from rankstream.contracts.base import CATEGORY_BYTES_MAX, ID_BYTES_MAX, QUERY_CHARACTERS_MAX
 from rankstream.errors import EventTimeOutOfRange, InvalidEvent, UnknownKind
 
 Ints = npt.NDArray[np.int64]
@@ -100,6 +100,7 @@ def refuse(
     blank = np.fromiter((not s for s in strings), bool, len(strings))
     long_id = np.fromiter((len(s) > ID_BYTES_MAX for s in strings), bool, len(strings))
     long_category = np.fromiter((_over(s, CATEGORY_BYTES_MAX) for s in strings), bool, len(strings))
+    long_query = np.fromiter((len(s) > QUERY_CHARACTERS_MAX for s in strings), bool, len(strings))
     tick = kind == Kind.TICK
     about_item = np.isin(kind, ITEM_KINDS)
     feedback = np.isin(kind, FEEDBACK_KINDS)
@@ -119,6 +120,16 @@ def refuse(
             InvalidEvent.code,
             long_category[columns.category],
             f"category is over {CATEGORY_BYTES_MAX} bytes",
+        ),
+        (
+            InvalidEvent.code,
+            long_query[columns.query],
+            f"query is over {QUERY_CHARACTERS_MAX} characters",
+        ),
+        (
+            InvalidEvent.code,
+            long_id[columns.location],
+            f"location is over {ID_BYTES_MAX} characters",
         ),
         (
             InvalidEvent.code,

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import Field, TypeAdapter, field_validator
 
-from rankstream.contracts.base import Category, Contract, Id
+from rankstream.contracts.base import QUERY_CHARACTERS_MAX, Category, Contract, Id
 
 ATTRIBUTES_MAX = 64
 
@@ -25,7 +25,7 @@ class EventBase(Contract):
     event_time_ms: int = Field(gt=0, lt=1 << 62)
     session_id: str = Field(default="", max_length=256)
     device: str = Field(default="", max_length=256)
-    query: str = Field(default="", max_length=1024)
+    query: str = Field(default="", max_length=QUERY_CHARACTERS_MAX)
     location: str = Field(default="", max_length=256)
 
     @field_validator("event_id")

@@ -11,7 +11,8 @@ PROVISIONAL: Final = 1
 FINAL: Final = 2
 
 Key: TypeAlias = tuple[str, str, str]  # user_id, request_id, item_id
-Shown: TypeAlias = tuple[int, int, str]  # event time, position, category
+Named: TypeAlias = tuple[str, str, str]  # category, query, location
+Shown: TypeAlias = tuple[int, int, Named]  # event time, position, what the event names
 
 
 class Feedback(NamedTuple):
@@ -35,11 +36,12 @@ class LabelState(NamedTuple):
 
 
 class LabelChange(NamedTuple):
-    """A label became `new`; it was `old` before."""
+    """A label became `new`; it was `old` before. The first three are of its impression."""
 
     key: Key
     impression_time_ms: int
     position: int
+    named: Named
     old: LabelState
     new: LabelState
 
@@ -55,8 +57,8 @@ class Unmatched(NamedTuple):
 class FeedbackColumns:
     """n impressions, clicks and purchases that name a request, in the order of the log.
 
-    Columns of length n. `shown` is (event time, position, category). `watermarks_ms` is the
-    watermark in force when each event's record was read: it is not behind it.
+    Columns of length n. `watermarks_ms` is the watermark in force when each event's record was
+    read: it is not behind it.
     """
 
     keys: Iterable[Key]
@@ -75,7 +77,7 @@ class Moved(NamedTuple):
     key: Key
     kind: int
     time_ms: int
-    category: str
+    named: Named
 
 
 @dataclass(slots=True)

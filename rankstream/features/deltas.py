@@ -1,9 +1,10 @@
-"""What some events add to the counters of users, items and categories."""
+"""What some events add to the counters of users, items, categories, queries and locations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import pairwise
 from typing import Any, Final
 
@@ -14,24 +15,32 @@ from rankstream.features.rows import MICROS, TOTALS
 
 Ints = npt.NDArray[np.int64]
 
-ITEM: Final = 1
-CATEGORY: Final = 2
-
 _MINUTE_MS: Final = 60_000
+
+
+class Entity(IntEnum):
+    """What stage 2 counts by; numbers as in FeatureUpdates."""
+
+    ITEM = 1
+    CATEGORY = 2
+    QUERY = 3
+    LOCATION = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Additions:
-    """n additions, by column; users, items and categories are numbers of `strings`, 0 is "".
+    """n additions, by column; users and what is counted by are numbers of `strings`, 0 is "".
 
-    `user`, `item`, `category` and `time_ms` (event time) have shape (n,), `amounts` has shape
-    (n, 7), in the order of TOTALS.
+    `time_ms` (event time) and numbers have shape (n,), `amounts` has shape (n, 7), in the order of
+    TOTALS.
     """
 
     strings: Sequence[str]
     user: Ints
     item: Ints
     category: Ints
+    query: Ints
+    location: Ints
     time_ms: Ints
     amounts: Ints
 
@@ -45,14 +54,22 @@ class Additions:
             self.user[rows],
             self.item[rows],
             self.category[rows],
+            self.query[rows],
+            self.location[rows],
             self.time_ms[rows],
             self.amounts[rows],
         )
 
+    def keys(self, entity: Entity) -> tuple[npt.NDArray[np.intp], Ints]:
+        """The additions to keys of an entity, and which key; one to no item adds to nothing."""
+        key: Ints = getattr(self, entity.name.lower())
+        rows = np.flatnonzero((self.item > 0) & (key > 0))
+        return rows, key[rows]
+
 
 @dataclass(frozen=True, eq=False)
 class Deltas:
-    """Additions summed by key: `entity` (ITEM or CATEGORY) and `key`, a number of `strings`.
+    """Additions summed by key: `entity` (an Entity) and `key`, a number of `strings`.
 
     Shapes as in Additions. A string may have several numbers; number 0 is "".
     """
@@ -82,14 +99,13 @@ def deltas_by_partition(
     time of a delta is the newest of its group. The strings of a partition's deltas are those that
     they name, each once.
     """
-    of_item = np.flatnonzero(additions.item)
-    of_category = of_item[additions.category[of_item] > 0]
-    if not len(of_item):
+    added = [additions.keys(entity) for entity in Entity]
+    rows = np.concatenate([of for of, _ in added])
+    if not len(rows):
         return {}
-    rows = np.concatenate([of_item, of_category])
     strings = additions.strings
-    entity = np.repeat([0, 1], [len(of_item), len(of_category)])
-    key = np.concatenate([additions.item[of_item], additions.category[of_category]])
+    entity = np.repeat(np.arange(len(Entity)), [len(of) for of, _ in added])
+    key = np.concatenate([names for _, names in added])
     time_ms, amounts = additions.time_ms[rows], additions.amounts[rows]
     names = distinct(len(strings), key)
     owner = np.array([partition_of(strings[name]) for name in names.tolist()])
@@ -101,16 +117,16 @@ def deltas_by_partition(
     minute = time_ms // _MINUTE_MS
     first_minute = int(minute.min())
     minutes = int(minute.max()) - first_minute + 1
-    code = (number[key] * 2 + entity) * minutes + (minute - first_minute)
-    assert minutes * 2 * len(strings) < 1 << 62
+    code = (number[key] * len(Entity) + entity) * minutes + (minute - first_minute)
+    assert minutes * len(Entity) * len(strings) < 1 << 62
     groups, place = np.unique(code, return_inverse=True)
     newest = np.zeros(len(groups), np.int64)
     np.maximum.at(newest, place, time_ms)
     which, column, amount = given(amounts)
     sums = np.zeros((len(groups), len(TOTALS)), np.int64)
     np.add.at(sums.reshape(-1), place[which] * len(TOTALS) + column, amount)
-    keys = groups // (2 * minutes)
-    entities = (groups // minutes % 2 + ITEM).astype(np.uint8)
+    keys = groups // (len(Entity) * minutes)
+    entities = (groups // minutes % len(Entity) + Entity.ITEM).astype(np.uint8)
     targets, first_names = np.unique(owner, return_index=True)
     first_groups = np.searchsorted(keys, first_names)
     found = {}

@@ -1,22 +1,37 @@
-"""What is remembered of each item and category of one partition."""
+"""What is remembered of each item, category, query and location of one partition."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Container, Iterable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from rankstream.features.counters import CounterTable, packed
-from rankstream.features.deltas import ITEM, Deltas, distinct
+from rankstream.features.deltas import Deltas, Entity, distinct
 from rankstream.features.expiry import expiry_ms
-from rankstream.features.rows import CATEGORY_ROW, ITEM_ATTRIBUTES, ITEM_ROW, Rows, empty_rows, raw
+from rankstream.features.rows import (
+    CATEGORY_ROW,
+    CONTEXT_ROW,
+    ITEM_ATTRIBUTES,
+    ITEM_ROW,
+    Rows,
+    empty_rows,
+    raw,
+)
 from rankstream.features.touched import Touched
 
 Ints = npt.NDArray[np.int64]
+
+ROWS: Final = {
+    Entity.ITEM: ITEM_ROW,
+    Entity.CATEGORY: CATEGORY_ROW,
+    Entity.QUERY: CONTEXT_ROW,
+    Entity.LOCATION: CONTEXT_ROW,
+}
 
 
 class _Stamped:
@@ -93,39 +108,32 @@ class _Known(NamedTuple):
 
 
 class ItemStates:
-    """Items and categories whose keys belong to one partition: about 0.9 kB each.
+    """Everything whose key belongs to one partition: about 0.9 kB each.
 
     The rows depend on the set of updates and on each item's newest metadata, not on how the two
-    topics interleave. An item or a category without events for the TTL is forgotten, when an update
-    of another shows that this time has passed; items that topic `items` describes stay.
+    topics interleave. What has no event for the TTL is forgotten, when an update of another shows
+    that this time has passed; items that topic `items` describes stay.
     """
 
     def __init__(self, partition: int, ttl_ms: int) -> None:
         self._ttl_ms = ttl_ms
         self._newest_ms = 0  # event time
         self._expired_ms = 0  # up to when keys were forgotten
-        self._items = _Stamped(partition, ITEM_ROW)
-        self._categories = _Stamped(partition, CATEGORY_ROW)
+        self._states = {entity: _Stamped(partition, dtype) for entity, dtype in ROWS.items()}
         self._known: dict[str, _Known] = {}
 
-    @property
-    def items(self) -> int:
-        """Items known."""
-        return len(self._items.counters)
+    def known(self, entity: Entity) -> int:
+        """How many are known."""
+        return len(self._states[entity].counters)
 
-    @property
-    def categories(self) -> int:
-        """Categories known."""
-        return len(self._categories.counters)
-
-    def count(self, deltas: Deltas, offset: Ints) -> tuple[Touched, Touched]:
-        """Add deltas, each of the update at an offset; the items and categories that this touches.
+    def count(self, deltas: Deltas, offset: Ints) -> dict[Entity, Touched]:
+        """Add deltas, each of the update at an offset; the keys that this touches.
 
         What has had no event for the TTL is forgotten behind the update that says so.
         """
-        items, categories = Touched(), Touched()
+        touched = {entity: Touched() for entity in Entity}
         if not len(deltas):
-            return items, categories
+            return touched
         first = np.flatnonzero(np.diff(offset, prepend=-1))  # of each update
         newest = np.maximum.accumulate(np.maximum.reduceat(deltas.time_ms, first))
         expiry = expiry_ms(np.maximum(newest, self._newest_ms), self._ttl_ms)
@@ -136,22 +144,20 @@ class ItemStates:
         for end, moment_ms in zip(
             [*ends[last].tolist(), len(deltas)], [*expiry[last].tolist(), 0], strict=True
         ):
-            self._count(deltas.take(slice(start, end)), offset[start:end], items, categories)
+            self._count(deltas.take(slice(start, end)), offset[start:end], touched)
             if moment_ms > self._expired_ms:
                 self._expired_ms = moment_ms
-                items.expire(self._items.expire(moment_ms, self._known))
-                categories.expire(self._categories.expire(moment_ms, ()))
+                for entity, states in self._states.items():
+                    kept = self._known if entity == Entity.ITEM else ()
+                    touched[entity].expire(states.expire(moment_ms, kept))
             start = end
-        return items, categories
+        return touched
 
-    def _count(self, deltas: Deltas, offset: Ints, items: Touched, categories: Touched) -> None:
-        of_items = deltas.entity == ITEM
-        for entity, states, touched in (
-            (of_items, self._items, items),
-            (~of_items, self._categories, categories),
-        ):
-            own = np.flatnonzero(entity)
-            touched.change(states.count(deltas.take(own), offset[own]))
+    def _count(self, deltas: Deltas, offset: Ints, touched: Mapping[Entity, Touched]) -> None:
+        for entity, states in self._states.items():
+            own = np.flatnonzero(deltas.entity == entity)
+            if len(own):
+                touched[entity].change(states.count(deltas.take(own), offset[own]))
 
     def describe(
         self,
@@ -169,38 +175,39 @@ class ItemStates:
             return False
         numbers = [attributes.get(name, math.nan) for name in ITEM_ATTRIBUTES]
         self._known[item_id] = _Known(updated_ms, category, withdrawn, numbers, items_offset)
-        self._items.rows((item_id,))
+        self._states[Entity.ITEM].rows((item_id,))
         return True
 
-    def packed_items(self, item_ids: Iterable[str]) -> list[tuple[str, bytes]]:
-        """ITEM_ROW bytes of those items that are known."""
-        found, rows = self._items.packed(item_ids)
-        for place, item_id in enumerate(found):
+    def packed(self, entity: Entity, keys: Iterable[str]) -> list[tuple[str, bytes]]:
+        """The rows, as ROWS has them, of those keys that are known."""
+        found, rows = self._states[entity].packed(keys)
+        if entity == Entity.ITEM:
+            self._describe(found, rows)
+        return list(zip(found, packed(rows), strict=True))
+
+    def _describe(self, item_ids: Iterable[str], rows: Rows) -> None:
+        for place, item_id in enumerate(item_ids):
             known = self._known.get(item_id)
             if known is not None:
                 rows["category"][place] = known.category.encode()
                 rows["withdrawn"][place] = known.withdrawn
                 rows["attributes"][place] = known.attributes
                 rows["items_offset"][place] = known.items_offset
-        return list(zip(found, packed(rows), strict=True))
-
-    def packed_categories(self, names: Iterable[str]) -> list[tuple[str, bytes]]:
-        """CATEGORY_ROW bytes of those categories that are known."""
-        found, rows = self._categories.packed(names)
-        return list(zip(found, packed(rows), strict=True))
 
     def dump(self) -> dict[str, bytes | memoryview]:
         """Everything, to go on from with `load`; good until the next change."""
+        parts: dict[str, bytes | memoryview] = {}
+        for entity, states in self._states.items():
+            parts |= states.dump(f"{entity.name}.")
         return {
-            **self._items.dump("items."),
-            **self._categories.dump("categories."),
+            **parts,
             "known": json.dumps(self._known).encode(),
             "times": json.dumps([self._newest_ms, self._expired_ms]).encode(),
         }
 
     def load(self, parts: Mapping[str, bytes]) -> None:
         """Replace the state by a dumped one."""
-        self._items.load("items.", parts)
-        self._categories.load("categories.", parts)
+        for entity, states in self._states.items():
+            states.load(f"{entity.name}.", parts)
         self._newest_ms, self._expired_ms = json.loads(parts["times"])
         self._known = {name: _Known(*known) for name, known in json.loads(parts["known"]).items()}

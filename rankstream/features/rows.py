@@ -1,4 +1,4 @@
-"""The packed state of a user, an item and a category: what Redis holds and `snapshot` reads.
+"""The packed state of a user, an item and so on: what Redis holds and `snapshot` reads.
 
 Counters are rings of event-time buckets, so a windowed count decays by itself
 when it is read and is the same whenever, and in whatever order, its events
@@ -60,6 +60,8 @@ _COUNTERS_ROW: Final = [
 ]
 
 CATEGORY_ROW: Final = np.dtype(_COUNTERS_ROW)
+# Of a query or a location.
+CONTEXT_ROW: Final = CATEGORY_ROW
 
 ITEM_ROW: Final = np.dtype(
     [

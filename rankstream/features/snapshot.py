@@ -26,6 +26,7 @@ def snapshot(
     user: Rows,
     items: Rows,
     categories: Rows,
+    context: Rows,
     as_of_ms: npt.NDArray[np.int64],
     *,
     category_of: npt.NDArray[np.intp] | None = None,
@@ -37,6 +38,7 @@ def snapshot(
         items: ITEM_ROW, shape (n,).
         categories: CATEGORY_ROW, shape (n,): the row of each item's category; with `category_of`
             shape (m,), each category once.
+        context: CONTEXT_ROW, shape (1, 2) for one request, or (n, 2): of its query and location.
         as_of_ms: shape (1,) or (n,), the time served.
         category_of: shape (n,), where in `categories` each item's is; for one user and one time.
             The vectors are the same, bit by bit, and made in less time.
@@ -56,6 +58,8 @@ def snapshot(
         _entity(user, as_of_ms),
         _entity(items, as_of_ms),
         _entity(categories, as_of_ms)[of_item],
+        _entity(context[:, 0], as_of_ms),
+        _entity(context[:, 1], as_of_ms),
         _session(user, as_of_ms),
         _known(user),
         _known(items),

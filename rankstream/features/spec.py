@@ -22,7 +22,7 @@ PRIOR_STRENGTH: Final = 10.0
 RATING_PRIOR: Final = 3.5
 RATING_STRENGTH: Final = 5.0
 
-_ENTITIES: Final = ("user", "item", "category")
+_ENTITIES: Final = ("user", "item", "category", "query", "location")
 
 
 @dataclass(frozen=True)

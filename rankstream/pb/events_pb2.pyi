@@ -153,9 +153,13 @@ class FeatureUpdates(_message.Message):
         ENTITY_UNSPECIFIED: _ClassVar[FeatureUpdates.Entity]
         ENTITY_ITEM: _ClassVar[FeatureUpdates.Entity]
         ENTITY_CATEGORY: _ClassVar[FeatureUpdates.Entity]
+        ENTITY_QUERY: _ClassVar[FeatureUpdates.Entity]
+        ENTITY_LOCATION: _ClassVar[FeatureUpdates.Entity]
     ENTITY_UNSPECIFIED: FeatureUpdates.Entity
     ENTITY_ITEM: FeatureUpdates.Entity
     ENTITY_CATEGORY: FeatureUpdates.Entity
+    ENTITY_QUERY: FeatureUpdates.Entity
+    ENTITY_LOCATION: FeatureUpdates.Entity
     SOURCE_PARTITION_FIELD_NUMBER: _ClassVar[int]
     SOURCE_OFFSET_FIELD_NUMBER: _ClassVar[int]
     STRINGS_FIELD_NUMBER: _ClassVar[int]
@@ -327,7 +331,7 @@ class Stamp(_message.Message):
     def __init__(self, partition: _Optional[int] = ..., offset: _Optional[int] = ..., items_offset: _Optional[int] = ...) -> None: ...
 
 class ServedSlate(_message.Message):
-    __slots__ = ("request_id", "user_id", "served_time_ms", "item_id", "category", "logit", "pctr", "propensity", "features", "spec_id", "model_id", "index_id", "policy", "experiment_id", "experiment_version", "variant", "user_stamp", "item_stamp", "category_stamp", "degraded", "candidates", "device", "query", "location")
+    __slots__ = ("request_id", "user_id", "served_time_ms", "item_id", "category", "logit", "pctr", "propensity", "features", "spec_id", "model_id", "index_id", "policy", "experiment_id", "experiment_version", "variant", "user_stamp", "item_stamp", "category_stamp", "degraded", "candidates", "device", "query", "location", "query_stamp", "location_stamp")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SERVED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
@@ -352,6 +356,8 @@ class ServedSlate(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     LOCATION_FIELD_NUMBER: _ClassVar[int]
+    QUERY_STAMP_FIELD_NUMBER: _ClassVar[int]
+    LOCATION_STAMP_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     user_id: str
     served_time_ms: int
@@ -376,7 +382,9 @@ class ServedSlate(_message.Message):
     device: str
     query: str
     location: str
-    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_id: _Optional[_Iterable[str]] = ..., category: _Optional[_Iterable[str]] = ..., logit: _Optional[_Iterable[float]] = ..., pctr: _Optional[_Iterable[float]] = ..., propensity: _Optional[_Iterable[float]] = ..., features: _Optional[bytes] = ..., spec_id: _Optional[str] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., policy: _Optional[str] = ..., experiment_id: _Optional[str] = ..., experiment_version: _Optional[int] = ..., variant: _Optional[str] = ..., user_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., item_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., category_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., candidates: _Optional[int] = ..., device: _Optional[str] = ..., query: _Optional[str] = ..., location: _Optional[str] = ...) -> None: ...
+    query_stamp: Stamp
+    location_stamp: Stamp
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_id: _Optional[_Iterable[str]] = ..., category: _Optional[_Iterable[str]] = ..., logit: _Optional[_Iterable[float]] = ..., pctr: _Optional[_Iterable[float]] = ..., propensity: _Optional[_Iterable[float]] = ..., features: _Optional[bytes] = ..., spec_id: _Optional[str] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., policy: _Optional[str] = ..., experiment_id: _Optional[str] = ..., experiment_version: _Optional[int] = ..., variant: _Optional[str] = ..., user_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., item_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., category_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., candidates: _Optional[int] = ..., device: _Optional[str] = ..., query: _Optional[str] = ..., location: _Optional[str] = ..., query_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., location_stamp: _Optional[_Union[Stamp, _Mapping]] = ...) -> None: ...
 
 class Exposure(_message.Message):
     __slots__ = ("experiment_id", "experiment_version", "variant", "unit", "bucket", "exposure_time_ms", "request_id", "overridden")

@@ -87,7 +87,12 @@ class Intake:
             shown=zip(
                 columns.event_time_ms[own].tolist(),
                 columns.position[own].tolist(),
-                _text(columns, columns.category[own]),
+                zip(
+                    _text(columns, columns.category[own]),
+                    _text(columns, columns.query[own]),
+                    _text(columns, columns.location[own]),
+                    strict=True,
+                ),
                 strict=True,
             ),
             value_micros=self.micros[own].tolist(),
@@ -137,11 +142,17 @@ class Intake:
         if repeats:
             amounts[self.feedback_at[repeats]] = 0
         about_item = kind != Kind.VISIT
+        item, category, query, location = (
+            np.where(about_item, column[own], 0).astype(np.int64)
+            for column in (columns.item_id, columns.category, columns.query, columns.location)
+        )
         found = Additions(
             strings=columns.strings,
             user=columns.user_id[own].astype(np.int64),
-            item=np.where(about_item, columns.item_id[own], 0).astype(np.int64),
-            category=np.where(about_item, columns.category[own], 0).astype(np.int64),
+            item=item,
+            category=category,
+            query=query,
+            location=location,
             time_ms=columns.event_time_ms[own],
             amounts=amounts,
         )
@@ -162,7 +173,7 @@ def _taken_back(additions: Additions, moved: Sequence[Moved]) -> Additions:
         return np.array(found, np.int64)
 
     user, item = numbers(m.key[0] for m in moved), numbers(m.key[2] for m in moved)
-    category = numbers(m.category for m in moved)
+    category, query, location = (numbers(m.named[place] for m in moved) for place in range(3))
     amounts = np.zeros((len(moved), len(TOTALS)), np.int64)
     amounts[np.arange(len(moved)), _ONE[[m.kind for m in moved]]] = -1
     return Additions(
@@ -170,6 +181,8 @@ def _taken_back(additions: Additions, moved: Sequence[Moved]) -> Additions:
         np.concatenate([additions.user, user]),
         np.concatenate([additions.item, item]),
         np.concatenate([additions.category, category]),
+        np.concatenate([additions.query, query]),
+        np.concatenate([additions.location, location]),
         np.concatenate([additions.time_ms, [m.time_ms for m in moved]]),
         np.concatenate([additions.amounts, amounts]),
     )

@@ -1,4 +1,4 @@
-"""Stage 2: fold `feature-updates` and `items` into item and category rows.
+"""Stage 2: fold `feature-updates` and `items` into rows of items, categories and contexts.
 
 No I/O and no clock. The rows are a function of the prefixes of the two topics
 that were folded, and not of how they interleave.
@@ -17,13 +17,14 @@ from rankstream.contracts.high_water import HighWater
 from rankstream.contracts.items import decode_item, deleted_item
 from rankstream.contracts.record import Record
 from rankstream.errors import InvalidInput
+from rankstream.features.deltas import Entity
 from rankstream.features.expiry import STATE_TTL_MS
 from rankstream.features.items import ItemStates
 from rankstream.features.touched import Touched
 from rankstream.stream import dump as dumps
 from rankstream.stream.records import decode_updates
 
-DUMP_VERSION: Final = 3
+DUMP_VERSION: Final = 4
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,7 @@ class Changed:
     place in the run.
     """
 
-    items: Touched
-    categories: Touched
+    touched: Mapping[Entity, Touched]
     duplicates: int
     refused: Mapping[int, InvalidInput]
 
@@ -77,9 +77,9 @@ class ItemPartition:
             rows = np.flatnonzero(np.array(new)[of])
             deltas, of = deltas.take(rows), of[rows]
         offsets = np.array([record.offset for record in records], np.int64)
-        items, categories = self._states.count(deltas, offsets[of])
+        touched = self._states.count(deltas, offsets[of])
         duplicates = len(records) - sum(new) - len(updates.invalid)
-        return Changed(items, categories, duplicates, updates.invalid)
+        return Changed(touched, duplicates, updates.invalid)
 
     def fold_items(self, records: Sequence[Record]) -> Changed:
         """Fold a run of records of `items`, whose offsets grow; a tombstone withdraws its item."""
@@ -106,15 +106,11 @@ class ItemPartition:
                 changed.change({item.item_id})
             else:
                 duplicates += 1
-        return Changed(changed, Touched(), duplicates, refused)
+        return Changed({Entity.ITEM: changed}, duplicates, refused)
 
-    def item_rows(self, item_ids: Iterable[str]) -> list[tuple[str, bytes]]:
-        """ITEM_ROW bytes of those items that are known, stamped."""
-        return self._states.packed_items(item_ids)
-
-    def category_rows(self, categories: Iterable[str]) -> list[tuple[str, bytes]]:
-        """CATEGORY_ROW bytes of those categories that are known, stamped."""
-        return self._states.packed_categories(categories)
+    def rows(self, entity: Entity, keys: Iterable[str]) -> list[tuple[str, bytes]]:
+        """Row bytes, as `features.items.ROWS`, of those keys that are known, stamped."""
+        return self._states.packed(entity, keys)
 
     def dump(self, note: bytes = b"") -> list[dumps.Piece]:
         """The whole state and a note of the caller's, in pieces: end to end they are for `load`.
@@ -152,7 +148,13 @@ class ItemPartition:
 
     def sizes(self) -> dict[str, int]:
         """State by part, for gauges."""
-        return {"items": self._states.items, "categories": self._states.categories}
+        names = {
+            Entity.ITEM: "items",
+            Entity.CATEGORY: "categories",
+            Entity.QUERY: "queries",
+            Entity.LOCATION: "locations",
+        }
+        return {name: self._states.known(entity) for entity, name in names.items()}
 
 
 def _followed(offset: int, records: Iterable[Record]) -> int:

@@ -42,7 +42,7 @@ from rankstream.topics import MAX_RECORD_BYTES
 Ints = npt.NDArray[np.int64]
 Places = npt.NDArray[np.intp]
 
-DUMP_VERSION: Final = 3
+DUMP_VERSION: Final = 4
 # Of the labels that one run closes: a quarter of a record, as a character can be four bytes.
 CLOSED_BYTES_MAX: Final = MAX_RECORD_BYTES // 4
 

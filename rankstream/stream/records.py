@@ -22,7 +22,7 @@ from rankstream.contracts.dead_letters import (
 from rankstream.contracts.labels import PROVISIONAL, LabelChange, Unmatched
 from rankstream.contracts.record import Record
 from rankstream.errors import InvalidBatch, InvalidInput
-from rankstream.features.deltas import CATEGORY, ITEM, Deltas, distinct
+from rankstream.features.deltas import Deltas, Entity, distinct
 from rankstream.features.rows import TOTALS
 from rankstream.pb import events_pb2 as pb
 from rankstream.sessions import ClosedSession
@@ -82,7 +82,7 @@ def encode_labels(
             for c in (columns.user_id, columns.item_id, columns.request_id)
         ),
     )
-    keys, times, positions, old, new = zip(*changes, strict=True) if changes else ((),) * 5
+    keys, times, positions, _, old, new = zip(*changes, strict=True) if changes else ((),) * 6
     for place, part in enumerate((0, 2, 1)):
         more = dictionary.column(key[part] for key in keys)
         named[place] = np.concatenate([named[place], more])
@@ -198,10 +198,10 @@ def _updates(record: bytes) -> pb.FeatureUpdatesView:
             f"invalid_batch: FeatureUpdates with columns of lengths {lengths}, {n} entities and"
             f" {strings} strings. Not folded. Only the features service may write here."
         )
-    if not set(view.entity) <= {ITEM, CATEGORY}:
+    if not set(view.entity) <= set(Entity):
         raise InvalidBatch(
             f"invalid_batch: FeatureUpdates of entities {sorted(set(view.entity))}"
-            f" (known: {ITEM}, {CATEGORY}). Not folded. Upgrade this worker."
+            f" (known: {list(map(int, Entity))}). Not folded. Upgrade this worker."
         )
     return view
 

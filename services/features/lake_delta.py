@@ -7,9 +7,9 @@ is in no version; `python -m pipelines.features lake retain` deletes it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -22,6 +22,8 @@ from rankstream.errors import Conflict, DependencyUnavailable, Fenced
 from services.features.lake_columns import LakeTable, Rows
 from services.features.lake_labels import STARTS, label_changes, merge, upserts
 from services.features.lake_rows import TICK
+
+T = TypeVar("T")
 
 CHECKPOINT_EVERY: Final = 100
 # Others may commit between our reading the table and our commit: maintenance, a newer writer.
@@ -108,19 +110,14 @@ class DeltaLog:
                 nothing is committed.
         """
         offsets = {app_id(self._of.topic, partition): to for partition, to in after.items()}
-        conflict = ""
-        for _ in range(TRIES_MAX):
-            try:
-                self._table.update_incremental()
-                self._check(before)
-                if self._of.upsert:
-                    return self._replace(records, offsets)
-                return self._add(self._of.rows_of(records), offsets)
-            except CommitFailedError as error:
-                conflict = str(error)
-            except (OSError, DeltaError) as error:
-                raise self._unavailable(error) from None
-        raise self._unavailable(conflict)
+
+        def commit() -> tuple[int, int]:
+            self._check(before)
+            if self._of.upsert:
+                return self._replace(records, offsets)
+            return self._add(self._of.rows_of(records), offsets)
+
+        return self._on_newest(commit)
 
     def compact(self, partitions: Sequence[int]) -> int:
         """Put small files together, of labels those of these partitions; how many there were.
@@ -131,15 +128,23 @@ class DeltaLog:
             the table is as it was.
         """
         ours = [("partition", "in", [str(partition) for partition in partitions])]
+
+        def commit() -> int:
+            done = self._table.optimize.compact(
+                partition_filters=ours if "partition" in self._of.partition_by else None,
+                target_size=TARGET_BYTES,
+            )
+            return int(done["numFilesRemoved"])
+
+        return self._on_newest(commit)
+
+    def _on_newest(self, commit: Callable[[], T]) -> T:
+        """What `commit` returns on the newest version, read anew for each of TRIES_MAX tries."""
         conflict = ""
         for _ in range(TRIES_MAX):
             try:
                 self._table.update_incremental()
-                done = self._table.optimize.compact(
-                    partition_filters=ours if "partition" in self._of.partition_by else None,
-                    target_size=TARGET_BYTES,
-                )
-                return int(done["numFilesRemoved"])
+                return commit()
             except CommitFailedError as error:
                 conflict = str(error)
             except (OSError, DeltaError) as error:

@@ -25,7 +25,7 @@ from rankstream.errors import DependencyUnavailable, RankstreamError
 MODULE: Final = "services.features.lake_process"
 NICENESS: Final = 10
 STOP_TIMEOUT_S: Final = 10.0
-CALLS_MAX: Final = 300
+CALLS_MAX: Final = 100
 
 Call = tuple[str, str, tuple[Any, ...]]  # table, method of DeltaLog, arguments
 

@@ -63,7 +63,13 @@ _SLOT_FIELDS: Final = {
     "pctr": pa.float32(),
     "propensity": pa.float64(),
 }
-_STAMPS: Final = ("user_stamp", "item_stamp", "category_stamp")
+_STAMPS: Final = (
+    "user_stamp",
+    "item_stamp",
+    "category_stamp",
+    "query_stamp",
+    "location_stamp",
+)
 _STAMP: Final = pa.struct(
     [("partition", pa.int32()), ("offset", pa.int64()), ("items_offset", pa.int64())]
 )
@@ -123,7 +129,10 @@ def served_rows(records: Sequence[Record]) -> Rows:
             for name in _SLOT_FIELDS
         },
         "features": [row for s in slates for row in _vectors(s)],
-        "user_stamp": [_stamp(s.user_stamp) for s in slates for _ in s.item_id],
+        **{
+            name: [_stamp(getattr(s, name)) for s in slates for _ in s.item_id]
+            for name in ("user_stamp", "query_stamp", "location_stamp")
+        },
         "item_stamp": [stamp for s in slates for stamp in _stamps(s.item_stamp, s)],
         "category_stamp": [stamp for s in slates for stamp in _stamps(s.category_stamp, s)],
         "degraded": [list(s.degraded) for s in slates for _ in s.item_id],

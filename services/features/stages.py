@@ -8,11 +8,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Final, Protocol
 
 from rankstream import topics
-from rankstream.adapters.redis_rows import CATEGORY_STATE, ITEM_STATE, USER_STATE, RowEncoder
+from rankstream.adapters.redis_rows import (
+    CATEGORY_STATE,
+    ITEM_STATE,
+    LOCATION_STATE,
+    QUERY_STATE,
+    USER_STATE,
+    RowEncoder,
+)
 from rankstream.contracts.record import Record
+from rankstream.features.deltas import Entity
 from rankstream.features.touched import Touched
 from rankstream.stream.dump import Piece
 from rankstream.stream.items import ItemPartition
@@ -222,8 +230,16 @@ class UserStage:
         _count_on(self, self._state.load(snapshot))
 
 
+_VIEWS: Final = {
+    Entity.ITEM: ITEM_STATE,
+    Entity.CATEGORY: CATEGORY_STATE,
+    Entity.QUERY: QUERY_STATE,
+    Entity.LOCATION: LOCATION_STATE,
+}
+
+
 class ItemStage:
-    """Stage 2: `feature-updates` and `items` -> item and category rows."""
+    """Stage 2: `feature-updates` and `items` -> rows of items, categories and contexts."""
 
     name = "items"
     topics = (topics.FEATURE_UPDATES.name, topics.ITEMS.name)
@@ -231,10 +247,8 @@ class ItemStage:
     def __init__(self, partition: int, ttl_ms: int) -> None:
         self._partition = partition
         self._state = ItemPartition(partition, ttl_ms)
-        self._items = Touched()
-        self._categories = Touched()
-        self._item_rows = RowEncoder(ITEM_STATE)
-        self._category_rows = RowEncoder(CATEGORY_STATE)
+        self._touched = {entity: Touched() for entity in Entity}
+        self._rows = {entity: RowEncoder(view) for entity, view in _VIEWS.items()}
         self.totals = Totals()
         self.last_append_ms = 0
         self.journal_next = 0
@@ -250,8 +264,8 @@ class ItemStage:
         of_items = records[0].topic == topics.ITEMS.name
         fold = self._state.fold_items if of_items else self._state.fold_updates
         changed = fold(records)
-        self._items.follow(changed.items)
-        self._categories.follow(changed.categories)
+        for entity, touched in changed.touched.items():
+            self._touched[entity].follow(touched)
         self.totals.events += len(records)
         self.totals.refused += len(changed.refused)
         self.totals.duplicates += changed.duplicates
@@ -260,22 +274,18 @@ class ItemStage:
         return Folded(None, [Send(topics.EVENTS_DEAD.name, letter) for letter in dead])
 
     def changed_rows(self, rows_max: int) -> list[bytes]:
-        items = _taken(self._items.changed, rows_max)
-        left = rows_max - len(items)
-        categories = _taken(self._categories.changed, left)
-        left -= len(categories)
-        old_items = _taken(self._items.expired, left)
-        old_categories = _taken(self._categories.expired, left - len(old_items))
-        return [
-            *(self._item_rows.hset(*row) for row in self._state.item_rows(items)),
-            *(self._category_rows.hset(*row) for row in self._state.category_rows(categories)),
-            *(self._item_rows.hdel(item) for item in old_items),
-            *(self._category_rows.hdel(category) for category in old_categories),
-        ]
+        commands: list[bytes] = []
+        for entity, touched in self._touched.items():
+            encoder = self._rows[entity]
+            keys = _taken(touched.changed, rows_max - len(commands))
+            commands += [encoder.hset(*row) for row in self._state.rows(entity, keys)]
+            keys = _taken(touched.expired, rows_max - len(commands))
+            commands += [encoder.hdel(key) for key in keys]
+        return commands
 
     def forget_changes(self) -> None:
-        self._items.clear()
-        self._categories.clear()
+        for touched in self._touched.values():
+            touched.clear()
 
     def folded_times_ms(self) -> list[int]:
         return []

@@ -190,7 +190,9 @@ class Ranker:
             if not item_ids:
                 degraded.add("no_candidates")
             with self._timed("snapshot"):
-                enriched = await self._enrichment.enrich(user, item_ids, rows, now, degraded)
+                enriched = await self._enrichment.enrich(
+                    user, item_ids, rows, request.context, now, degraded
+                )
             slate = self._slate(request, request_id, n, now, decision, user, enriched)
             slate.index_id = index_id
             return self._answer(request.preview, slate, decision, degraded, ())
@@ -218,7 +220,9 @@ class Ranker:
             if "features_timeout" not in degraded.reasons:
                 unknown = [item_ids[i] for i in np.flatnonzero(~is_known(rows)).tolist()]
             with self._timed("snapshot"):
-                enriched = await self._enrichment.enrich(user, item_ids, rows, now, degraded)
+                enriched = await self._enrichment.enrich(
+                    user, item_ids, rows, request.context, now, degraded
+                )
             slate = self._slate(request, request_id, n, now, decision, user, enriched)
             return self._answer(request.preview, slate, decision, degraded, unknown)
 

@@ -13,10 +13,18 @@ import structlog
 
 from rankstream.errors import DependencyUnavailable, SpecMismatch
 from rankstream.features import spec
-from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows, empty_rows
+from rankstream.features.rows import (
+    CATEGORY_ROW,
+    CONTEXT_ROW,
+    ITEM_ROW,
+    USER_ROW,
+    Rows,
+    empty_rows,
+)
 from rankstream.features.snapshot import snapshot
 from rankstream.pb.events_pb2 import Stamp
 from rankstream.ports import FeatureStore
+from services.ranker.requests import Context
 
 TIMEOUT: Final = "features_timeout"
 MISMATCH: Final = "features_mismatch"
@@ -43,7 +51,7 @@ class Enriched:
 
     rows: ITEM_ROW, shape (n,). features: float32, shape (n, spec.WIDTH).
     categories, category_rows: name and CATEGORY_ROW, shape (m,), of each category once;
-    category_of: shape (n,), where each item's is.
+    category_of: shape (n,), where each item's is. context: CONTEXT_ROW, shape (1, 2).
     """
 
     item_ids: list[str]
@@ -51,6 +59,7 @@ class Enriched:
     categories: list[str]
     category_rows: Rows
     category_of: npt.NDArray[np.intp]
+    context: Rows
     features: npt.NDArray[np.float32]
 
 
@@ -87,19 +96,35 @@ class Enrichment:
         return empty_rows(len(item_ids), ITEM_ROW) if rows is None else rows
 
     async def enrich(
-        self, user: Rows, item_ids: list[str], rows: Rows, as_of_ms: int, degraded: Degraded
+        self,
+        user: Rows,
+        item_ids: list[str],
+        rows: Rows,
+        context: Context,
+        as_of_ms: int,
+        degraded: Degraded,
     ) -> Enriched:
-        """The candidates with the rows of their categories and their feature vectors."""
+        """The candidates with what is known around them, and their feature vectors."""
         names, which = np.unique(rows["category"], return_inverse=True)
         texts = [name.decode(errors="replace") for name in names.tolist()]
-        read = await self._read(lambda: self._store.categories(texts), degraded)
-        categories = empty_rows(len(names), CATEGORY_ROW) if read is None else read
+        read = await self._read(
+            lambda: asyncio.gather(
+                self._store.categories(texts),
+                self._store.context(context.query, context.location),
+            ),
+            degraded,
+        )
+        categories, around = read or (
+            empty_rows(len(names), CATEGORY_ROW),
+            empty_rows(2, CONTEXT_ROW)[None],
+        )
+        as_of = np.array([as_of_ms], np.int64)
         features = (
-            snapshot(user, rows, categories, np.array([as_of_ms], np.int64), category_of=which)
+            snapshot(user, rows, categories, around, as_of, category_of=which)
             if item_ids
             else np.empty((0, spec.WIDTH), np.float32)
         )
-        return Enriched(item_ids, rows, texts, categories, which, features)
+        return Enriched(item_ids, rows, texts, categories, which, around, features)
 
     async def _read(self, read: Callable[[], Awaitable[T]], degraded: Degraded) -> T | None:
         if TIMEOUT in degraded.reasons:

@@ -33,6 +33,7 @@ def record(
     chosen = slate.chosen
     places = chosen.tolist()
     of_category = enriched.category_of[chosen]
+    query_stamp, location_stamp = stamps(enriched.context[0])
     return ServedSlate(
         request_id=request_id,
         user_id=request.user_id,
@@ -49,6 +50,8 @@ def record(
         user_stamp=stamps(user)[0],
         item_stamp=stamps(enriched.rows[chosen]),
         category_stamp=stamps(enriched.category_rows[of_category]),
+        query_stamp=query_stamp,
+        location_stamp=location_stamp,
         candidates=len(logit),
         device=request.context.device,
         query=request.context.query,

@@ -15,11 +15,11 @@ from deltalake import DeltaTable
 
 from rankstream import topics
 from rankstream.adapters.kafka import Record
-from rankstream.adapters.redis_rows import CATEGORY_STATE, ITEM_STATE, USER_STATE, View, entity_key
+from rankstream.adapters.redis_rows import View, entity_key
 from rankstream.pb import events_pb2 as pb
 from tests.chaos import reference
 from tests.chaos.reference import Key, Label, Placed, Session, Sifted, Unit, Windows
-from tests.chaos.rows import Table, category_rows, item_rows, unstamped, user_rows
+from tests.chaos.rows import Table, rows_of, unstamped
 from tests.chaos.run import Outcome
 
 EXAMPLES_MAX: Final = 5
@@ -84,14 +84,7 @@ def differences(outcome: Outcome, windows: Windows) -> list[Area]:
     unmatched = reference.unmatched(joined, windows)
     items = outcome.log[topics.ITEMS.name]
     return [
-        *_rows(
-            outcome.redis_rows,
-            {
-                USER_STATE: user_rows(sifted.kept, added, ended),
-                ITEM_STATE: item_rows(added, items),
-                CATEGORY_STATE: category_rows(added),
-            },
-        ),
+        *_rows(outcome.redis_rows, rows_of(sifted.kept, added, ended, items)),
         *_labels(outcome.log[topics.LABELS.name], labels),
         _sessions(outcome.log[topics.SESSIONS.name], ended),
         _dead_letters(outcome.log[topics.EVENTS_DEAD.name], sifted, unmatched),

@@ -51,6 +51,8 @@ class Event(NamedTuple):
     position: int = 0
     value: float = 0.0
     attributes: Attributes = ()
+    query: str = ""
+    location: str = ""
 
 
 def record_of(events: Sequence[Event]) -> bytes:
@@ -70,6 +72,8 @@ def record_of(events: Sequence[Event]) -> bytes:
         category=[number(event.category) for event in events],
         position=[event.position for event in events],
         value=[event.value for event in events],
+        query=[number(event.query) for event in events],
+        location=[number(event.location) for event in events],
     )
     for row, event in enumerate(events):
         for name, value in event.attributes:
@@ -107,6 +111,8 @@ def events_of(record: bytes) -> list[Event] | None:
         batch.position or [0] * n,
         batch.value or [0.0] * n,
         (attributes.get(row, ()) for row in range(n)),
+        texts(batch.query),
+        texts(batch.location),
         strict=True,
     )
     return list(map(Event._make, columns))

@@ -30,6 +30,7 @@ from tests.chaos.events import (
 
 MICROS: Final = 1_000_000
 ID_MAX: Final = 256
+QUERY_MAX: Final = 1_024
 CATEGORY_BYTES_MAX: Final = 64
 POSITION_MAX: Final = 10_000
 VALUE_MAX: Final = 1e9
@@ -104,11 +105,13 @@ class Session(NamedTuple):
 
 
 class Addition(NamedTuple):
-    """What one event adds to the counters of its user, item and category."""
+    """What one event adds to the counters of its user, and of the item and more that it names."""
 
     user: str
     item: str
     category: str
+    query: str
+    location: str
     time_ms: int
     impressions: int = 0
     clicks: int = 0
@@ -144,6 +147,8 @@ def is_refused(event: Event, append_ms: int, windows: Windows) -> bool:
         or (event.kind in _FEEDBACK and not event.request)
         or len(event.request) > ID_MAX
         or len(event.category.encode()) > CATEGORY_BYTES_MAX
+        or len(event.query) > QUERY_MAX
+        or len(event.location) > ID_MAX
         or not 0 <= event.position < POSITION_MAX
         or not isfinite(event.value)
         or abs(event.value) > VALUE_MAX
@@ -207,9 +212,9 @@ def join(kept: Iterable[Event]) -> Joined:
         if event.kind in lists and event.request:
             lists[event.kind][_key(event)].append(event)
     for shown in joined.impressions.values():
-        shown.sort(key=lambda event: (event.time_ms, event.position, event.category))
+        shown.sort(key=lambda event: (event.time_ms, event.position, *_named(event)))
     for clicked in joined.clicks.values():
-        clicked.sort(key=lambda event: (event.time_ms, event.category))
+        clicked.sort(key=lambda event: (event.time_ms, *_named(event)))
     return joined
 
 
@@ -307,12 +312,17 @@ def additions(kept: Iterable[Event], joined: Joined) -> list[Addition]:
         elif event.kind == RATE:
             found.append(_about(event, ratings=1, rating_micros=_micros(event)))
         elif event.kind not in (IMPRESSION, CLICK, USER_UPDATE, CONTEXT):
-            found.append(Addition(event.user, "", "", event.time_ms))
+            found.append(Addition(event.user, "", "", "", "", event.time_ms))
     return found
 
 
 def _about(event: Event, **counts: int) -> Addition:
-    return Addition(event.user, event.item, event.category, event.time_ms, **counts)
+    category, query, location = _named(event)
+    return Addition(event.user, event.item, category, query, location, event.time_ms, **counts)
+
+
+def _named(event: Event) -> tuple[str, str, str]:
+    return event.category, event.query, event.location
 
 
 def _micros(event: Event) -> int:

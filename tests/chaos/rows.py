@@ -14,6 +14,14 @@ from typing import Final
 import numpy as np
 
 from rankstream.adapters.kafka import Record
+from rankstream.adapters.redis_rows import (
+    CATEGORY_STATE,
+    ITEM_STATE,
+    LOCATION_STATE,
+    QUERY_STATE,
+    USER_STATE,
+    View,
+)
 from rankstream.contracts.ids import id64
 from rankstream.features.rows import (
     CATEGORIES,
@@ -86,11 +94,11 @@ def _count(table: Table, groups: Mapping[str, Sequence[Addition]]) -> None:
                 if bucket > head - window.buckets:
                     slot = first + bucket % window.buckets
                     values[slot] += addition.value_micros
-                    for column, count in enumerate(addition[4:8]):
+                    for column, count in enumerate(addition[6:10]):
                         counts[slot][column] += count
         row = table.rows[place]
         row["head"], row["counts"], row["value_micros"] = heads, counts, values
-        row["totals"] = [sum(column) for column in zip(*(a[4:] for a in added), strict=True)]
+        row["totals"] = [sum(column) for column in zip(*(a[6:] for a in added), strict=True)]
         row["last_ms"] = newest_ms
 
 
@@ -180,9 +188,25 @@ def item_rows(added: Sequence[Addition], log: Mapping[int, Sequence[Record]]) ->
     return table
 
 
-def category_rows(added: Sequence[Addition]) -> Table:
-    """CATEGORY_ROW of every category that was met."""
-    groups = _by(lambda addition: addition.category if addition.item else "", added)
+def key_rows(name: Callable[[Addition], str], added: Sequence[Addition]) -> Table:
+    """CATEGORY_ROW, which is CONTEXT_ROW, of every category, query or location that was met."""
+    groups = _by(lambda addition: name(addition) if addition.item else "", added)
     table = _table(groups, CATEGORY_ROW)
     _count(table, groups)
     return table
+
+
+def rows_of(
+    kept: Sequence[Event],
+    added: Sequence[Addition],
+    ended: Iterable[Session],
+    items: Mapping[int, Sequence[Record]],
+) -> dict[View, Table]:
+    """All that Redis must hold."""
+    return {
+        USER_STATE: user_rows(kept, added, ended),
+        ITEM_STATE: item_rows(added, items),
+        CATEGORY_STATE: key_rows(lambda addition: addition.category, added),
+        QUERY_STATE: key_rows(lambda addition: addition.query, added),
+        LOCATION_STATE: key_rows(lambda addition: addition.location, added),
+    }

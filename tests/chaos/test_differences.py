@@ -11,12 +11,12 @@ import pytest
 from deltalake import write_deltalake
 
 from rankstream.adapters.kafka import Record
-from rankstream.adapters.redis_rows import CATEGORY_STATE, ITEM_STATE, USER_STATE, entity_key
+from rankstream.adapters.redis_rows import USER_STATE, entity_key
 from rankstream.pb import events_pb2 as pb
 from tests.chaos import reference
 from tests.chaos.differences import differences
 from tests.chaos.events import CLICK, IMPRESSION, Event, record_of
-from tests.chaos.rows import category_rows, item_rows, user_rows
+from tests.chaos.rows import rows_of
 from tests.chaos.run import Outcome
 from tests.chaos.traffic import BASE_MS, END_MS, WINDOWS, tick
 
@@ -70,11 +70,7 @@ def a_run_without_differences(lake: Path) -> Outcome:
     kept = [SHOWN, CLICKED, LOST]
     added = reference.additions(kept, reference.join(kept))
     ended = reference.sessions(kept, WINDOWS.session_gap_ms)
-    tables = {
-        USER_STATE: user_rows(kept, added, ended),
-        ITEM_STATE: item_rows(added, {}),
-        CATEGORY_STATE: category_rows(added),
-    }
+    tables = rows_of(kept, added, ended, {})
     original = pb.EventBatch(event_id=LOST.event_id).SerializeToString()
     letter = pb.DeadLetter(code="unmatched", original=original).SerializeToString()
     changes = [labels_at(0, (0, 0), (1, 1)), labels_at(1, (1, 1), (2, 1))]
@@ -116,6 +112,8 @@ def write_lake(lake: Path, log: list[Record]) -> None:
             "item_id": place.event.item,
             "request_id": place.event.request,
             "category": place.event.category,
+            "query": place.event.query,
+            "location": place.event.location,
             "position": place.event.position,
             "value": place.event.value,
             "attributes": "",

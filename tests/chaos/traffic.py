@@ -51,6 +51,8 @@ FUTURE_MS: Final = 4_000_000_000_000
 EVENTS_PER_USER: Final = 50
 EVENTS_PER_ITEM: Final = 300
 CATEGORIES: Final = 60
+QUERIES: Final = 200
+LOCATIONS: Final = ("", "home", "search")
 DUPLICATES: Final = 0.02
 RECORDS_TWICE: Final = 0.01
 LATE: Final = 0.01
@@ -171,7 +173,14 @@ class _World:
             yield self.event(PURCHASE, time_ms, user, **about, value=rng.randrange(9_000) / 100)
 
     def about(self, item: int) -> dict[str, Any]:
-        return {"item": f"item-{item}", "category": self.category(item)}
+        return {"item": f"item-{item}", "category": self.category(item), **self.context()}
+
+    def context(self) -> dict[str, str]:
+        rng = self._rng
+        return {
+            "query": f"query-{rng.randrange(QUERIES)}" if rng.random() < 0.3 else "",
+            "location": rng.choice(LOCATIONS),
+        }
 
     def slate(self, user: str, time_ms: int) -> Iterator[Event]:
         rng, request = self._rng, self.request()
@@ -182,7 +191,7 @@ class _World:
             yield self.event(IMPRESSION, shown_ms, user, position=position, **named)
             if rng.random() < 0.02:
                 again_ms = shown_ms + rng.randrange(HOUR_MS)
-                named["category"] = self.category(item)
+                named |= {"category": self.category(item), **self.context()}
                 yield self.event(IMPRESSION, again_ms, user, position=position + 9, **named)
             if rng.random() < 0.2:
                 yield from self.interest(user, shown_ms, item, named)
@@ -209,7 +218,7 @@ class _World:
         yield self.event(CLICK, clicked_ms, user, **named)
         if rng.random() < 0.1:
             yield self.event(CLICK, clicked_ms + rng.randrange(MINUTE_MS), user, **named)
-        about = {"item": named["item"], "category": named["category"]}
+        about = {name: text for name, text in named.items() if name != "request"}
         if rng.random() < 0.5:
             dwell_ms = float(rng.randrange(120_000))
             yield self.event(
@@ -276,6 +285,8 @@ def _spoilt(event: Event, rng: Random) -> Event:
                 {"value": 1e10},
                 {"kind": PURCHASE, "item": "item-1", "value": -1.0},
                 {"category": "a category of more than sixty-four bytes " * 2},
+                {"query": "a query of more than a thousand characters " * 24},
+                {"location": "a location of more than 256 characters " * 7},
                 {"user": ""},
             )
         )

@@ -12,6 +12,8 @@ from rankstream.adapters.redis_link import RedisLink
 from rankstream.adapters.redis_rows import (
     CATEGORY_STATE,
     ITEM_STATE,
+    LOCATION_STATE,
+    QUERY_STATE,
     USER_STATE,
     RowEncoder,
     View,
@@ -42,11 +44,19 @@ def rows_of(view: View, seed: int) -> dict[str, Rows]:
 
 USERS, ITEMS = rows_of(USER_STATE, 1), rows_of(ITEM_STATE, 2)
 CATEGORIES = rows_of(CATEGORY_STATE, 3)
+QUERIES, LOCATIONS = rows_of(QUERY_STATE, 4), rows_of(LOCATION_STATE, 5)
+STORED = {
+    USER_STATE: USERS,
+    ITEM_STATE: ITEMS,
+    CATEGORY_STATE: CATEGORIES,
+    QUERY_STATE: QUERIES,
+    LOCATION_STATE: LOCATIONS,
+}
 
 
 async def written(url: str) -> RedisFeatureStore:
     link = RedisLink(url, timeout_s=5)
-    for view, rows in ((USER_STATE, USERS), (ITEM_STATE, ITEMS), (CATEGORY_STATE, CATEGORIES)):
+    for view, rows in STORED.items():
         encoder = RowEncoder(view)
         packed = [encoder.hset(key, row.tobytes()) for key, row in rows.items()]
         await link.request(b"".join(packed), len(packed))
@@ -57,7 +67,9 @@ async def written(url: str) -> RedisFeatureStore:
 @pytest.fixture(params=["fake", pytest.param("redis", marks=pytest.mark.integration)])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[FeatureStore]:
     if request.param == "fake":
-        yield FakeFeatureStore(users=USERS, items=ITEMS, categories=CATEGORIES)
+        yield FakeFeatureStore(
+            users=USERS, items=ITEMS, categories=CATEGORIES, queries=QUERIES, locations=LOCATIONS
+        )
         return
     real = await written(request.getfixturevalue("clean_redis"))
     yield real
@@ -92,12 +104,26 @@ async def test_gives_the_empty_row_of_what_it_does_not_know(store: FeatureStore)
     assert categories.tobytes() == empty_rows(1, CATEGORY_STATE.dtype).tobytes()
 
 
-async def test_keeps_users_items_and_categories_of_one_name_apart(store: FeatureStore) -> None:
+async def test_keeps_what_has_one_name_apart(store: FeatureStore) -> None:
     found = (await store.user("a"), await store.items(["a"]), await store.categories(["a"]))
+    context = await store.context("a", "a")
 
-    assert [rows["offset"][0] for rows in found] == [
-        rows["a"]["offset"][0] for rows in (USERS, ITEMS, CATEGORIES)
+    assert [*(rows["offset"][0] for rows in found), *context["offset"][0]] == [
+        rows["a"]["offset"][0] for rows in STORED.values()
     ]
+
+
+@pytest.mark.parametrize("query", [*IDS, "", "never asked"])
+@pytest.mark.parametrize("location", ["b", "", "nowhere"])
+async def test_gives_a_query_and_a_location(store: FeatureStore, query: str, location: str) -> None:
+    none = empty_rows(1, QUERY_STATE.dtype)
+
+    found = await store.context(query, location)
+
+    assert found.dtype == QUERY_STATE.dtype
+    assert found.shape == (1, 2)
+    wanted = QUERIES.get(query, none), LOCATIONS.get(location, none)
+    assert found.tobytes() == b"".join(row.tobytes() for row in wanted)
 
 
 async def test_gives_a_user_and_items_together(store: FeatureStore) -> None:

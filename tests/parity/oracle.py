@@ -75,11 +75,13 @@ class Session:
 
 @dataclass(frozen=True)
 class Addition:
-    """What one event adds to the counters of its user, item and category."""
+    """What one event adds to the counters of its user, item, category, query and location."""
 
     user: str
     item: str
     category: str
+    query: str
+    location: str
     time_ms: int
     impressions: int = 0
     clicks: int = 0
@@ -190,7 +192,7 @@ def additions(events: Sequence[Event]) -> list[Addition]:
         same: list[Impression | Click] = [e for e in events if isinstance(e, kind)]
         for key in {_key(event) for event in same}:
             mine = [event for event in same if _key(event) == key]
-            mine.sort(key=lambda e: (e.event_time_ms, getattr(e, "position", 0), e.category))
+            mine.sort(key=lambda e: (e.event_time_ms, getattr(e, "position", 0), *_named(e)))
             for n, event in enumerate(mine):
                 once = int(n == 0)
                 counted = {"impressions": once} if kind is Impression else {"clicks": once}
@@ -203,15 +205,19 @@ def additions(events: Sequence[Event]) -> list[Addition]:
         elif isinstance(other, View):
             found.append(_addition(other))
         elif isinstance(other, Visit):
-            found.append(Addition(other.user_id, "", "", other.event_time_ms))
+            found.append(Addition(other.user_id, "", "", "", "", other.event_time_ms))
     return found
+
+
+def _named(event: Impression | Click | View | Purchase | Rate) -> tuple[str, str, str]:
+    return event.category, event.query, event.location
 
 
 def _addition(event: Impression | Click | View | Purchase | Rate, **counts: float) -> Addition:
     return Addition(
         event.user_id,
         event.item_id,
-        event.category,
+        *_named(event),
         event.event_time_ms,
         **counts,  # type: ignore[arg-type]  # counts are ints, a rating is a float
     )
@@ -225,6 +231,8 @@ def features(
     item: str,
     as_of_ms: int,
     gap_ms: int,
+    query: str = "",
+    location: str = "",
 ) -> dict[str, float]:
     """Every feature of the spec by name, for one user and item, no event being after `as_of_ms`."""
     added = additions(events)
@@ -236,6 +244,8 @@ def features(
         **_entity("user", [a for a in added if a.user == user], as_of_ms),
         **_entity("item", [a for a in added if a.item == item], as_of_ms),
         **_entity("category", of_category, as_of_ms),
+        **_entity("query", [a for a in added if query and a.query == query], as_of_ms),
+        **_entity("location", [a for a in added if location and a.location == location], as_of_ms),
         **_session_features(events, user, as_of_ms, gap_ms),
         "user_age": _attribute(events, user, "age"),
         "user_gender_male": _attribute(events, user, "gender_male"),

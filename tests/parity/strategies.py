@@ -23,6 +23,9 @@ HORIZON_MS = SETTINGS.conversion_window_ms
 USERS = ("ann", "bob")
 ITEMS = ("i0", "i1", "i2", "i3")
 CATEGORIES = ("", "drama", "crime")
+# A query and a location may have the name of a category or an item.
+QUERIES = ("", "drama", "i0")
+LOCATIONS = ("", "home")
 
 # Edges of the windows come up often; in between, anything.
 _AFTER = st.sampled_from(
@@ -68,6 +71,13 @@ class Log:
 
 
 _CATEGORY = st.sampled_from(CATEGORIES)
+_NAMED = st.fixed_dictionaries(
+    {
+        "category": _CATEGORY,
+        "query": st.sampled_from(QUERIES),
+        "location": st.sampled_from(LOCATIONS),
+    }
+)
 
 
 @st.composite
@@ -83,16 +93,16 @@ def events(draw: st.DrawFn) -> list[Event]:
         user, item = draw(st.sampled_from(USERS)), draw(st.sampled_from(ITEMS))
         base, about = draw(_TIMES), {"request_id": f"r{request}", "item_id": item}
         for after in draw(st.lists(_AFTER, max_size=3)):
-            position, category = draw(st.integers(0, 3)), draw(_CATEGORY)
-            add("impression", base + after, user, **about, position=position, category=category)
+            position, named = draw(st.integers(0, 3)), draw(_NAMED)
+            add("impression", base + after, user, **about, position=position, **named)
         for after in draw(st.lists(_AFTER, max_size=3)):
-            add("click", base + after, user, **about, category=draw(_CATEGORY))
+            add("click", base + after, user, **about, **draw(_NAMED))
         for after in draw(st.lists(_PURCHASE_AFTER, max_size=2)):
             add("purchase", base + after, user, **about, value=draw(_VALUES))
     for kind in draw(st.lists(st.sampled_from(("view", "rate", "purchase")), max_size=8)):
-        user, item, category = (draw(st.sampled_from(of)) for of in (USERS, ITEMS, CATEGORIES))
+        user, item = (draw(st.sampled_from(of)) for of in (USERS, ITEMS))
         value = draw(_VALUES)
-        add(kind, draw(_TIMES), user, item_id=item, category=category, value=value)
+        add(kind, draw(_TIMES), user, item_id=item, **draw(_NAMED), value=value)
     for kind in draw(st.lists(st.sampled_from(("visit", "context")), max_size=3)) or ["visit"]:
         add(kind, draw(_TIMES), draw(st.sampled_from(USERS)))
     for after in draw(st.lists(_TIMES, max_size=3)):

@@ -13,8 +13,10 @@ from rankstream.contracts.codec import encode_batch, encode_item, encode_tick
 from rankstream.contracts.events import Event, ItemUpdate
 from rankstream.contracts.ids import partition_of
 from rankstream.contracts.record import Record
+from rankstream.features.deltas import Entity
 from rankstream.features.expiry import STATE_TTL_MS
-from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows, empty_rows
+from rankstream.features.items import ROWS
+from rankstream.features.rows import USER_ROW, Rows, empty_rows
 from rankstream.features.snapshot import snapshot
 from rankstream.pb import events_pb2 as pb
 from rankstream.stream.items import ItemPartition
@@ -118,14 +120,22 @@ class Stream:
             )
             self.finals[key] += batch.new_status[i] == pb.LABEL_FINAL
 
-    def features(self, user: str, item: str, as_of_ms: int) -> npt.NDArray[np.float32]:
+    def features(
+        self, user: str, item: str, as_of_ms: int, *, query: str = "", location: str = ""
+    ) -> npt.NDArray[np.float32]:
         """The vector that a ranker would score, shape (width,)."""
         users = _rows(self.users.rows([user]), USER_ROW)
-        items = _rows(self._owner(item).item_rows([item]), ITEM_ROW)
-        category = items["category"][0].decode()
-        categories = _rows(self._owner(category).category_rows([category]), CATEGORY_ROW)
-        vectors = snapshot(users, items, categories, np.array([as_of_ms]))
+        items = self.row(Entity.ITEM, item)
+        categories = self.row(Entity.CATEGORY, items["category"][0].decode())
+        context = np.stack(
+            [self.row(Entity.QUERY, query), self.row(Entity.LOCATION, location)], axis=1
+        )
+        vectors = snapshot(users, items, categories, context, np.array([as_of_ms]))
         return vectors.reshape(-1)
+
+    def row(self, entity: Entity, key: str) -> Rows:
+        """The row of a key, shape (1,); of an unknown one the empty row."""
+        return _rows(self._owner(key).rows(entity, [key]), ROWS[entity])
 
     def _owner(self, key: str) -> ItemPartition:
         return self.items[partition_of(key, PARTITIONS)]

@@ -17,6 +17,8 @@ from rankstream.adapters.redis_link import RedisLink
 from rankstream.adapters.redis_rows import (
     CATEGORY_STATE,
     ITEM_STATE,
+    LOCATION_STATE,
+    QUERY_STATE,
     USER_STATE,
     VIEWS,
     RowEncoder,
@@ -25,7 +27,7 @@ from rankstream.adapters.redis_rows import (
 from rankstream.adapters.redis_store import RedisFeatureStore
 from rankstream.features import spec
 from rankstream.features.counters import CounterTable
-from rankstream.features.rows import TOTALS, Rows, empty_rows
+from rankstream.features.rows import CONTEXT_ROW, TOTALS, Rows, empty_rows
 from rankstream.features.snapshot import snapshot
 
 with warnings.catch_warnings():
@@ -115,12 +117,20 @@ def test_we_read_the_rows_that_feast_writes(
             USER_STATE.name: store.user,
             ITEM_STATE.name: lambda key: store.items([key]),
             CATEGORY_STATE.name: lambda key: store.categories([key]),
+            QUERY_STATE.name: lambda key: _context(store, key, "", 0),
+            LOCATION_STATE.name: lambda key: _context(store, "", key, 1),
         }
         rows = np.concatenate([await reads[view.name](key) for key in IDS])
         await store.close()
         return rows
 
     assert asyncio.run(read()).tobytes() == b"".join(ROWS[view.name].values())
+
+
+async def _context(store: RedisFeatureStore, query: str, location: str, which: int) -> Rows:
+    context = await store.context(query, location)
+    assert context[0, 1 - which] == empty_rows(1, CONTEXT_ROW)[0]
+    return context[:, which]
 
 
 def test_a_row_that_feast_writes_over_ours_and_back_keeps_one_layout(
@@ -153,14 +163,16 @@ def test_the_on_demand_view_gives_what_snapshot_gives(
     feast: FeatureStore, clean_redis: str
 ) -> None:
     asyncio.run(write(clean_redis))
-    asked = [("one", "two", "two"), ("two", "one", "one"), ("new", "unseen", "none")]
+    asked = [
+        ("one", "two", "two", "one", "two"),
+        ("two", "one", "one", "", "one"),
+        ("new", "unseen", "none", "none", ""),
+    ]
+    named = ("user_id", "item_id", "category", "query", "location")
 
     found = feast.get_online_features(
         features=feast.get_feature_service("ranker"),
-        entity_rows=[
-            {"user_id": user, "item_id": item, "category": category, "as_of_ms": NOW_MS}
-            for user, item, category in asked
-        ],
+        entity_rows=[dict(zip(named, ids, strict=True)) | {"as_of_ms": NOW_MS} for ids in asked],
         full_feature_names=True,
     ).to_dict()
 
@@ -170,7 +182,11 @@ def test_the_on_demand_view_gives_what_snapshot_gives(
         return np.frombuffer(b"".join(packed), view.dtype)
 
     want = snapshot(
-        rows(USER_STATE, 0), rows(ITEM_STATE, 1), rows(CATEGORY_STATE, 2), np.array([NOW_MS])
+        rows(USER_STATE, 0),
+        rows(ITEM_STATE, 1),
+        rows(CATEGORY_STATE, 2),
+        np.stack([rows(QUERY_STATE, 3), rows(LOCATION_STATE, 4)], axis=1),
+        np.array([NOW_MS]),
     )
     got = np.array([found[f"ranker_features__{name}"] for name in spec.NAMES], np.float32).T
     assert np.array_equal(got, want)

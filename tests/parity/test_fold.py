@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rankstream.contracts.codec import encode_batch
 from rankstream.features import spec
+from rankstream.features.deltas import Entity
 from rankstream.pb import events_pb2 as pb
 from rankstream.stream import partition
 from rankstream.stream.partition import FoldSettings
@@ -19,6 +20,8 @@ from tests.parity.strategies import (
     CATEGORIES,
     HORIZON_MS,
     ITEMS,
+    LOCATIONS,
+    QUERIES,
     SETTINGS,
     USERS,
     Log,
@@ -196,9 +199,18 @@ def _outcome(stream: Stream) -> object:
         sorted((dead.offset, dead.rows[0]) for dead in stream.unmatched),
         stream.counts,
         stream.users.rows(USERS),
-        [[row[20:] for _, row in items.item_rows(ITEMS)] for items in stream.items],
-        [[row[20:] for _, row in items.category_rows(CATEGORIES)] for items in stream.items],
+        _unstamped(stream),
     )
+
+
+def _unstamped(stream: Stream) -> list[list[bytes]]:
+    """Rows of all that stage 2 counts by, past their stamps."""
+    keys = dict(zip(Entity, (ITEMS, CATEGORIES, QUERIES, LOCATIONS), strict=True))
+    return [
+        [row[20:] for _, row in items.rows(entity, keys[entity])]
+        for items in stream.items
+        for entity in Entity
+    ]
 
 
 @given(st.data())
@@ -213,7 +225,7 @@ def test_order_and_batching_change_no_row(data: st.DataObject) -> None:
     one, other = (
         [
             [row[20:] for _, row in stream.users.rows(USERS)],  # past the stamp
-            *([row[20:] for _, row in items.item_rows(ITEMS)] for items in stream.items),
+            *_unstamped(stream),
         ]
         for stream in streams
     )

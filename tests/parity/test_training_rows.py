@@ -37,7 +37,13 @@ def a_log(seed: int, n: int = 400) -> list[Event]:
         after_ms += int(rng.choice([0, 1, 900, 40_000, 2_000_000, 9_000_000]))
         item = ITEMS[rng.integers(len(ITEMS))]
         user = f"u{rng.integers(4)}"
-        about = {"user": user, "item_id": item.item_id, "category": item.category}
+        about = {
+            "user": user,
+            "item_id": item.item_id,
+            "category": item.category,
+            "query": str(rng.choice(["", "war", "peace"])),
+            "location": str(rng.choice(["", "home", "war"])),
+        }
         request = f"r{k // 15}-{rng.integers(3)}"
         kind = str(rng.choice(["impression", "click", "rate", "purchase", "view", "visit", "user"]))
         if kind in ("impression", "click"):
@@ -67,7 +73,8 @@ def test_a_training_row_is_what_the_live_stream_would_have_served(seed: int) -> 
         together = list(group)
         for event in together:
             if event.kind == "impression":
-                vector = live.features(event.user_id, event.item_id, time_ms)
+                named = {"query": event.query, "location": event.location}
+                vector = live.features(event.user_id, event.item_id, time_ms, **named)
                 expected[event.user_id, event.item_id, time_ms] = vector.tobytes()
         live.send(together)
     shuffled = [events[k] for k in np.random.default_rng(seed).permutation(len(events))]

@@ -43,4 +43,5 @@ def some_rows(n: int = 3_000, *, seed: int = 1) -> TrainingRows:
         items=tuple(f"i{k}" for k in range(ITEMS)),
         recent=recent,
         purchased=purchased,
+        position=rng.integers(0, 10, n),
     )

@@ -93,6 +93,11 @@ def test_a_log_becomes_registered_and_published_models(kafka_topics: str, tmp_pa
     assert json.loads(produced.stdout.splitlines()[-1])["items"] == 40
     report = Path(summary["report"])
     assert {path.suffix for path in report.glob("comparison.*")} == {".html", ".json", ".md"}
+    # Nothing was served yet.
+    assert summary["rows"] == {
+        "logged": 0,
+        "replayed": summary["train_rows"] + summary["test_rows"],
+    }
     names = ("logistic_regression (champion)", "xgboost (challenger)")
     assert summary["judged"]["champion"] in names
     assert list((artifacts / "validation").glob("*/validation.html"))

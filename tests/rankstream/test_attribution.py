@@ -22,6 +22,7 @@ CLICK_MS = 1_000
 CONVERSION_MS = 5_000
 T = 1_000_000
 KEY = ("ann", "r1", "i1")
+NAMED = ("drama", "", "home")
 Row = tuple[Kind, int, int, int, int]  # kind, time, micros, position, number
 
 
@@ -37,7 +38,7 @@ def _columns(rows: Sequence[Row], offset: int, before_ms: int) -> FeedbackColumn
     return FeedbackColumns(
         keys=[KEY] * len(rows),
         kinds=[int(kind) for kind, *_ in rows],
-        shown=[(time_ms, position, "drama") for _, time_ms, _, position, _ in rows],
+        shown=[(time_ms, position, NAMED) for _, time_ms, _, position, _ in rows],
         value_micros=[micros for _, _, micros, _, _ in rows],
         event_ids=[b"%016d" % n for *_, n in rows],
         offsets=[offset] * len(rows),
@@ -56,7 +57,7 @@ def _fold(
     """Fold rows; labels that they open are among the changes."""
     out = attribution.fold(_columns(rows, offset, before_ms), watermark_ms)
     opened = [
-        LabelChange(KEY, rows[k][1], rows[k][3], LabelState(), LabelState(PROVISIONAL))
+        LabelChange(KEY, rows[k][1], rows[k][3], NAMED, LabelState(), LabelState(PROVISIONAL))
         for k in out.opened
     ]
     out.changes[:0] = opened

@@ -1,4 +1,4 @@
-"""The command: every log by name, and the forms that callers already use."""
+"""The command: every log by name."""
 
 from __future__ import annotations
 
@@ -37,11 +37,17 @@ UNTIL_MS = 1_790_000_000_000
 
 
 @pytest.mark.parametrize("name", list(Dataset))
-def test_every_log_can_be_read_by_name_and_shifted(tmp_path: Path, name: Dataset) -> None:
-    found = read_history(name, FOLDERS[name](tmp_path), until_ms=UNTIL_MS)
+def test_every_history_is_sound_and_its_ids_do_not_move_with_the_shift(
+    tmp_path: Path, name: Dataset
+) -> None:
+    folder = FOLDERS[name](tmp_path)
 
-    assert_sound(found)
-    assert found.columns.event_time_ms[-1] == UNTIL_MS
+    one, other = read_history(name, folder), read_history(name, folder, until_ms=UNTIL_MS)
+
+    assert_sound(one)
+    assert_sound(other)
+    assert one.columns.event_id == other.columns.event_id
+    assert other.columns.event_time_ms[-1] == UNTIL_MS
 
 
 @pytest.mark.parametrize("name", [name for name in Dataset if name is not Dataset.KUAIRAND])
@@ -50,14 +56,15 @@ def test_only_kuairand_has_a_history_before_its_log(tmp_path: Path, name: Datase
         read_history(name, tmp_path, with_history=True)
 
 
-@pytest.mark.parametrize(
-    "words", [("write", "movielens"), ("movielens",)], ids=["write movielens", "movielens"]
-)
-def test_a_log_is_written_as_one_message_a_line(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_a_log_is_written_as_one_message_a_line(tmp_path: Path) -> None:
     folder, out = test_movielens.a_folder(tmp_path), tmp_path / "messages.ndjson"
 
     done = CliRunner().invoke(
-        app, [*words, "--path", str(folder), "--until-ms", str(UNTIL_MS), "--out", str(out)]
+        app,
+        [
+            *("write", "movielens", "--path", str(folder)),
+            *("--until-ms", str(UNTIL_MS), "--out", str(out)),
+        ],
     )
 
     assert done.exit_code == 0, done.output

@@ -9,7 +9,7 @@ import pytest
 from pipelines.datasets.criteo import history
 from rankstream.contracts.events import Purchase
 from rankstream.errors import InvalidInput
-from tests.pipelines.datasets.soundness import assert_sound, events_of, told
+from tests.pipelines.datasets.soundness import events_of, told
 
 HEADER = (
     "timestamp\tuid\tcampaign\tconversion\tconversion_timestamp\tconversion_id\tattribution\t"
@@ -55,16 +55,6 @@ def test_a_conversion_is_one_purchase_of_its_last_clicked_impression(tmp_path: P
     assert isinstance(bought, Purchase)
     assert bought.request_id == "criteo-7-400-10-0"
     assert found.columns.event_time_ms[0] == 86_400_000
-
-
-def test_the_history_is_sound_and_its_ids_do_not_move_with_the_shift(tmp_path: Path) -> None:
-    folder = a_folder(tmp_path)
-
-    one, other = history(folder), history(folder, until_ms=1_790_000_000_000)
-
-    assert_sound(one)
-    assert one.columns.event_id == other.columns.event_id
-    assert other.columns.event_time_ms[-1] == 1_790_000_000_000
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pipelines.datasets.history import NAMESPACE
 from pipelines.datasets.mind import history
 from rankstream.contracts.events import Impression
 from rankstream.errors import InvalidInput
-from tests.pipelines.datasets.soundness import assert_sound, events_of, told
+from tests.pipelines.datasets.soundness import events_of, told
 
 BEHAVIORS = (
     "1\tU13\t11/15/2019 12:00:05 PM\tN9 N8\tN1-1 N2-0\n"
@@ -57,16 +57,6 @@ def test_a_line_is_a_request_whose_news_are_impressions_and_marked_ones_clicks(
         ("N2", "news", ""),
         ("N3", "", "Third"),
     ]
-
-
-def test_the_history_is_sound_and_its_ids_do_not_move_with_the_shift(tmp_path: Path) -> None:
-    folder = a_folder(tmp_path)
-
-    one, other = history(folder), history(folder, until_ms=1_790_000_000_000)
-
-    assert_sound(one)
-    assert one.columns.event_id == other.columns.event_id
-    assert other.columns.event_time_ms[-1] == 1_790_000_000_000
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from ir_measures import AP, RR, R, Success, nDCG
 from pipelines.evaluate.lists import (
     LIST_METRICS,
     hit_rate,
-    list_quality,
     ndcg,
     rank_lists,
     recall,
@@ -60,16 +59,6 @@ def test_metrics_of_lists_agree_with_ir_measures(
                 assert expected[name, int(q)] == 0
 
 
-def test_a_query_with_nothing_relevant_is_left_out_and_its_share_stated() -> None:
-    lists = rank_lists([1, 1, 2, 2], [0.9, 0.1, 0.9, 0.1], [1, 0, 0, 0], 2)
-
-    quality = list_quality(lists, cuts=(1, 2))
-
-    assert quality.queries == 1
-    assert quality.left_out == 0.5
-    assert quality.metrics["ndcg_at_1"] == 1.0
-
-
 def test_ties_are_broken_by_chance_not_by_the_order_of_the_log() -> None:
     query = np.repeat(np.arange(2_000), 4)
     logged_first_is_clicked = np.tile([1, 0, 0, 0], 2_000)
@@ -98,5 +87,3 @@ def test_lists_that_cannot_be_ranked_are_refused() -> None:
         rank_lists([1, 1], [1.0, float("nan")], [-1, 1], 3)
     with pytest.raises(InvalidInput, match=r"k=5 of lists ranked to depth 2"):
         ndcg(rank_lists([1, 1], [1.0, 2.0], [0, 1], 2), 5)
-    with pytest.raises(InvalidInput, match="none of 1 queries has a relevant candidate"):
-        list_quality(rank_lists([1, 1], [1.0, 2.0], [0, 0], 10))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 from pipelines.evaluate import report
 from pipelines.evaluate.comparison import Comparison, compare
 from pipelines.evaluate.impressions import Impressions
+from pipelines.evaluate.intervals import Interval
 from pipelines.evaluate.judge import Decision, Rules, judge
 from pipelines.evaluate.report import (
     comparison_html,
@@ -34,10 +36,22 @@ def evidence() -> tuple[Comparison, Decision]:
 
 
 def test_the_report_has_every_figure(tmp_path: Path) -> None:
-    write_report(tmp_path / "r", "Models", {"rows": "10"}, {"champion": {"auc": 0.75}})
+    metrics = {"champion": {"auc": 0.75}, "retrieval": {"ndcg_at_10": 0.5, "gini": 0.25}}
+    ends = {
+        "ndcg_at_10": Interval(0.5, 0.25, 0.625, 0.95),
+        "gini": Interval(0.25, math.nan, math.nan, 0.95),
+    }
 
-    assert "| auc | 0.75 |" in (tmp_path / "r" / "report.md").read_text()
-    assert '"auc": 0.75' in (tmp_path / "r" / "report.json").read_text()
+    write_report(tmp_path / "r", "Models", {"rows": "10"}, metrics, {"retrieval": ends})
+
+    text = (tmp_path / "r" / "report.md").read_text()
+    assert "| auc | 0.75 |" in text
+    assert "| ndcg_at_10 | 0.5 | 0.2500 to 0.6250 |" in text
+    assert "| gini | 0.25 | no interval |" in text
+    body = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert body["metrics"] == metrics
+    assert body["intervals"]["retrieval"]["ndcg_at_10"]["high"] == 0.625
+    assert body["intervals"]["retrieval"]["gini"]["low"] is None
 
 
 def test_json_holds_every_interval_and_verdict_and_no_nan(
@@ -101,6 +115,18 @@ def test_the_same_evidence_gives_the_same_bytes(
 
     for name in ("comparison.json", "comparison.md", "comparison.html"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_no_two_plots_of_a_page_share_an_id_and_every_id_referred_to_is_there(
+    evidence: tuple[Comparison, Decision],
+) -> None:
+    page = comparison_html("Rankers", FACTS, *evidence)
+
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    referred = set(re.findall(r'(?:url\(#|href="#)([^")]+)', page))
+    assert len(ids) == len(set(ids))
+    assert referred
+    assert referred <= set(ids)
 
 
 def test_an_incumbent_alone_and_without_slices_is_reported_too() -> None:

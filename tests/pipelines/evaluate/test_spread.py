@@ -59,15 +59,25 @@ def test_a_recommender_of_one_popular_item_is_neither_new_nor_spread() -> None:
 
     assert narrow.coverage == 0.25
     assert narrow.gini == 0.75
-    assert narrow.popularity == 90
-    assert narrow.popularity_rank == pytest.approx(0.125)
-    assert narrow.novelty == pytest.approx(np.log2(104 / 91))
-    assert np.isnan(narrow.diversity)
+    assert narrow.popularity.tolist() == [90] * 10
+    assert narrow.popularity_rank == pytest.approx(np.full(10, 0.125))
+    assert narrow.novelty == pytest.approx(np.full(10, np.log2(104 / 91)))
+    assert np.isnan(narrow.diversity).all()
     assert wide.coverage == 1.0
     assert wide.gini == 0.0
-    assert wide.popularity_rank == 0.5
-    assert wide.diversity == pytest.approx(4 / 6)
-    assert wide.novelty > narrow.novelty
+    assert wide.popularity_rank.tolist() == [0.5]
+    assert wide.diversity == pytest.approx([4 / 6])
+    assert wide.novelty[0] > narrow.novelty.max()
+
+
+def test_a_short_list_has_the_means_of_what_it_holds_and_an_empty_one_has_none() -> None:
+    found = spread(np.array([[0, 3, -1], [-1, -1, -1]]), np.array([0, 0, 1, 1]), np.arange(4))
+
+    assert found.popularity.tolist() == pytest.approx([1.5, np.nan], nan_ok=True)
+    assert found.popularity_rank.tolist() == pytest.approx([0.5, np.nan], nan_ok=True)
+    assert found.diversity.tolist() == pytest.approx([1.0, np.nan], nan_ok=True)
+    assert np.isfinite(found.novelty).tolist() == [True, False]
+    assert found.coverage == 0.5
 
 
 def test_an_item_never_shown_is_the_most_novel_and_finitely_so() -> None:

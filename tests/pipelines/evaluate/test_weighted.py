@@ -17,7 +17,7 @@ from sklearn.metrics import (
 )
 
 from pipelines.evaluate.impressions import Doubles, Impressions
-from pipelines.evaluate.lists import list_quality, rank_lists
+from pipelines.evaluate.lists import LIST_METRICS, rank_lists
 from pipelines.evaluate.metrics import calibration_curve, ranker_metrics
 from pipelines.evaluate.weighted import METRICS, mean_of, statistics
 from tests.pipelines.evaluate.candidates import clustered, sigmoid
@@ -59,11 +59,12 @@ def test_weights_of_one_give_the_metrics_themselves() -> None:
     impressions, pctr = sample(3)
     plain = ranker_metrics(impressions.clicked, pctr, impressions.user)
     lists = rank_lists(impressions.query, pctr, impressions.clicked, 10)  # type: ignore[arg-type]
-    expected = {
-        name: value
-        for name, value in {**plain, **list_quality(lists).metrics}.items()
-        if name in METRICS
+    of_lists = {
+        f"{name}_at_{k}": float(metric(lists, k)[lists.relevant > 0].mean())
+        for k in (5, 10)
+        for name, metric in LIST_METRICS.items()
     }
+    expected = {name: value for name, value in {**plain, **of_lists}.items() if name in METRICS}
 
     found = {name: METRICS[name].build(impressions, pctr)(ONES)[0] for name in METRICS}
 

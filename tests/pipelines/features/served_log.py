@@ -17,7 +17,8 @@ from rankstream.contracts.codec import encode_batch, encode_item
 from rankstream.contracts.events import Event, ItemUpdate
 from rankstream.contracts.ids import partition_of
 from rankstream.features import spec
-from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows
+from rankstream.features.deltas import Entity
+from rankstream.features.rows import USER_ROW, Rows
 from rankstream.pb import events_pb2 as pb
 from rankstream.stream.items import ItemPartition
 from rankstream.stream.partition import FoldSettings
@@ -26,6 +27,7 @@ from tests.parity.stream import APPEND_MS, PARTITIONS, Stream
 
 GARBAGE = b"\xff\xff\xff"
 MINUTE_MS = 60_000
+ABOUT = {"category": "war", "query": "war films", "location": "home"}
 
 
 class ServedLog:
@@ -68,13 +70,12 @@ class ServedLog:
         owner, partition = self._owner(item.item_id)
         self._append(topics.ITEMS.name, partition, owner.items_offset, encode_item(item))
 
-    def serve(self, user: str, item: str, as_of_ms: int) -> None:
+    def serve(self, user: str, item: str, as_of_ms: int, *, query: str, location: str) -> None:
         """A slate of one known item for a known user, as of now."""
         users = _one(self._stream.users.rows([user]), USER_ROW)
-        items = _one(self._owner(item)[0].item_rows([item]), ITEM_ROW)
+        items = self._stream.row(Entity.ITEM, item)
         category = items["category"][0].decode()
-        categories = _one(self._owner(category)[0].category_rows([category]), CATEGORY_ROW)
-        vector = self._stream.features(user, item, as_of_ms)
+        vector = self._stream.features(user, item, as_of_ms, query=query, location=location)
         self.slates.append(
             pb.ServedSlate(
                 request_id=f"s{len(self.slates)}",
@@ -86,7 +87,11 @@ class ServedLog:
                 spec_id=spec.SPEC_ID,
                 user_stamp=_stamp(users),
                 item_stamp=[_stamp(items)],
-                category_stamp=[_stamp(categories)],
+                category_stamp=[_stamp(self._stream.row(Entity.CATEGORY, category))],
+                query=query,
+                location=location,
+                query_stamp=_stamp(self._stream.row(Entity.QUERY, query)),
+                location_stamp=_stamp(self._stream.row(Entity.LOCATION, location)),
             )
         )
 
@@ -161,7 +166,7 @@ def a_served_log(settings: FoldSettings) -> ServedLog:
             an_event("visit", 10 * k + 2, after_ms=now_ms),
         ]
         if k % 2:
-            own = {"item_id": "i0", "category": "war", "request_id": f"r{10 * k}"}
+            own = {"item_id": "i0", **ABOUT, "request_id": f"r{10 * k}"}
             events.append(an_event("click", 10 * k + 3, after_ms=now_ms + 5, **own))
         if k > 30:  # behind the watermark, by the default lateness
             events.append(_impression(10 * k + 4, "ann", "i1", now_ms - 20 * MINUTE_MS))
@@ -174,7 +179,8 @@ def a_served_log(settings: FoldSettings) -> ServedLog:
             log.describe(_item("i0", year=1999, at_ms=now_ms))
         if k % 3 == 2 and k < 50:
             user = "ann" if k == 47 else "bob"
-            log.serve(user, "i0", START_MS + now_ms + 1_000)
+            query = "war films" if k > 10 else "new"
+            log.serve(user, "i0", START_MS + now_ms + 1_000, query=query, location="home")
     return log
 
 
@@ -188,5 +194,5 @@ def _item(item_id: str, *, year: int, at_ms: int) -> ItemUpdate:
 
 
 def _impression(n: int, user: str, item: str, after_ms: int) -> Event:
-    about = {"item_id": item, "category": "war", "request_id": f"r{n}"}
+    about = {"item_id": item, **ABOUT, "request_id": f"r{n}"}
     return an_event("impression", n, after_ms=after_ms, user=user, **about)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from pipelines.features import backfill as module
 from pipelines.features.backfill import backfill
 from pipelines.features.lake import Logged
 from pipelines.features.replay import ItemFacts, TrainingRows, Windows, training_rows
-from rankstream.adapters.redis_rows import CATEGORY_STATE, ITEM_STATE, USER_STATE, View
+from rankstream.adapters.redis_rows import CATEGORY_STATE, ITEM_STATE, USER_STATE, VIEWS, View
 from rankstream.contracts.codec import decode_batch, encode_batch
-from rankstream.contracts.events import Event
+from rankstream.contracts.events import Event, Impression
 from rankstream.features import spec
 from rankstream.features.rows import Rows
 from tests.parity.events import START_MS, an_event
@@ -66,13 +67,22 @@ def rows_in(out: Path, view: View) -> tuple[list[str], list[int], Rows]:
     )
 
 
-def asked_for(rows: TrainingRows) -> pd.DataFrame:
+def asked_for(rows: TrainingRows, events: Sequence[Event]) -> pd.DataFrame:
     """The moments of training rows, as Feast takes them."""
+    users = [rows.users[user] for user in rows.user.tolist()]
     items = [rows.items[item] for item in rows.item.tolist()]
+    shown = {
+        (event.user_id, event.item_id, event.event_time_ms): event
+        for event in events
+        if isinstance(event, Impression)
+    }
+    impressions = [shown[key] for key in zip(users, items, rows.time_ms.tolist(), strict=True)]
     return pd.DataFrame(
         {
-            "user_id": [rows.users[user] for user in rows.user.tolist()],
+            "user_id": users,
             "item_id": items,
+            "query": [impression.query for impression in impressions],
+            "location": [impression.location for impression in impressions],
             "category": [FACTS[item].category for item in items],
             "event_timestamp": pd.to_datetime(rows.time_ms, unit="ms", utc=True),
             "as_of_ms": rows.time_ms,
@@ -96,7 +106,7 @@ def test_historical_features_are_training_rows_bit_for_bit(
     )
 
     found = store.get_historical_features(
-        entity_df=asked_for(wanted),
+        entity_df=asked_for(wanted, events),
         features=store.get_feature_service("ranker"),
         full_feature_names=True,
     ).to_df()
@@ -104,7 +114,7 @@ def test_historical_features_are_training_rows_bit_for_bit(
     names = [f"ranker_features__{name}" for name in spec.NAMES]
     assert len(wanted) > 30
     assert found[names].to_numpy(np.float32).tobytes() == wanted.features.tobytes()
-    assert found["item_id"].tolist() == asked_for(wanted)["item_id"].tolist()
+    assert found["item_id"].tolist() == asked_for(wanted, events)["item_id"].tolist()
 
 
 def test_a_users_row_carries_how_far_the_log_had_come(tmp_path: Path) -> None:
@@ -152,7 +162,13 @@ def test_every_hour_keeps_the_last_change_before_it(tmp_path: Path) -> None:
     views = rows["totals"][:, 2].tolist()
     hour = START_MS // HOUR_MS * HOUR_MS
     assert list(zip(from_ms, views, strict=True)) == [(hour + HOUR_MS, 3), (hour + 2 * HOUR_MS, 4)]
-    assert written == {"user_state": 2, "item_state": 2 + len(FACTS), "category_state": 0}
+    assert written == {
+        "user_state": 2,
+        "item_state": 2 + len(FACTS),
+        "category_state": 0,
+        "query_state": 0,
+        "location_state": 0,
+    }
 
 
 def test_an_item_that_nobody_touched_is_found_with_what_is_known_of_it(tmp_path: Path) -> None:
@@ -173,4 +189,4 @@ def test_a_second_backfill_replaces_the_first(tmp_path: Path) -> None:
     a_backfill(log, tmp_path)
 
     assert rows_in(tmp_path, USER_STATE)[0] == ["ann"]
-    assert len(list(tmp_path.rglob("*"))) == 6
+    assert len(list(tmp_path.rglob("*"))) == 2 * len(VIEWS)

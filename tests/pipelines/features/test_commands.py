@@ -28,7 +28,7 @@ def features(*arguments: str) -> Result:
 
 
 def a_lake(lake: Path) -> None:
-    about: dict[str, Any] = {"item_id": "i1", "category": "war"}
+    about: dict[str, Any] = {"item_id": "i1", "category": "war", "location": "home"}
     events = [
         an_event("impression", 1, **about),
         an_event("click", 2, after_ms=1_000, **about),
@@ -64,21 +64,35 @@ def test_a_lake_becomes_feature_rows_and_they_become_redis_again(
         *until,
     )
     written = features("materialize", *store, *offline, *until)
-    shown = features("show", "--user-id", "ann", "--item-id", "i1", "--category", "war", *store)
+    asked = ("--user-id", "ann", "--item-id", "i1", "--category", "war", "--location", "home")
+    shown = features("show", *asked, *store)
 
     for done in (applied, filled, written, shown):
         assert done.exit_code == 0, done.output
     counts = json.loads(filled.stdout.splitlines()[-1])
     assert counts["events"] == 3
     # Three moments of the user and of the category; one more of the item: what is known of it.
-    assert counts["rows"] == {"user_state": 3, "item_state": 4, "category_state": 3}
+    assert counts["rows"] == {
+        "user_state": 3,
+        "item_state": 4,
+        "category_state": 3,
+        "query_state": 0,
+        "location_state": 3,
+    }
     assert json.loads(written.stdout.splitlines()[-1]) == {
-        name: {"rows": 1, "written": 1, "kept": 0}
-        for name in ("user_state", "item_state", "category_state")
+        name: {"rows": rows, "written": rows, "kept": 0}
+        for name, rows in (
+            ("user_state", 1),
+            ("item_state", 1),
+            ("category_state", 1),
+            ("query_state", 0),
+            ("location_state", 1),
+        )
     }
     vector = json.loads(shown.stdout)
     assert vector["item_year"] == 1979.0
     assert vector["user_log_impressions"] > 0
+    assert vector["location_log_impressions"] > 0 == vector["query_log_impressions"]
 
 
 def test_a_lake_without_events_is_refused_by_name(kafka_topics: str, tmp_path: Path) -> None:

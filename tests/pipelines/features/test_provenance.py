@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from pipelines.features.lake import read_log
 from pipelines.features.lake_command import app
+from pipelines.features.logged import Which
 from pipelines.features.provenance import Reading, read_again, reading_of, remember
 from pipelines.features.replay import ItemFacts, Windows, training_rows
 from pipelines.train.artefact import data_version
@@ -40,7 +41,7 @@ def train(lake: Path, *, until_ms: int) -> Reading:
     log = read_log(lake, until_ms=until_ms, limits=TimeLimits())
     rows = training_rows(log.columns, FACTS, until_ms=until_ms, windows=Windows())
     version = data_version(hold_unobserved(rows, log.columns.kind))
-    reading = Reading(version, READ_MS, until_ms, log.version, log.ends())
+    reading = Reading(version, READ_MS, until_ms, log.version, log.ends(), Which.REPLAYED, {}, {})
     remember(lake, reading, FACTS)
     return reading
 
@@ -52,7 +53,7 @@ def test_rows_are_made_again_after_later_events_other_facts_and_a_vacuum(tmp_pat
     trained = train(tmp_path, until_ms=until_ms)
     append(tmp_path, events[300:], offset=1)
     changed = {"i0": ItemFacts("noir", {"year": 2026.0})}
-    later = Reading("later", READ_MS + 1, until_ms, 1, {0: 2})
+    later = Reading("later", READ_MS + 1, until_ms, 1, {0: 2}, Which.REPLAYED, {}, {})
     remember(tmp_path, later, FACTS | changed)
     table = DeltaTable(str(tmp_path / "events"))
     table.optimize.compact()
@@ -77,7 +78,7 @@ def test_rows_are_made_again_after_later_events_other_facts_and_a_vacuum(tmp_pat
     assert summary["same"] is True
     assert summary["ends"] == {"0": 1}
     assert summary["rows"] == pq.read_metadata(out).num_rows > 20
-    _, items = read_again(tmp_path, reading_of(tmp_path, "later"))
+    _, items, _ = read_again(tmp_path, reading_of(tmp_path, "later"))
     assert items["i0"] == changed["i0"]
     # Only what had changed was added.
     catalogue = DeltaTable(str(tmp_path / "catalogue")).to_pyarrow_table()
@@ -112,7 +113,7 @@ def test_a_training_that_cannot_be_written_down_is_refused(tmp_path: Path) -> No
     (tmp_path / "lake").write_text("no folder")
 
     with pytest.raises(DependencyUnavailable, match="nothing was registered"):
-        remember(tmp_path / "lake", Reading("v", 1, 2, 3, {}), FACTS)
+        remember(tmp_path / "lake", Reading("v", 1, 2, 3, {}, Which.REPLAYED, {}, {}), FACTS)
 
 
 def test_the_commands_tell_in_json_lines(tmp_path: Path) -> None:

@@ -59,3 +59,17 @@ def test_features_of_a_nightly_refresh_know_nothing_of_the_day() -> None:
 
     assert seen(lambda time_ms: time_ms) == [0, 1, 2]
     assert seen(lambda time_ms: time_ms // day_ms * day_ms) == [0, 1, 1]
+
+
+def test_a_row_knows_its_position_and_keeps_it_when_taken() -> None:
+    shown = [
+        an_event("impression", slot, after_ms=slot, item_id=f"i{slot}", position=7 - slot)
+        for slot in range(3)
+    ]
+
+    rows = training_rows(
+        decode_batch(encode_batch(shown)), {}, until_ms=START_MS + 86_400_000, windows=Windows()
+    )
+
+    assert rows.position.tolist() == [7, 6, 5]
+    assert rows.take(np.array([2, 0])).position.tolist() == [5, 7]

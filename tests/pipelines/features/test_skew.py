@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pipelines.features.skew import RowsAt, compare, measure, sample_slates
 from rankstream.contracts.columns import TimeLimits
 from rankstream.features import spec
-from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, empty_rows
+from rankstream.features.rows import CATEGORY_ROW, CONTEXT_ROW, ITEM_ROW, USER_ROW, empty_rows
 from rankstream.features.snapshot import snapshot
 from rankstream.pb import events_pb2 as pb
 from rankstream.stream.partition import FoldSettings
@@ -28,13 +30,18 @@ def a_slate(**fields: object) -> tuple[pb.ServedSlate, RowsAt]:
     described["category"], described["attributes"] = b"war", [[1995.0, np.nan]]
     items = np.concatenate([described, empty_rows(1, ITEM_ROW)])
     categories = np.concatenate([category, empty_rows(1, CATEGORY_ROW)])
+    query, location = empty_rows(1, CONTEXT_ROW), empty_rows(1, CONTEXT_ROW)
+    query["totals"][0, :2] = 8, 1
+    now = np.array([NOW_MS])
     slate = pb.ServedSlate(
         request_id="r1",
         user_id="u",
         served_time_ms=NOW_MS,
         item_id=["i", "unknown"],
         category=["war", ""],
-        features=snapshot(user, items, categories, np.array([NOW_MS])).astype("<f4").tobytes(),
+        features=snapshot(user, items, categories, np.stack([query, location], 1), now)
+        .astype("<f4")
+        .tobytes(),
         spec_id=spec.SPEC_ID,
         user_stamp=pb.Stamp(partition=1, offset=7, items_offset=-1),
         item_stamp=[
@@ -45,6 +52,9 @@ def a_slate(**fields: object) -> tuple[pb.ServedSlate, RowsAt]:
             pb.Stamp(partition=0, offset=2, items_offset=-1),
             pb.Stamp(offset=-1, items_offset=-1),
         ],
+        query="films",
+        query_stamp=pb.Stamp(partition=1, offset=6, items_offset=-1),
+        location_stamp=pb.Stamp(offset=-1, items_offset=-1),
     )
     for name, value in fields.items():
         setattr(slate, name, value)
@@ -52,6 +62,8 @@ def a_slate(**fields: object) -> tuple[pb.ServedSlate, RowsAt]:
         users={(1, 7, "u"): user},
         items={(2, 3, "i"): item},
         categories={(0, 2, "war"): category},
+        queries={(1, 6, "films"): query},
+        locations={},
         described={(2, 4): pb.Item(item_id="i", category="war", attributes={"year": 1995.0})},
     )
     return slate, rows
@@ -86,11 +98,12 @@ def test_one_bit_of_one_feature_is_skew() -> None:
 def test_a_slate_whose_records_are_gone_is_not_called_right() -> None:
     slate, rows = a_slate()
 
-    gone = compare([slate], RowsAt({}, rows.items, rows.categories, rows.described))
-    compacted = compare([slate], RowsAt(rows.users, rows.items, rows.categories, {}))
+    gone = compare([slate], replace(rows, users={}))
+    unasked = compare([slate], replace(rows, queries={}))
+    compacted = compare([slate], replace(rows, described={}))
     other, _ = a_slate(spec_id="another")
 
-    for found in (gone, compacted, compare([other], rows)):
+    for found in (gone, unasked, compacted, compare([other], rows)):
         assert (found.slates, found.unverifiable) == (0, 1)
 
 
@@ -143,13 +156,13 @@ async def test_one_bit_served_otherwise_than_replayed_is_skew(
     assert found == (1, 0)
 
 
-@pytest.mark.parametrize("which", ["user", "item", "category", "description"])
+@pytest.mark.parametrize("which", ["user", "item", "category", "query", "location", "description"])
 async def test_a_stamp_one_record_off_is_skew(monkeypatch: pytest.MonkeyPatch, which: str) -> None:
     settings = FoldSettings()
     log = a_served_log(settings)
     slate = log.slates[-1]
-    if which == "user":
-        slate.user_stamp.offset -= 1
+    if which in ("user", "query", "location"):
+        getattr(slate, f"{which}_stamp").offset -= 1
     elif which == "description":
         slate.item_stamp[0].items_offset -= 1
     else:

@@ -113,9 +113,9 @@ def test_an_unknown_purchase_is_no_negative() -> None:
 def test_weights_undo_the_sampling_of_negatives() -> None:
     kept = (ROWS.clicked == 1) | (np.random.default_rng(4).random(len(ROWS)) < 0.5)
     rows = ROWS.take(np.flatnonzero(kept))
-    weight = np.where(rows.clicked == 1, 1.0, 2.0).astype(np.float32)
+    weight = np.where(rows.clicked == 1, 1.0, 2.0)
 
-    ranker = fit_mmoe(rows.features, rows.clicked, rows.purchased, seed=1, weight=weight)
+    ranker = fit_mmoe(rows.features, rows.clicked, rows.purchased, seed=1, sample_weight=weight)
 
     assert ranker.predict(ROWS.features).mean() == pytest.approx(ROWS.clicked.mean(), abs=0.04)
 

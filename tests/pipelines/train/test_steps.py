@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.features.replay import TrainingRows
+from pipelines.features.replay import ItemFacts, TrainingRows
 from pipelines.train.artefact import data_version
-from pipelines.train.families import Family, Networks
+from pipelines.train.calibration import Method
+from pipelines.train.corrections import Corrections, PositionBias
+from pipelines.train.families import Family, Networks, Options
 from pipelines.train.precision import Precision
 from pipelines.train.retrieval import fit_pure_svd
 from pipelines.train.steps import Trained, hold_unobserved, split, train
@@ -24,19 +26,24 @@ from rankstream.contracts.manifest import Utility
 from rankstream.errors import InvalidInput
 from rankstream.features import spec
 from rankstream.monitoring.histogram import decode_histogram
-from tests.pipelines.rows import some_rows
+from tests.pipelines.rows import GROUPS, some_rows
+
+
+def facts_of(rows: TrainingRows) -> dict[str, ItemFacts]:
+    """The groups of `some_rows` are categories."""
+    return {item: ItemFacts(f"group {k % GROUPS}", {}) for k, item in enumerate(rows.items)}
 
 
 def trained(rows: TrainingRows, root: Path) -> Trained:
-    return train(rows, rows.items, root, created_ms=1, seed=1, step=lambda *told: None)
+    return train(rows, facts_of(rows), root, created_ms=1, seed=1, step=lambda *told: None)
 
 
 def test_the_artefacts_load_where_they_are_served(tmp_path: Path) -> None:
     rows = some_rows()
 
-    found = train(
-        rows, [*rows.items, "never-shown"], tmp_path, created_ms=7, seed=1, step=lambda *told: None
-    )
+    catalogue = facts_of(rows) | {"never-shown": ItemFacts("", {})}
+
+    found = train(rows, catalogue, tmp_path, created_ms=7, seed=1, step=lambda *told: None)
 
     aliases = [(alias, a.manifest.role, a.manifest.family) for alias, a in found.artifacts]
     assert aliases == [
@@ -59,13 +66,25 @@ def test_the_artefacts_load_where_they_are_served(tmp_path: Path) -> None:
     assert tower.embed(np.array([0, -1])).shape == (manifest.dimensions,)
 
 
+def test_what_was_retrieved_is_measured_and_goes_to_the_registry(tmp_path: Path) -> None:
+    found = trained(some_rows(), tmp_path)
+
+    index = found.artifacts[2][1].manifest
+    assert index.metrics == found.metrics["retrieval"]
+    assert index.metrics == {n: one.value for n, one in found.retrieval.items()} | {"items": 30.0}
+    ndcg = found.retrieval["ndcg_at_10"]
+    assert 0 < ndcg.low < ndcg.value < ndcg.high < 1
+    assert found.retrieval["coverage"].value == 1.0
+    assert 0 < found.retrieval["diversity"].value < 1
+
+
 @pytest.mark.parametrize("family", Family)
 def test_every_family_can_be_champion_of_itself(tmp_path: Path, family: Family) -> None:
     rows = some_rows()
 
     found = train(
         rows,
-        rows.items,
+        facts_of(rows),
         tmp_path,
         created_ms=7,
         seed=1,
@@ -81,7 +100,29 @@ def test_every_family_can_be_champion_of_itself(tmp_path: Path, family: Family) 
     assert found.comparison.of(f"{family} (champion)").metrics["auc"].value > 0.75
 
 
-def test_heads_of_several_tasks_reach_the_artefact(tmp_path: Path) -> None:
+def test_corrected_rankers_are_served_without_a_position(tmp_path: Path) -> None:
+    rows = some_rows()
+
+    found = train(
+        rows,
+        facts_of(rows),
+        tmp_path,
+        created_ms=7,
+        seed=1,
+        step=lambda *told: None,
+        options=Options(corrections=Corrections(PositionBias.INPUT, popularity_power=0.5)),
+    )
+
+    for _, ranker in found.artifacts[:2]:
+        assert len(str(ranker.manifest.parameters["examination"]).split()) == 10
+        assert 0 < float(ranker.manifest.parameters["effective_rows"]) < found.train_rows
+        model = OnnxModel.load(ranker.uri, ranker.sha256)
+        pctr = model.score(rows.features).pctr
+        assert pctr.mean() == pytest.approx(rows.clicked.mean(), rel=0.1)
+
+
+@pytest.mark.parametrize("calibration", [Method.BEST, Method.ISOTONIC])
+def test_heads_of_several_tasks_reach_the_artefact(tmp_path: Path, calibration: Method) -> None:
     rows = some_rows()
     price = spec.NAMES.index("item_price")
     rows.features[:, price] = -1.0
@@ -89,14 +130,18 @@ def test_heads_of_several_tasks_reach_the_artefact(tmp_path: Path) -> None:
 
     found = train(
         rows,
-        rows.items,
+        facts_of(rows),
         tmp_path,
         created_ms=7,
         seed=1,
         step=lambda *told: None,
         champion=Family.MMOE,
-        negatives=0.5,
-        networks=Networks(precision=Precision.FLOAT16, purchase_weight=2.0),
+        options=Options(
+            negatives=0.5,
+            corrections=Corrections(popularity_power=0.5),
+            calibration=calibration,
+            networks=Networks(precision=Precision.FLOAT16, purchase_weight=2.0),
+        ),
     )
 
     champion = found.artifacts[0][1]
@@ -126,7 +171,7 @@ def test_a_purchase_without_a_price_is_worth_the_same_everywhere(tmp_path: Path)
 
     found = train(
         rows,
-        rows.items,
+        facts_of(rows),
         tmp_path,
         created_ms=7,
         seed=1,
@@ -157,7 +202,8 @@ def test_equal_rows_have_equal_versions_and_one_bit_makes_another() -> None:
     sold.purchased[5] = -1
 
     assert data_version(rows) == data_version(some_rows())
-    assert len({data_version(rows), data_version(other), data_version(sold)}) == 3
+    moved = replace(rows, position=rows.position[::-1])
+    assert len(set(map(data_version, (rows, other, sold, moved)))) == 4
 
 
 @pytest.mark.parametrize(

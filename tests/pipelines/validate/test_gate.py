@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from pipelines.features.replay import ItemFacts, TrainingRows
 from pipelines.validate import gate as gate_module
 from pipelines.validate.gate import gate, validate
+from pipelines.validate.leakage import feature_time_check
 from pipelines.validate.limits import Limits
 from pipelines.validate.ranges import RANGES, SHIFT_SD_MAX, by_name
 from pipelines.validate.reference import REFERENCE, read_reference
 from pipelines.validate.report import HTML, JSON
-from pipelines.validate.verdicts import Validation, Verdict
+from pipelines.validate.verdicts import Validation
 from rankstream.errors import InvalidInput
 from rankstream.features import spec
 from tests.pipelines.validate.sample import (
@@ -46,7 +47,7 @@ def validated(rows: TrainingRows, **options: object) -> Validation:
 
 
 def blamed(found: Validation) -> list[tuple[str, str]]:
-    wrong = (*found.having(Verdict.FAIL), *found.having(Verdict.ERROR))
+    wrong = (*found.having("fail"), *found.having("error"))
     return [(check.name, check.subject) for check in wrong]
 
 
@@ -58,8 +59,8 @@ def test_clean_rows_pass_every_check(seed: int) -> None:
     found = validated(rows)
 
     assert blamed(found) == []
-    assert found.verdict == Verdict.PASS
-    assert found.having(Verdict.INCONCLUSIVE) == ()
+    assert found.verdict == "pass"
+    assert found.having("inconclusive") == ()
 
 
 @few
@@ -70,7 +71,7 @@ def test_one_cell_that_is_not_finite_is_named_with_its_row(
     found = validated(with_feature(CLEAN, name, value, [row]))
 
     assert blamed(found) == [("finite", name)]
-    assert found.having(Verdict.FAIL)[0].rows == (row,)
+    assert found.having("fail")[0].rows == (row,)
 
 
 @few
@@ -86,7 +87,7 @@ def test_one_cell_out_of_range_is_named_with_its_row(
     found = validated(with_feature(CLEAN, name, float(value), [row]))
 
     assert blamed(found) == [("range", name)]
-    assert found.having(Verdict.FAIL)[0].rows == (row,)
+    assert found.having("fail")[0].rows == (row,)
 
 
 def test_a_windowed_rate_may_pass_1_now_and_then_but_not_often() -> None:
@@ -172,7 +173,7 @@ def test_an_event_at_the_served_time_shows_in_idle_times(entity: str, row: int) 
     found = validated(with_feature(CLEAN, f"{entity}_log_idle_s", 0.0, [row]))
 
     assert blamed(found) == [("feature time", "")]
-    assert found.having(Verdict.FAIL)[0].rows == (row,)
+    assert found.having("fail")[0].rows == (row,)
 
 
 @few
@@ -181,10 +182,11 @@ def test_a_feature_from_the_future_is_named_with_its_row(row: int, ahead_ms: int
     newest = CLEAN.time_ms - 1
     newest[row] = CLEAN.time_ms[row] + ahead_ms
 
-    found = validated(CLEAN, feature_time_ms=newest)
+    found = feature_time_check(newest, CLEAN.time_ms)
 
-    assert blamed(found) == [("feature time", "")]
-    assert found.having(Verdict.FAIL)[0].rows == (row,)
+    assert (found.name, found.subject, found.verdict) == ("feature time", "", "fail")
+    assert found.rows == (row,)
+    assert f"row {row} by {ahead_ms} ms" in found.found
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -201,7 +203,7 @@ def test_a_label_that_is_not_0_or_1_is_named_with_its_row() -> None:
     found = validated(replace(CLEAN, clicked=clicked))
 
     assert blamed(found) == [("label", "")]
-    assert found.having(Verdict.FAIL)[0].rows == (41,)
+    assert found.having("fail")[0].rows == (41,)
 
 
 def test_a_ctr_far_from_the_reference_is_named() -> None:
@@ -229,7 +231,7 @@ def test_unseen_categories_are_named(genre: str) -> None:
     found = validate(CLEAN, items, as_of_ms=AS_OF_MS, reference=REFERENCE_OF_OTHERS)
 
     assert blamed(found) == [("categories", "")]
-    assert repr(genre) in found.having(Verdict.FAIL)[0].found
+    assert repr(genre) in found.having("fail")[0].found
 
 
 def test_too_few_rows_users_and_clicks_are_named() -> None:
@@ -249,7 +251,7 @@ def test_a_difference_that_may_be_noise_is_inconclusive_and_not_a_failure() -> N
 
     found = validated(with_feature(few_users, "user_age", moved), limits=limits)
 
-    unclear = [c for c in found.having(Verdict.INCONCLUSIVE) if c.name == "mean"]
+    unclear = [c for c in found.having("inconclusive") if c.name == "mean"]
     assert blamed(found) == []
     assert "user_age" in unclear[0].found
 
@@ -261,7 +263,7 @@ def test_a_real_but_small_difference_passes_however_many_rows_show_it() -> None:
     found = validated(with_feature(many, "user_age", moved), as_of_ms=int(many.time_ms[-1]))
 
     assert blamed(found) == []
-    assert found.having(Verdict.INCONCLUSIVE) == ()
+    assert found.having("inconclusive") == ()
 
 
 def test_rows_of_another_shape_are_named_and_asked_nothing_else() -> None:
@@ -275,17 +277,20 @@ def test_no_rows_are_too_few() -> None:
     found = validated(CLEAN.take(np.arange(0)))
 
     assert ("rows", "") in blamed(found)
-    assert found.verdict == Verdict.FAIL
+    assert found.verdict == "fail"
 
 
-def test_a_check_that_cannot_run_is_an_error_and_stops_the_training(tmp_path: Path) -> None:
-    short = CLEAN.time_ms[1:] - 1
+def test_a_check_that_cannot_run_is_an_error_and_stops_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "pipelines.validate.gate.newest_event_ms", lambda features, time_ms: time_ms[1:] - 1
+    )
 
     with pytest.raises(InvalidInput, match=r"feature time: could not run: ValueError"):
-        gate(CLEAN, CATALOGUE, tmp_path, data_version="v1", as_of_ms=AS_OF_MS,
-             reference=None, feature_time_ms=short)  # fmt: skip
+        gate(CLEAN, CATALOGUE, tmp_path, data_version="v1", as_of_ms=AS_OF_MS, reference=None)
 
-    assert validated(CLEAN, feature_time_ms=short).verdict == Verdict.ERROR
+    assert validated(CLEAN).verdict == "error"
 
 
 def test_a_pandera_check_that_breaks_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,8 +301,8 @@ def test_a_pandera_check_that_breaks_is_an_error(monkeypatch: pytest.MonkeyPatch
 
     found = validated(CLEAN)
 
-    assert found.verdict == Verdict.ERROR
-    assert {check.subject for check in found.having(Verdict.ERROR)} == set(spec.NAMES)
+    assert found.verdict == "error"
+    assert {check.subject for check in found.having("error")} == set(spec.NAMES)
 
 
 def test_a_refusal_names_the_checks_and_the_report_and_leaves_no_reference(
@@ -323,7 +328,7 @@ def test_rows_that_pass_are_the_reference_of_the_next(tmp_path: Path) -> None:
     again = validated(CLEAN, reference=left)
 
     assert left == reference_of(CLEAN).model_copy(update={"source": "v1"})
-    assert again.verdict == Verdict.PASS
+    assert again.verdict == "pass"
     assert again.reference == "v1"
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,15 +21,11 @@ from pipelines.validate.dvc import dvc_text, write_dvc
 from pipelines.validate.manifest import (
     DATASET,
     dataset_of_folder,
-    dataset_of_rows,
-    first_difference,
     read_dataset,
     verify,
     write_dataset,
 )
 from rankstream.errors import InvalidArtifact
-from rankstream.features import spec
-from tests.pipelines.validate.sample import clean_rows
 
 
 def events(*times_ms: int) -> pa.Table:
@@ -119,21 +113,6 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
         dataset_of_folder(folder)
 
 
-@settings(max_examples=20, deadline=None)
-@given(row=st.integers(0, 199), name=st.sampled_from(["features", "clicked", "time_ms", "item"]))
-def test_any_altered_row_makes_another_version_and_names_its_array(row: int, name: str) -> None:
-    rows = clean_rows(200)
-    array = getattr(rows, name).copy()
-    array[row] += 1
-
-    before, after = dataset_of_rows(rows), dataset_of_rows(replace(rows, **{name: array}))
-
-    assert before == dataset_of_rows(clean_rows(200))
-    assert before.version != after.version
-    assert first_difference(before, after).startswith(f"{name} has sha256")
-    assert (before.rows, before.spec_id) == (200, spec.SPEC_ID)
-
-
 def test_a_failed_write_leaves_the_old_manifest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,13 +120,15 @@ def test_a_failed_write_leaves_the_old_manifest(
     path = tmp_path / "m.json"
     write_dataset(path, dataset_of_folder(folder))
     before = path.read_bytes()
+    (folder / "readme.txt").write_text("four rows")
+    changed = dataset_of_folder(folder)
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pipelines.validate.files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write_dataset(path, dataset_of_rows(clean_rows(20)))
+        write_dataset(path, changed)
 
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "m.json"]
@@ -223,10 +204,3 @@ def test_the_commands_write_a_manifest_and_check_it(
 
     assert code == 1
     assert "readme.txt has sha256" in capsys.readouterr().err
-
-
-def test_arrays_that_are_views_hash_as_their_copies() -> None:
-    rows = clean_rows(200)
-    view = replace(rows, features=np.asfortranarray(rows.features))
-
-    assert dataset_of_rows(view) == dataset_of_rows(rows)

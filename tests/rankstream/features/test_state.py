@@ -25,7 +25,9 @@ def _shown(states: UserStates, categories: Sequence[str], times_ms: Sequence[int
     amounts[:, TOTALS.index("impressions")] = 1
     strings = ["", "ann", "i", *categories]
     user, item = np.full(n, 1), np.full(n, 2)
-    additions = Additions(strings, user, item, np.arange(3, n + 3), np.array(times_ms), amounts)
+    category, none = np.arange(3, n + 3), np.zeros(n, np.int64)
+    times = np.array(times_ms)
+    additions = Additions(strings, user, item, category, none, none, times, amounts)
     states.count(np.array(states.rows(["ann"] * n)), additions)
 
 

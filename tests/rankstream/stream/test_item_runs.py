@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankstream.contracts.record import Record
+from rankstream.features.deltas import Entity
 from rankstream.features.expiry import STEPS
 from rankstream.features.touched import Touched
 from rankstream.pb import events_pb2 as pb
@@ -19,7 +20,7 @@ KEYS = ("a", "b", "c", "d")
 Delta = tuple[str, str, int, int, int]  # entity, key, time, impressions, value
 
 DELTA = st.tuples(
-    st.sampled_from(("ENTITY_ITEM", "ENTITY_CATEGORY")),
+    st.sampled_from([f"ENTITY_{entity.name}" for entity in Entity]),
     st.sampled_from(KEYS),
     st.integers(0, 3 * TTL_MS),
     st.integers(-1, 5),
@@ -55,7 +56,7 @@ def test_where_a_run_is_cut_changes_nothing(
         )
     cuts = sorted(data.draw(st.sets(st.integers(1, len(records)))) | {len(records)})
     one, runs = ItemPartition(0, TTL_MS), ItemPartition(0, TTL_MS)
-    singly, together = (Touched(), Touched()), (Touched(), Touched())
+    singly, together = ({entity: Touched() for entity in Entity} for _ in range(2))
     fates = [[0, 0], [0, 0]]
 
     for cut in records:
@@ -67,16 +68,16 @@ def test_where_a_run_is_cut_changes_nothing(
 
     assert together == singly
     assert fates[0] == fates[1]
-    assert runs.item_rows(KEYS) == one.item_rows(KEYS)
-    assert runs.category_rows(KEYS) == one.category_rows(KEYS)
+    for entity in Entity:
+        assert runs.rows(entity, KEYS) == one.rows(entity, KEYS)
     assert runs.sizes() == one.sizes()
 
 
 def fold(
-    state: ItemPartition, run: list[Record], touched: tuple[Touched, Touched], fates: list[int]
+    state: ItemPartition, run: list[Record], touched: dict[Entity, Touched], fates: list[int]
 ) -> None:
     changed = state.fold_updates(run)
-    touched[0].follow(changed.items)
-    touched[1].follow(changed.categories)
+    for entity in Entity:
+        touched[entity].follow(changed.touched[entity])
     fates[0] += changed.duplicates
     fates[1] += len(changed.refused)

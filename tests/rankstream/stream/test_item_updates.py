@@ -11,6 +11,7 @@ from rankstream.contracts.codec import encode_item
 from rankstream.contracts.events import ItemUpdate
 from rankstream.contracts.record import Record
 from rankstream.errors import InvalidEvent
+from rankstream.features.deltas import Entity
 from rankstream.features.rows import ITEM_ROW
 from rankstream.pb import events_pb2 as pb
 from rankstream.stream.items import ItemPartition
@@ -36,7 +37,7 @@ def _item(offset: int, value: bytes) -> Record:
 def known(state: ItemPartition) -> dict[str, tuple[str, bool, float]]:
     """Category, withdrawn and price of each item; nan for a price that is not known."""
     found = {}
-    for item_id, packed in state.item_rows(ITEMS):
+    for item_id, packed in state.rows(Entity.ITEM, ITEMS):
         (row,) = np.frombuffer(packed, ITEM_ROW)
         price = float(row["attributes"][1])
         found[item_id] = (row["category"].decode(), bool(row["withdrawn"]), price)

@@ -11,6 +11,7 @@ from rankstream.contracts.events import ItemUpdate
 from rankstream.contracts.record import Record
 from rankstream.errors import InvalidArtifact, InvalidBatch
 from rankstream.features import spec
+from rankstream.features.deltas import Entity
 from rankstream.features.rows import USER_ROW
 from rankstream.pb import events_pb2 as pb
 from rankstream.stream import records
@@ -170,7 +171,7 @@ def test_an_item_without_events_for_the_ttl_is_forgotten_unless_it_is_described(
     for n in range(50):
         stream.send([an_event("rate", 9 + n, item_id=f"later-{n}", after_ms=2 * DAY_MS)])
 
-    known = {item for items in stream.items for item, _ in items.item_rows(["i0", "i1"])}
+    known = {item for items in stream.items for item, _ in items.rows(Entity.ITEM, ["i0", "i1"])}
     assert known == {"i1"}
 
 
@@ -219,12 +220,12 @@ def test_updates_that_were_folded_before_are_passed_over() -> None:
     (update,) = out.updates.values()
 
     first = items.fold_updates([_update(0, update)])
-    row = items.item_rows(["i0"])
+    row = items.rows(Entity.ITEM, ["i0"])
     again = items.fold_updates([_update(1, update)])
 
-    assert (first.items.changed, first.duplicates) == ({"i0"}, 0)
-    assert (again.items.changed, again.duplicates) == (set(), 1)
-    assert items.item_rows(["i0"]) == row
+    assert (first.touched[Entity.ITEM].changed, first.duplicates) == ({"i0"}, 0)
+    assert (again.touched[Entity.ITEM].changed, again.duplicates) == (set(), 1)
+    assert items.rows(Entity.ITEM, ["i0"]) == row
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_updates_that_are_none_are_refused_and_passed_over(record: bytes) -> Non
     changed = items.fold_updates([_update(4, record)])
 
     assert isinstance(changed.refused[0], InvalidBatch)
-    assert (changed.items.changed, items.offset) == (set(), 4)
+    assert (changed.touched[Entity.ITEM].changed, items.offset) == (set(), 4)
 
 
 def test_more_labels_than_a_record_holds_are_closed_run_by_run() -> None:

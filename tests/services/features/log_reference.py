@@ -12,6 +12,8 @@ from rankstream import topics
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.log_range import PartitionLog
 from rankstream.contracts.high_water import HighWater
+from rankstream.features.deltas import Entity
+from rankstream.features.items import ROWS
 from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows
 from rankstream.pb import events_pb2 as pb
 from rankstream.stream.items import ItemPartition
@@ -38,8 +40,9 @@ class Expected:
     """Rows by id, stamps blanked where they depend on repeated sends; labels by key."""
 
     users: dict[str, bytes] = field(default_factory=dict)
-    items: dict[str, bytes] = field(default_factory=dict)
-    categories: dict[str, bytes] = field(default_factory=dict)
+    keys: dict[Entity, dict[str, bytes]] = field(
+        default_factory=lambda: {entity: {} for entity in Entity}
+    )
     labels: dict[tuple[str, str, str], Label] = field(default_factory=dict)
     sessions: set[bytes] = field(default_factory=set)
     late: int = 0
@@ -69,12 +72,11 @@ def expected(bootstrap: str, settings: FoldSettings) -> Expected:
     out.labels = labels_of(batches)
     for partition, records in read_log(bootstrap, topics.ITEMS).items():
         stage2[partition].fold_items(records)
-    items, categories = keys_of(bootstrap)
-    for state2 in stage2.values():
-        out.items |= {key: unstamped(row, ITEM_ROW) for key, row in state2.item_rows(items)}
-        out.categories |= {
-            key: unstamped(row, CATEGORY_ROW) for key, row in state2.category_rows(categories)
-        }
+    for entity, keys in keys_of(bootstrap).items():
+        for state2 in stage2.values():
+            out.keys[entity] |= {
+                key: unstamped(row, ROWS[entity]) for key, row in state2.rows(entity, keys)
+            }
     return out
 
 
@@ -108,17 +110,15 @@ def labels_of(batches: Iterable[bytes]) -> dict[tuple[str, str, str], Label]:
     return labels
 
 
-def keys_of(bootstrap: str) -> tuple[set[str], set[str]]:
-    """Items and categories that any update names."""
-    items: set[str] = set()
-    categories: set[str] = set()
+def keys_of(bootstrap: str) -> dict[Entity, set[str]]:
+    """What any update names."""
+    keys: dict[Entity, set[str]] = {entity: set() for entity in Entity}
     for records in read_log(bootstrap, topics.FEATURE_UPDATES).values():
         for record in records:
             updates = pb.FeatureUpdates.FromString(record.value or b"")
             for entity, key in zip(updates.entity, updates.key, strict=True):
-                of_item = entity == pb.FeatureUpdates.ENTITY_ITEM
-                (items if of_item else categories).add(updates.strings[key])
-    return items, categories
+                keys[Entity(entity)].add(updates.strings[key])
+    return keys
 
 
 def unstamped(row: bytes | Rows, dtype: np.dtype[np.void]) -> bytes:

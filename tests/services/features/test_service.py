@@ -6,7 +6,7 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from deltalake import DeltaTable
 
 from rankstream import topics
 from rankstream.adapters.kafka import EventProducer
-from rankstream.adapters.redis_rows import CATEGORY_STATE, ITEM_STATE
 from rankstream.adapters.redis_store import RedisFeatureStore
 from rankstream.contracts.codec import encode_batch
 from rankstream.contracts.events import Click, Event, Impression, Purchase
 from rankstream.contracts.ids import new_id, partition_of
+from rankstream.features.deltas import Entity
+from rankstream.features.items import ROWS
+from rankstream.features.rows import Rows
 from rankstream.pb import events_pb2 as pb
 from rankstream.stream.partition import FoldSettings
 from services.features.lake_rows import TICK
@@ -100,27 +102,36 @@ def settled(counts: dict[str, object]) -> bool:
     )
 
 
+async def _context(store: RedisFeatureStore, query: str, location: str, which: int) -> Rows:
+    return (await store.context(query, location))[:, which]
+
+
 def differences(bootstrap: str, redis_url: str, want: Expected) -> list[str]:
     """What in Redis and in `labels` and `sessions` is not as the log has it."""
-    items, categories = sorted(want.items), sorted(want.categories)
 
-    async def found() -> tuple[dict[str, bytes], list[bytes], list[bytes]]:
+    async def found() -> tuple[dict[str, bytes], dict[Entity, dict[str, bytes]]]:
         store = RedisFeatureStore(redis_url, timeout_s=5)
         users = {user: (await store.user(user)).tobytes() for user in sorted(want.users)}
-        item_rows = [unstamped(row, ITEM_STATE.dtype) for row in await store.items(items)]
-        category_rows = [
-            unstamped(row, CATEGORY_STATE.dtype) for row in await store.categories(categories)
-        ]
+        reads: dict[Entity, Callable[[str], Awaitable[Rows]]] = {
+            Entity.ITEM: lambda key: store.items([key]),
+            Entity.CATEGORY: lambda key: store.categories([key]),
+            Entity.QUERY: lambda key: _context(store, key, "", 0),
+            Entity.LOCATION: lambda key: _context(store, "", key, 1),
+        }
+        keys = {
+            entity: {key: unstamped(await read(key), ROWS[entity]) for key in want.keys[entity]}
+            for entity, read in reads.items()
+        }
         await store.close()
-        return users, item_rows, category_rows
+        return users, keys
 
-    users, item_rows, category_rows = asyncio.run(found())
+    users, keys = asyncio.run(found())
     wrong = [f"user {user}" for user, row in want.users.items() if users[user] != row]
-    wrong += [f"item {i}" for i, row in zip(items, item_rows, strict=True) if row != want.items[i]]
     wrong += [
-        f"category {c}"
-        for c, row in zip(categories, category_rows, strict=True)
-        if row != want.categories[c]
+        f"{entity.name.lower()} {key}"
+        for entity, rows in want.keys.items()
+        for key, row in rows.items()
+        if keys[entity][key] != row
     ]
     sent = read_log(bootstrap, topics.LABELS)
     labels = labels_of(record.value or b"" for records in sent.values() for record in records)
@@ -237,8 +248,7 @@ def test_bad_records_go_to_the_dead_letters_and_the_rest_is_folded(
     # A tick may have moved it with the clock, the far event never.
     watermark_ms = counts["partitions"][str(partition)]["watermark_ms"]
     assert watermark_ms <= time.time_ns() // 1_000_000
-    items, _ = keys_of(kafka_topics)
-    assert "far-item" not in items
+    assert "far-item" not in keys_of(kafka_topics)[Entity.ITEM]
 
 
 def test_redis_that_lost_its_data_is_written_again(

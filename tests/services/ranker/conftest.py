@@ -26,7 +26,14 @@ from rankstream.contracts.ids import id64
 from rankstream.contracts.manifest import Utility
 from rankstream.errors import DependencyUnavailable
 from rankstream.features import spec
-from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows, empty_rows
+from rankstream.features.rows import (
+    CATEGORY_ROW,
+    CONTEXT_ROW,
+    ITEM_ROW,
+    USER_ROW,
+    Rows,
+    empty_rows,
+)
 from rankstream.pb import events_pb2, ranker_pb2_grpc, retrieval_pb2
 from rankstream.ports import Model
 from rankstream.testing import FakeFeatureStore, FakeModel
@@ -65,6 +72,13 @@ def user_row(recent: list[str]) -> Rows:
 def category_row() -> Rows:
     row = empty_rows(1, CATEGORY_ROW)
     row["partition"], row["offset"] = 3, 99
+    return row
+
+
+def context_row(impressions: int) -> Rows:
+    row = empty_rows(1, CONTEXT_ROW)
+    row["totals"][0, 0] = impressions
+    row["partition"], row["offset"] = 4, 100 + impressions
     return row
 
 
@@ -175,6 +189,8 @@ class Rig:
             users={"u1": user_row(["i0", "i1"])},
             items={item: item_row(n) for n, item in enumerate(ITEM_IDS)},
             categories={"drama": category_row()},
+            queries={"q": context_row(7)},
+            locations={"home": context_row(3)},
         )
         self.variants = Variants()
         self.models = Models(

@@ -31,6 +31,7 @@ from tests.services.ranker.conftest import (
     NOW_MS,
     Rig,
     category_row,
+    context_row,
     item_row,
     user_row,
 )
@@ -101,13 +102,16 @@ async def test_retrieval_is_asked_for_what_the_user_has_not_had(rig: Rig) -> Non
 
 
 async def test_the_record_explains_and_reproduces_the_answer(rig: Rig) -> None:
-    await recommend(rig, n=2, request_id="r1", context={"device": "phone", "query": "q"})
+    asked = {"device": "phone", "query": "q", "location": "home"}
+
+    await recommend(rig, n=2, request_id="r1", context=asked)
 
     (slate,) = await rig.slates()
     expected = snapshot(
         user_row(["i0", "i1"]),
         np.concatenate([item_row(31), item_row(30)]),
         np.concatenate([category_row(), category_row()]),
+        np.stack([context_row(7), context_row(3)], axis=1),
         np.array([NOW_MS]),
     )
     assert slate.features == expected.tobytes()
@@ -119,12 +123,9 @@ async def test_the_record_explains_and_reproduces_the_answer(rig: Rig) -> None:
         (2, 40, 5),
     ]
     assert [(s.partition, s.offset) for s in slate.category_stamp] == [(3, 99)] * 2
-    assert (slate.request_id, slate.user_id, slate.device, slate.query) == (
-        "r1",
-        "u1",
-        "phone",
-        "q",
-    )
+    assert (slate.query_stamp.offset, slate.location_stamp.offset) == (107, 103)
+    assert (slate.request_id, slate.user_id) == ("r1", "u1")
+    assert {name: getattr(slate, name) for name in asked} == asked
     assert rig.log.records[0][1] == b"u1"
     assert rig.count("ranker_log_records_total", topic="served", fate="acked") == 1
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from rankstream.adapters.metrics import Metrics
 from rankstream.errors import DependencyUnavailable
-from rankstream.features.rows import CATEGORY_ROW, ITEM_ROW, USER_ROW, Rows, empty_rows
+from rankstream.features.rows import CATEGORY_ROW, CONTEXT_ROW, ITEM_ROW, USER_ROW, Rows, empty_rows
 from services.ranker.recent_rows import RecentFeatureStore, RecentRows
 
 AGE_S = 0.25
@@ -34,6 +34,9 @@ class CountingStore:
     async def categories(self, names: Sequence[str]) -> Rows:
         return self._read(names, CATEGORY_ROW)
 
+    async def context(self, query: str, location: str) -> Rows:
+        return self._read([query, location], CONTEXT_ROW)[None]
+
     async def user_and_items(self, user_id: str, item_ids: Sequence[str]) -> tuple[Rows, Rows]:
         rows = self._read(item_ids, ITEM_ROW)
         return empty_rows(1, USER_ROW), rows
@@ -44,7 +47,7 @@ class CountingStore:
         self.asked.append(list(ids))
         rows = empty_rows(len(ids), dtype)
         rows["offset"] = len(self.asked)
-        rows["totals"][:, 0] = [int(entity_id[1:]) for entity_id in ids]
+        rows["totals"][:, 0] = [int(entity_id[1:] or 0) for entity_id in ids]
         return rows
 
 
