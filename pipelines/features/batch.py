@@ -180,8 +180,9 @@ def labels(found: Table, windows: Windows) -> Table:
 
 
 def _sum(column: IntegerValue, where: BooleanValue) -> IntegerValue:
-    # DuckDB adds int64 up to int128, and a sum of nothing is null.
-    return column.sum(where=where).fill_null(0).cast("int64")
+    # DuckDB adds int64 up to int128, which Parquet has not; Ibis takes it for int64 and would leave
+    # out a cast to that. A sum of nothing is null.
+    return column.sum(where=where).fill_null(0).cast("decimal(38, 0)").cast("int64")
 
 
 def additions(rows: Table, found: Table) -> Table:

@@ -105,6 +105,23 @@ def test_days_that_are_due_are_written(tmp_path: Path) -> None:
     assert [m.rows for m in done if (m.table, m.date) == ("rows", "2023-11-15")] == [2]
 
 
+def test_counts_are_integers_and_features_float32(tmp_path: Path) -> None:
+    made(tmp_path, the_lake(tmp_path, three_days()), until_date=FIRST)
+
+    for table in ("user", "item", "category", "labels", "rows"):
+        (file,) = (tmp_path / "out" / table / f"date={FIRST}").glob("*.parquet")
+        schema = pq.read_schema(file)
+        text = {"user_id", "request_id", "item_id", "category"}
+        numbers = {field.name: str(field.type) for field in schema if field.name not in text}
+        own = {f.name for f in spec.FEATURES} & set(schema.names)
+        assert {numbers[name] for name in own} <= {"float"}
+        assert {kind for name, kind in numbers.items() if name not in own} <= {
+            "int64",
+            "int32",
+            "int8",
+        }
+
+
 def test_rows_hold_what_their_day_began_with(tmp_path: Path) -> None:
     again = at("impression", 7, MIDNIGHT_MS + DAY_MS + 60_000, request_id="r3", category="war")
 
