@@ -49,7 +49,7 @@ class Fitted:
     logloss: float
 
 
-class Shards(xgb.DataIter):  # type: ignore[misc]  # xgboost ships no types
+class Shards(xgb.DataIter):
     """Hands XGBoost one shard at a time."""
 
     def __init__(self, files: Sequence[Path], features: Sequence[str], cache: Path) -> None:
