@@ -294,7 +294,11 @@ def rows_of(found: Table, of: dict[str, Table]) -> Table:
             **{f"known_{name}": table[name]}, **{f.name: table[f.name] for f in wanted}
         )
         rows = rows.left_join(known, rows[name] == known[f"known_{name}"]).drop(f"known_{name}")
+        # Spark has no float32 literals: through float64.
         rows = rows.mutate(
-            **{f.name: rows[f.name].fill_null(ibis.literal(f.default, "float32")) for f in wanted}
+            **{
+                f.name: rows[f.name].cast("float64").fill_null(f.default).cast("float32")
+                for f in wanted
+            }
         )
     return rows
