@@ -115,7 +115,7 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         Path(file).write_bytes(b"no parquet")
 
     with pytest.raises(InvalidInput, match="served cannot be read"):
-        read_slates(tmp_path, until_ms=UNTIL_MS)
+        read_slates(tmp_path, until_ms=START_MS + 90 * DAY_MS)
 
 
 SLOTS = st.lists(
@@ -142,6 +142,7 @@ LABELLED = st.lists(
             "impression_time_ms": st.integers(START_MS, START_MS + 5),
             "status": st.sampled_from([1, 2, 2]),
             "clicked": st.integers(0, 1),
+            "position": st.integers(0, 2),
         }
     ),
     max_size=8,
@@ -175,8 +176,8 @@ def tables(slots: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]]) ->
 
 def by_hand(
     slots: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]]
-) -> tuple[Counter[str], set[tuple[int, str, str, int, int]]]:
-    """Outcomes, and (slot, user, item, time, clicked) of the rows; a label at a time."""
+) -> tuple[Counter[str], set[tuple[int, str, str, int, int, int]]]:
+    """Outcomes, and (slot, user, item, time, clicked, position) of the rows; label by label."""
 
     def key(of: dict[str, Any]) -> tuple[str, str, str]:
         return of["user_id"], of["request_id"], of["item_id"]
@@ -212,7 +213,7 @@ def by_hand(
             outcomes[Outcome.EVENT_NOT_BEFORE] += 1
         else:
             outcomes[Outcome.ROW] += 1
-            rows.add((chosen, one[0], one[2], seen_ms, label["clicked"]))
+            rows.add((chosen, one[0], one[2], seen_ms, label["clicked"], label["position"]))
     return +outcomes, rows
 
 
@@ -225,13 +226,14 @@ def test_each_served_item_has_one_outcome_and_rows_are_joined_as_by_hand(
 
     expected, wanted = by_hand(slots, labels)
     found = {
-        (int(number), rows.users[user], rows.items[item], time_ms, clicked)
-        for number, user, item, time_ms, clicked in zip(
+        (int(number), rows.users[user], rows.items[item], time_ms, clicked, position)
+        for number, user, item, time_ms, clicked, position in zip(
             rows.features[:, 0].tolist(),
             rows.user.tolist(),
             rows.item.tolist(),
             rows.time_ms.tolist(),
             rows.clicked.tolist(),
+            rows.position.tolist(),
             strict=True,
         )
     }
