@@ -23,6 +23,8 @@ from rankstream.adapters.artifacts import Artifact, write_artifact
 from rankstream.adapters.faiss_index import NAME as INDEX_FILE
 from rankstream.adapters.faiss_index import FaissIndex
 from rankstream.adapters.item_table import NAME as ITEMS_FILE
+from rankstream.adapters.neighbour_lists import NAME as NEIGHBOURS_FILE
+from rankstream.adapters.neighbour_lists import NeighbourLists, write_neighbour_lists
 from rankstream.adapters.onnx_model import RANKER_FILE, TOWER_FILE
 from rankstream.contracts.ids import id64
 from rankstream.errors import InvalidArtifact
@@ -165,9 +167,18 @@ def write_ranker(
 
 
 def write_retrieval(
-    root: Path, items: ItemVectors, origin: Origin, *, metrics: Mapping[str, float], parity: float
+    root: Path,
+    items: ItemVectors,
+    lists: NeighbourLists,
+    origin: Origin,
+    *,
+    metrics: Mapping[str, float],
+    parity: float,
 ) -> Artifact:
-    """The folder of query tower, item table and index under `root`; raises as write_artifact."""
+    """The folder of query tower, item table, index and lists under `root`.
+
+    Raises: as write_artifact.
+    """
     model_id = origin.model_id("pure_svd")
     fields = {
         **origin.fields(),
@@ -176,11 +187,14 @@ def write_retrieval(
         "family": "pure_svd",
         "metrics": dict(metrics),
         "parity_max_abs": parity,
+        "parameters": {f"{table.name}_lists": table.rows.shape[1] for table in lists.tables},
         "items": len(items.item_id),
         "dimensions": int(items.vectors.shape[1]),
     }
     with tempfile.TemporaryDirectory() as folder:
         index, table = Path(folder) / INDEX_FILE, Path(folder) / ITEMS_FILE
+        neighbours = Path(folder) / NEIGHBOURS_FILE
+        write_neighbour_lists(neighbours, lists)
         FaissIndex.build(items.vectors).save(index)
         np.savez(
             table,
@@ -193,5 +207,6 @@ def write_retrieval(
             TOWER_FILE: tower_graph(items.vectors),
             ITEMS_FILE: table,
             INDEX_FILE: index,
+            NEIGHBOURS_FILE: neighbours,
         }
         return write_artifact(root / "retrieval" / model_id, fields, files)

@@ -26,12 +26,13 @@ from pipelines.train.artefact import (
     write_ranker,
     write_retrieval,
 )
+from pipelines.train.item_to_item import actions_before, fit_item_to_item
 from pipelines.train.rankers import Ranker, check_rows, fit_logistic_regression
-from pipelines.train.retrieval import ItemVectors, fit_pure_svd
+from pipelines.train.retrieval import INDEX_SHARE, ItemVectors, Retriever, fit_pure_svd
 from pipelines.train.sampling import fit_on_fewer
 from pipelines.train.trees import fit_lightgbm, fit_random_forest, fit_xgboost
 from rankstream.adapters.artifacts import Artifact
-from rankstream.adapters.faiss_index import FaissIndex
+from rankstream.adapters.neighbour_lists import NeighbourLists
 from rankstream.contracts.columns import Kind
 from rankstream.contracts.ids import id64
 from rankstream.features import spec
@@ -135,8 +136,13 @@ def train(
     items = fit_pure_svd(
         item_id, train_rows.user[liked], train_rows.item[liked], users=len(rows.users), seed=seed
     )
+    actions = actions_before(train_rows, item_id)
+    lists = NeighbourLists(fit_item_to_item(actions, items=len(item_id)), INDEX_SHARE)
     tower_gap = tower_parity(items, seed=seed)
-    recall = {f"recall_at_{CANDIDATES}": _recall(items, test_rows), "items": float(len(item_id))}
+    recall = {
+        f"recall_at_{CANDIDATES}": _recall(items, lists, test_rows),
+        "items": float(len(item_id)),
+    }
     rankers, pctr, latency, looks = [], {}, {}, {}
     families = ((CHAMPION, champion), (CHALLENGER, challenger))
     for done, (alias, family) in enumerate(families, 1):
@@ -158,7 +164,7 @@ def train(
         (alias, write_ranker(root, ranker, train_rows, origin, metrics=metrics, parity=gap))
         for alias, ranker, gap, metrics in rankers
     ]
-    index = write_retrieval(root, items, origin, metrics=recall, parity=tower_gap)
+    index = write_retrieval(root, items, lists, origin, metrics=recall, parity=tower_gap)
     step("models", STEPS, STEPS)
     return Trained(
         artifacts=[*artifacts, (CHAMPION, index)],
@@ -188,7 +194,7 @@ def _slices(train_rows: TrainingRows, test_rows: TrainingRows) -> dict[str, npt.
     }
 
 
-def _recall(items: ItemVectors, test: TrainingRows) -> float:
+def _recall(items: ItemVectors, lists: NeighbourLists, test: TrainingRows) -> float:
     """recall@CANDIDATES of the test's likes, each from the user's actions just before it."""
     row_of = {id64(name): row for row, name in enumerate(items.item_id)}
     liked = np.flatnonzero(test.clicked)
@@ -196,15 +202,14 @@ def _recall(items: ItemVectors, test: TrainingRows) -> float:
         np.array([row_of.get(h, -1) for h in hashes if h], np.int64)
         for hashes in test.recent[liked].tolist()
     ]
-    index = FaissIndex.build(items.vectors)
+    retriever = Retriever(items, lists)
     popular = np.argsort(-items.popularity, kind="stable")
 
     def retrieve(history: Rows, k: int) -> Rows:
         known = history[history >= 0]
         if not len(known):
             return popular[:k]
-        query = items.vectors[known].mean(axis=0)
-        return index.search(query, k, np.unique(known))[0]
+        return retriever.retrieve(known, k, known).rows
 
     # The test's item numbers are those of the rows, which come first in the table.
     return recall_at(CANDIDATES, queries, test.item[liked], retrieve)
