@@ -1,9 +1,12 @@
 """MovieLens 100K, leave one out: each user's last rating of 4 or more against all films not rated.
 
-Ours is the index that is served: PureSVD, a query of the user's last 50 films. Beside it
-popularity; EASE; and the films that others rated within five places after one of the user's last
-five, alone and added to EASE. Other users' later ratings are known to all of them, so this says
-which score finds a film, not what it would have found at the time; `movielens` measures that.
+Ours is what is served: all sources merged for the user's last 50 films, 500 candidates. Beside it
+its index alone (PureSVD); popularity; and two references on whole tables and histories: EASE, and
+the films that others rated within five places after one of the user's last five, alone and added
+to EASE. Nothing of ours was chosen on the films left out here: the constants of the sources are
+those that find each user's second last like while the last one is unknown as well. Other users'
+later ratings are known to all of them, so this says which score finds a film, not what it would
+have found at the time; `movielens` measures that.
 
 Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019 (EASE).
 """
@@ -20,7 +23,9 @@ import numpy.typing as npt
 
 from bench.figures import Figure
 from pipelines.datasets.movielens import read_ratings
-from pipelines.train.retrieval import fit_pure_svd
+from pipelines.train.item_to_item import Actions, fit_item_to_item
+from pipelines.train.retrieval import INDEX_SHARE, Retriever, fit_pure_svd
+from rankstream.adapters.neighbour_lists import NO_LISTS, NeighbourLists
 from rankstream.features.rows import RECENT
 
 LIKED: Final = 4.0
@@ -57,6 +62,10 @@ class Task:
         ends = np.searchsorted(self.user[order], np.arange(1, self.users))
         return np.split(self.item[order], ends)
 
+    def newest_first(self) -> list[Ints]:
+        """What the service is told of each user: the last RECENT films."""
+        return [films[-RECENT:][::-1] for films in self.histories()]
+
     def seen(self) -> Scores:
         """Shape (users, items), 1 where rated."""
         table = np.zeros((self.users, self.items))
@@ -90,13 +99,27 @@ def popularity(task: Task) -> Scores:
     return np.tile(likes.astype(np.float64), (task.users, 1))
 
 
+def merged_sources(task: Task) -> Scores:
+    """The product: -inf for a film that is not among the candidates."""
+    tables = fit_item_to_item(Actions.of(task.user, task.item), items=task.items)
+    return _retrieved(task, NeighbourLists(tables, INDEX_SHARE))
+
+
 def pure_svd(task: Task) -> Scores:
-    """The product's index and query."""
+    """The product's index alone."""
+    return _retrieved(task, NO_LISTS)
+
+
+def _retrieved(task: Task, lists: NeighbourLists) -> Scores:
     names = tuple(str(item) for item in range(task.items))
     liked = task.liked
-    found = fit_pure_svd(names, task.user[liked], task.item[liked], users=task.users, seed=SEED)
-    queries = [found.vectors[films[-RECENT:]].sum(axis=0) for films in task.histories()]
-    return np.array(queries, np.float64) @ found.vectors.T.astype(np.float64)
+    items = fit_pure_svd(names, task.user[liked], task.item[liked], users=task.users, seed=SEED)
+    retriever, seen = Retriever(items, lists), task.seen() > 0
+    scores = np.full((task.users, task.items), -np.inf)
+    for user, history in enumerate(task.newest_first()):
+        found = retriever.retrieve(history, max(CUTS), np.flatnonzero(seen[user]))
+        scores[user, found.rows] = found.score
+    return scores
 
 
 def ease(task: Task) -> Scores:
@@ -136,7 +159,8 @@ def _standard(scores: Scores) -> Scores:
 
 
 METHODS: Final[dict[str, Callable[[Task], Scores]]] = {
-    "": pure_svd,
+    "": merged_sources,
+    ".pure_svd": pure_svd,
     ".popularity": popularity,
     ".ease": ease,
     ".successors": successors,
