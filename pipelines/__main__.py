@@ -25,6 +25,7 @@ from pipelines.promote.ledger import LEDGER, Promotion
 from pipelines.promote.publish import publish
 from pipelines.promote.registry import prepare, register
 from pipelines.train.artefact import data_version
+from pipelines.train.sources import TowerFamily
 from pipelines.train.steps import Family, Trained, hold_unobserved, train
 from pipelines.validate.gate import gate
 from pipelines.validate.reference import champion_reference
@@ -55,6 +56,9 @@ def run(
         Family.LOGISTIC_REGRESSION
     ),
     challenger: Annotated[Family, typer.Option(help="ranker to compare with it")] = Family.XGBOOST,
+    retrieval: Annotated[TowerFamily, typer.Option(help="towers of the index")] = (
+        TowerFamily.PURE_SVD
+    ),
     negatives: Annotated[
         float, typer.Option(help="share of impressions without a click to train on; corrected for")
     ] = 1.0,
@@ -98,6 +102,8 @@ def run(
             champion=champion,
             challenger=challenger,
             negatives=negatives,
+            retrieval=retrieval,
+            categories={item_id: facts.category for item_id, facts in items.items()},
         )
         reading = Reading(trained.data_version, created_ms, until_ms, log.version, log.ends())
         remember(lake, reading, items)

@@ -92,8 +92,12 @@ def similar(table: Neighbours, history: Rows, k: int, excluded: Rows) -> Found:
     weights = (table.weight[last] * fading[:, None])[named >= 0]
     rows, place = np.unique(named[named >= 0], return_inverse=True)
     total = np.bincount(place, weights, minlength=len(rows)).astype(np.float32)
-    keep = ~np.isin(rows, excluded)
-    rows, total = rows[keep], total[keep]
+    if len(rows):
+        # `rows` ascend, so this costs by what is excluded, not by both.
+        place_of = np.minimum(np.searchsorted(rows, excluded), len(rows) - 1)
+        keep = np.ones(len(rows), bool)
+        keep[place_of[rows[place_of] == excluded]] = False
+        rows, total = rows[keep], total[keep]
     order = np.argsort(-total, kind="stable")[:k]
     return Found(rows[order].astype(np.int64), total[order])
 

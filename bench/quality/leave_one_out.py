@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.figures import Figure
-from pipelines.datasets.movielens import read_ratings
+from pipelines.datasets.movielens import Ratings, read_ratings
 from pipelines.train.item_to_item import Actions, fit_item_to_item
-from pipelines.train.retrieval import INDEX_SHARE, Retriever, fit_pure_svd
-from rankstream.adapters.neighbour_lists import NO_LISTS, NeighbourLists
+from pipelines.train.retrieval import Retriever, Towers, fit_pure_svd, mean_towers
+from rankstream.contracts.neighbours import Neighbours
 from rankstream.features.rows import RECENT
 
 LIKED: Final = 4.0
@@ -45,7 +45,7 @@ Ints = npt.NDArray[np.int64]
 class Task:
     """Ratings that are known, in order of time, and the film that each of k users liked last.
 
-    `user`, `item`, `liked`: shape (n,). `held_user`, `held_item`: shape (k,).
+    `user`, `item`, `liked`, `time_ms`: shape (n,). `held_user`, `held_item`: shape (k,).
     """
 
     users: int
@@ -53,6 +53,7 @@ class Task:
     user: Ints
     item: Ints
     liked: npt.NDArray[np.bool_]
+    time_ms: Ints
     held_user: Ints
     held_item: Ints
 
@@ -74,20 +75,29 @@ class Task:
 
 
 def read_task(folder: Path) -> Task:
-    """Ratings in order of time, ties in that of the file."""
-    ratings = read_ratings(folder)
-    liked = ratings.value >= LIKED
-    places = np.flatnonzero(liked)[::-1]
-    users, newest = np.unique(ratings.user[places], return_index=True)
-    held = places[newest]
-    known = np.ones(len(liked), bool)
-    known[held] = False
+    """The task of the docstring above."""
+    return left_out(read_ratings(folder))
+
+
+def left_out(ratings: Ratings, *, earlier: int = 0) -> Task:
+    """Ratings in order of time, ties in that of the file, less each user's last like.
+
+    Args:
+        earlier: how many likes more to take away from the end; the one taken last is left out.
+    """
+    known = np.ones(len(ratings.value), bool)
+    for _ in range(earlier + 1):
+        places = np.flatnonzero(known & (ratings.value >= LIKED))[::-1]
+        users, newest = np.unique(ratings.user[places], return_index=True)
+        held = places[newest]
+        known[held] = False
     return Task(
         users=len(ratings.viewers),
         items=len(ratings.films),
         user=ratings.user[known],
         item=ratings.item[known],
-        liked=liked[known],
+        liked=ratings.value[known] >= LIKED,
+        time_ms=ratings.time_ms[known],
         held_user=users,
         held_item=ratings.item[held],
     )
@@ -101,20 +111,26 @@ def popularity(task: Task) -> Scores:
 
 def merged_sources(task: Task) -> Scores:
     """The product: -inf for a film that is not among the candidates."""
-    tables = fit_item_to_item(Actions.of(task.user, task.item), items=task.items)
-    return _retrieved(task, NeighbourLists(tables, INDEX_SHARE))
+    return _retrieved(task, _pure_svd(task), _lists(task))
 
 
 def pure_svd(task: Task) -> Scores:
     """The product's index alone."""
-    return _retrieved(task, NO_LISTS)
+    return _retrieved(task, _pure_svd(task), ())
 
 
-def _retrieved(task: Task, lists: NeighbourLists) -> Scores:
+def _pure_svd(task: Task) -> Towers:
     names = tuple(str(item) for item in range(task.items))
-    liked = task.liked
-    items = fit_pure_svd(names, task.user[liked], task.item[liked], users=task.users, seed=SEED)
-    retriever, seen = Retriever(items, lists), task.seen() > 0
+    user, item = task.user[task.liked], task.item[task.liked]
+    return mean_towers(fit_pure_svd(names, user, item, users=task.users, seed=SEED))
+
+
+def _lists(task: Task) -> tuple[Neighbours, ...]:
+    return fit_item_to_item(Actions.of(task.user, task.item), items=task.items)
+
+
+def _retrieved(task: Task, towers: Towers, tables: tuple[Neighbours, ...]) -> Scores:
+    retriever, seen = Retriever(towers, tables), task.seen() > 0
     scores = np.full((task.users, task.items), -np.inf)
     for user, history in enumerate(task.newest_first()):
         found = retriever.retrieve(history, max(CUTS), np.flatnonzero(seen[user]))

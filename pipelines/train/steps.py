@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -26,15 +27,15 @@ from pipelines.train.artefact import (
     write_ranker,
     write_retrieval,
 )
-from pipelines.train.item_to_item import actions_before, fit_item_to_item
 from pipelines.train.rankers import Ranker, check_rows, fit_logistic_regression
-from pipelines.train.retrieval import INDEX_SHARE, ItemVectors, Retriever, fit_pure_svd
+from pipelines.train.retrieval import Retriever, Towers
 from pipelines.train.sampling import fit_on_fewer
+from pipelines.train.sources import TowerFamily, fit_sources
 from pipelines.train.trees import fit_lightgbm, fit_random_forest, fit_xgboost
 from rankstream.adapters.artifacts import Artifact
-from rankstream.adapters.neighbour_lists import NeighbourLists
 from rankstream.contracts.columns import Kind
 from rankstream.contracts.ids import id64
+from rankstream.contracts.neighbours import Neighbours
 from rankstream.features import spec
 
 Rows = npt.NDArray[np.int64]
@@ -116,12 +117,16 @@ def train(
     champion: Family = Family.LOGISTIC_REGRESSION,
     challenger: Family = Family.XGBOOST,
     negatives: float = 1.0,
+    retrieval: TowerFamily = TowerFamily.PURE_SVD,
+    categories: Mapping[str, str] = MappingProxyType({}),
 ) -> Trained:
     """Fit, check, evaluate, write.
 
     Args:
         catalogue: ids of all items, those without a row too.
         champion, challenger: who gets these aliases.
+        retrieval: towers of the index; the lists beside it are always fitted.
+        categories: of items by id, for towers that learn from them.
         negatives: share of impressions without a click that rankers are fitted on, in (0, 1].
         root: folder of artefacts.
         step: hears ("models", steps done, steps in all).
@@ -132,15 +137,10 @@ def train(
     origin = Origin(created_ms, data_version(rows), int(rows.time_ms[0]), split_ms)
     step("models", 0, STEPS)
     item_id = tuple(dict.fromkeys((*rows.items, *sorted(catalogue))))
-    liked = np.flatnonzero(train_rows.clicked)
-    items = fit_pure_svd(
-        item_id, train_rows.user[liked], train_rows.item[liked], users=len(rows.users), seed=seed
-    )
-    actions = actions_before(train_rows, item_id)
-    lists = NeighbourLists(fit_item_to_item(actions, items=len(item_id)), INDEX_SHARE)
-    tower_gap = tower_parity(items, seed=seed)
+    towers, tables = fit_sources(retrieval, train_rows, item_id, categories, seed=seed)
+    tower_gap = tower_parity(towers, seed=seed)
     recall = {
-        f"recall_at_{CANDIDATES}": _recall(items, lists, test_rows),
+        f"recall_at_{CANDIDATES}": _recall(towers, tables, test_rows),
         "items": float(len(item_id)),
     }
     rankers, pctr, latency, looks = [], {}, {}, {}
@@ -164,7 +164,7 @@ def train(
         (alias, write_ranker(root, ranker, train_rows, origin, metrics=metrics, parity=gap))
         for alias, ranker, gap, metrics in rankers
     ]
-    index = write_retrieval(root, items, lists, origin, metrics=recall, parity=tower_gap)
+    index = write_retrieval(root, towers, tables, origin, metrics=recall, parity=tower_gap)
     step("models", STEPS, STEPS)
     return Trained(
         artifacts=[*artifacts, (CHAMPION, index)],
@@ -194,15 +194,16 @@ def _slices(train_rows: TrainingRows, test_rows: TrainingRows) -> dict[str, npt.
     }
 
 
-def _recall(items: ItemVectors, lists: NeighbourLists, test: TrainingRows) -> float:
+def _recall(towers: Towers, tables: tuple[Neighbours, ...], test: TrainingRows) -> float:
     """recall@CANDIDATES of the test's likes, each from the user's actions just before it."""
+    items = towers.items
     row_of = {id64(name): row for row, name in enumerate(items.item_id)}
     liked = np.flatnonzero(test.clicked)
     queries = [
         np.array([row_of.get(h, -1) for h in hashes if h], np.int64)
         for hashes in test.recent[liked].tolist()
     ]
-    retriever = Retriever(items, lists)
+    retriever = Retriever(towers, tables)
     popular = np.argsort(-items.popularity, kind="stable")
 
     def retrieve(history: Rows, k: int) -> Rows:

@@ -17,6 +17,7 @@ def a_task() -> Task:
         user=np.array([0, 0, 0, 1, 1]),
         item=np.array([0, 1, 2, 0, 1]),
         liked=np.ones(5, bool),
+        time_ms=np.arange(5),
         held_user=np.array([1]),
         held_item=np.array([2]),
     )
