@@ -32,6 +32,7 @@ from pipelines.train.artefact import data_version
 from pipelines.train.calibration import Method
 from pipelines.train.corrections import Corrections, PositionBias
 from pipelines.train.parameters import read_parameters, write_parameters
+from pipelines.train.sources import TowerFamily
 from pipelines.train.steps import Family, Trained, hold_unobserved, split, train
 from pipelines.validate.gate import gate
 from pipelines.validate.reference import champion_reference
@@ -62,6 +63,9 @@ def run(
         Family.LOGISTIC_REGRESSION
     ),
     challenger: Annotated[Family, typer.Option(help="ranker to compare with it")] = Family.XGBOOST,
+    retrieval: Annotated[TowerFamily, typer.Option(help="towers of the index")] = (
+        TowerFamily.PURE_SVD
+    ),
     negatives: Annotated[
         float, typer.Option(help="share of impressions without a click to train on; corrected for")
     ] = 1.0,
@@ -142,6 +146,7 @@ def run(
             champion=champion,
             challenger=challenger,
             negatives=negatives,
+            retrieval=retrieval,
             corrections=Corrections(position_bias, popularity_power, balanced_by),
             calibration=calibration,
             tuned=tuned,

@@ -39,12 +39,13 @@ from pipelines.train.rankers import (
     check_rows,
     fit_logistic_regression,
 )
-from pipelines.train.retrieval import ItemVectors, fit_pure_svd
+from pipelines.train.retrieval import Retriever, Towers
+from pipelines.train.sources import TowerFamily, fit_sources
 from pipelines.train.trees import fit_lightgbm, fit_random_forest, fit_xgboost
 from rankstream.adapters.artifacts import Artifact
-from rankstream.adapters.faiss_index import FaissIndex
 from rankstream.contracts.columns import Kind
 from rankstream.contracts.ids import id64
+from rankstream.contracts.neighbours import Neighbours
 from rankstream.features import spec
 
 Rows = npt.NDArray[np.int64]
@@ -127,6 +128,7 @@ def train(
     champion: Family = Family.LOGISTIC_REGRESSION,
     challenger: Family = Family.XGBOOST,
     negatives: float = 1.0,
+    retrieval: TowerFamily = TowerFamily.PURE_SVD,
     corrections: Corrections = UNCORRECTED,
     calibration: Method = Method.BEST,
     tuned: Mapping[Family, Parameters] | None = None,
@@ -136,6 +138,7 @@ def train(
     Args:
         catalogue: item_id -> facts of all items, those without a row too.
         champion, challenger: who gets these aliases.
+        retrieval: towers of the index; the lists beside it are always fitted.
         negatives: share of impressions without a click that rankers are fitted on, in (0, 1].
         corrections: of where and how often rows were shown.
         calibration: of the rankers, on the last training rows.
@@ -149,12 +152,10 @@ def train(
     origin = Origin(created_ms, data_version(rows), int(rows.time_ms[0]), split_ms)
     step("models", 0, STEPS)
     item_id = tuple(dict.fromkeys((*rows.items, *sorted(catalogue))))
-    liked = np.flatnonzero(train_rows.clicked)
-    items = fit_pure_svd(
-        item_id, train_rows.user[liked], train_rows.item[liked], users=len(rows.users), seed=seed
-    )
-    tower_gap = tower_parity(items, seed=seed)
-    lists = _lists_metrics(items, catalogue, train_rows, test_rows, seed=seed)
+    categories = {name: facts.category for name, facts in catalogue.items()}
+    towers, tables = fit_sources(retrieval, train_rows, item_id, categories, seed=seed)
+    tower_gap = tower_parity(towers, seed=seed)
+    lists = _lists_metrics(towers, tables, categories, train_rows, test_rows, seed=seed)
     recall = {name: one.value for name, one in lists.items()} | {"items": float(len(item_id))}
     rankers, pctr, latency, looks = [], {}, {}, {}
     families = ((CHAMPION, champion), (CHALLENGER, challenger))
@@ -177,7 +178,7 @@ def train(
         (alias, write_ranker(root, ranker, train_rows, origin, metrics=metrics, parity=gap))
         for alias, ranker, gap, metrics in rankers
     ]
-    index = write_retrieval(root, items, origin, metrics=recall, parity=tower_gap)
+    index = write_retrieval(root, towers, tables, origin, metrics=recall, parity=tower_gap)
     step("models", STEPS, STEPS)
     return Trained(
         artifacts=[*artifacts, (CHAMPION, index)],
@@ -226,34 +227,34 @@ def _slices(train_rows: TrainingRows, test_rows: TrainingRows) -> dict[str, npt.
 
 
 def _lists_metrics(
-    items: ItemVectors,
-    catalogue: Mapping[str, ItemFacts],
+    towers: Towers,
+    tables: tuple[Neighbours, ...],
+    categories: Mapping[str, str],
     train: TrainingRows,
     test: TrainingRows,
     *,
     seed: int,
 ) -> dict[str, Interval]:
     """Metrics of what is retrieved for the test's likes, each from the actions just before it."""
+    items = towers.items
     row_of = {id64(name): row for row, name in enumerate(items.item_id)}
     liked = np.flatnonzero(test.clicked)
     queries = [
         np.array([row_of.get(h, -1) for h in hashes if h], np.int64)
         for hashes in test.recent[liked].tolist()
     ]
-    index = FaissIndex.build(items.vectors)
+    retriever = Retriever(towers, tables)
     popular = np.argsort(-items.popularity, kind="stable")
 
     def retrieve(history: Rows, k: int) -> Rows:
         known = history[history >= 0]
         if not len(known):
             return popular[:k]
-        query = items.vectors[known].mean(axis=0)
-        return index.search(query, k, np.unique(known))[0]
+        return retriever.retrieve(known, k, known).rows
 
     # The test's item numbers are those of the rows, which come first in the table.
     found = retrieved(CANDIDATES, queries, test.item[liked], test.user[liked], retrieve)
-    nothing = ItemFacts("", {})
-    names = [catalogue.get(name, nothing).category for name in items.item_id]
+    names = [categories.get(name, "") for name in items.item_id]
     category = np.unique(names, return_inverse=True)[1]
     shown = np.bincount(train.item, minlength=len(items.item_id))
     return retrieval_metrics(found, category, shown, seed=seed)
