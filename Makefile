@@ -96,6 +96,12 @@ bench: $(STAMP) ## all measurements, into bench/out; bench-NAME: one of them
 bench-%: $(STAMP)
 	$(PY) -m bench $*
 
+.PHONY: env
+env: $(STAMP) ## the Python environment; env-spark, env-airflow, env-kfp: one of their own
+
+env-%: $(STAMP)
+	@$(PY) -m deploy.local.environments $*
+
 .PHONY: proto
 OUT := .
 proto: $(STAMP) ## generate rankstream/pb from proto/

@@ -35,6 +35,7 @@ from pipelines.train.families import Family, Networks, Options
 from pipelines.train.networks import Size
 from pipelines.train.parameters import read_parameters, write_parameters
 from pipelines.train.precision import Precision
+from pipelines.train.sources import TowerFamily
 from pipelines.train.steps import Trained, hold_unobserved, split, train
 from pipelines.validate.gate import gate
 from pipelines.validate.reference import champion_reference
@@ -65,6 +66,9 @@ def run(
         Family.LOGISTIC_REGRESSION
     ),
     challenger: Annotated[Family, typer.Option(help="ranker to compare with it")] = Family.XGBOOST,
+    retrieval: Annotated[TowerFamily, typer.Option(help="towers of the index")] = (
+        TowerFamily.PURE_SVD
+    ),
     negatives: Annotated[
         float, typer.Option(help="share of impressions without a click to train on; corrected for")
     ] = 1.0,
@@ -151,6 +155,7 @@ def run(
             step=step,
             champion=champion,
             challenger=challenger,
+            retrieval=retrieval,
             options=Options(
                 negatives,
                 Corrections(position_bias, popularity_power, balanced_by),

@@ -139,6 +139,9 @@ RETRIEVAL_SECONDS: Final = _histogram(
     "retrieval_seconds", "From request to answer.", LATENCY_S, "source"
 )
 RETRIEVAL_DEGRADED: Final = _counter("retrieval_degraded", "Fallbacks taken.", "reason")
+RETRIEVAL_CANDIDATES: Final = _counter(
+    "retrieval_candidates", "Candidates of answers, by each source that named them.", "source"
+)
 RETRIEVAL_ITEMS: Final = _gauge("retrieval_items", "Items of the index.", "state")
 
 # Ranker

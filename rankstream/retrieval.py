@@ -1,16 +1,24 @@
 """Candidates: which rows of the item table go on to be scored.
 
 A row is the number of an item in the table of one index; -1 pads a source that found too few.
-`exact` is what an approximate index is measured against.
+`exact` is what an approximate index is measured against. Sources are merged by score (`blend`):
+each source's scores, above the lowest that it gave, are a vector of length 1, and a candidate has
+the weighted sum of them, 0 from a source that did not name it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from rankstream.contracts.neighbours import Neighbours
+
+# What a source is asked for at least: a score says more beside those of many others.
+LIST_MIN: Final = 500
+SOURCES_MAX: Final = 32  # bits of Blend.named_by
 
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -21,6 +29,17 @@ class Found(NamedTuple):
 
     rows: Rows
     similarity: Floats
+
+
+class Blend(NamedTuple):
+    """Merged candidates, best first: rows, score and, bit i being source i, who named each.
+
+    `rows` int64, `score` float32, `named_by` uint32, all of shape (n,).
+    """
+
+    rows: Rows
+    score: Floats
+    named_by: npt.NDArray[np.uint32]
 
 
 def exact(vectors: Floats, query: Floats, k: int, excluded: Rows) -> Found:
@@ -54,6 +73,83 @@ def _best(values: Floats, k: int, excluded: Rows) -> Found:
     rows = np.flatnonzero(allowed)
     order = np.argsort(-values[rows], kind="stable")[:k]
     return Found(rows[order].astype(np.int64), values[rows[order]])
+
+
+def similar(table: Neighbours, history: Rows, k: int, excluded: Rows) -> Found:
+    """The k rows that the lists of a history's items name most strongly; equal ones by row.
+
+    Args:
+        history: rows, newest first, shape (h,); -1 is ignored, a repeat counts where it is newest.
+        excluded: rows that must not come back, any order, repeats allowed.
+
+    Returns: candidates with their summed weights, above 0; fewer if the lists name fewer.
+    """
+    known = history[history >= 0]
+    _, first = np.unique(known, return_index=True)
+    last = known[np.sort(first)][: table.last]
+    fading = np.float32(table.fading) ** np.arange(len(last), dtype=np.float32)
+    named = table.rows[last]
+    weights = (table.weight[last] * fading[:, None])[named >= 0]
+    rows, place = np.unique(named[named >= 0], return_inverse=True)
+    total = np.bincount(place, weights, minlength=len(rows)).astype(np.float32)
+    if len(rows):
+        # `rows` ascend, so this costs by what is excluded, not by both.
+        place_of = np.minimum(np.searchsorted(rows, excluded), len(rows) - 1)
+        keep = np.ones(len(rows), bool)
+        keep[place_of[rows[place_of] == excluded]] = False
+        rows, total = rows[keep], total[keep]
+    order = np.argsort(-total, kind="stable")[:k]
+    return Found(rows[order].astype(np.int64), total[order])
+
+
+def blend(sources: Sequence[Found], shares: Sequence[float], k: int) -> Blend:
+    """The k rows of largest weighted sum over the sources; equal ones by row.
+
+    Args:
+        sources: at most SOURCES_MAX, each naming a row once; -1 is ignored.
+        shares: weight of each source, above 0.
+
+    >>> a = Found(np.array([3, 1, 5]), np.array([5, 4, 2], np.float32))
+    >>> b = Found(np.array([7, 1, 2]), np.array([9, 9, 8], np.float32))
+    >>> found = blend([a, b], [1.0, 1.0], k=3)
+    >>> found.rows.tolist(), found.named_by.tolist()
+    ([1, 3, 7], [3, 1, 2])
+    """
+    assert len(sources) <= SOURCES_MAX
+    present = [source.rows >= 0 for source in sources]
+    rows = np.concatenate([s.rows[p] for s, p in zip(sources, present, strict=True)])
+    scores = [
+        share * _scaled(source.similarity[there])
+        for source, share, there in zip(sources, shares, present, strict=True)
+    ]
+    bits = np.repeat(2.0 ** np.arange(len(sources)), [int(p.sum()) for p in present])
+    found, place = np.unique(rows, return_inverse=True)
+    total = np.bincount(place, np.concatenate(scores), minlength=len(found)).astype(np.float32)
+    named = np.bincount(place, bits, minlength=len(found)).astype(np.uint32)
+    order = np.argsort(-total, kind="stable")[:k]
+    return Blend(found[order], total[order], named[order])
+
+
+def _scaled(similarity: Floats) -> npt.NDArray[np.float64]:
+    if not len(similarity):
+        return np.empty(0)
+    above = similarity.astype(np.float64) - float(similarity.min())
+    return above / max(float(np.linalg.norm(above)), 1e-12)
+
+
+def blend_with_neighbours(
+    near: Found, share: float, tables: Sequence[Neighbours], history: Rows, k: int, excluded: Rows
+) -> Blend:
+    """An index's answer merged with those of neighbour lists; source 0 is the index.
+
+    Args:
+        near: at least max(k, LIST_MIN) rows, or all that are left, none of them excluded.
+        share: weight of the index; those of the lists are theirs.
+        history, excluded: as of `similar`.
+    """
+    depth = max(k, LIST_MIN)
+    lists = [similar(table, history, depth, excluded) for table in tables]
+    return blend([near, *lists], [share, *(table.share for table in tables)], k)
 
 
 def merge(sources: Sequence[Found], k: int) -> tuple[Found, npt.NDArray[np.int8]]:

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rankstream.adapters.artifacts import Artifact, write_artifact
 from rankstream.adapters.faiss_index import FaissIndex
+from rankstream.adapters.neighbour_lists import NeighbourLists, write_neighbour_lists
 from rankstream.contracts.ids import id64
 from rankstream.features import spec
 from rankstream.pb.events_pb2 import ModelPointer
@@ -98,9 +99,14 @@ def write_ranker(
 
 
 def write_index(
-    folder: Path, index_id: str, item_ids: list[str], vectors: Floats, popularity: Floats
+    folder: Path,
+    index_id: str,
+    item_ids: list[str],
+    vectors: Floats,
+    popularity: Floats,
+    lists: NeighbourLists | None = None,
 ) -> Artifact:
-    """An exact index with a tower that averages."""
+    """An exact index with a tower that averages, and neighbour lists if there are any."""
     folder.mkdir(parents=True, exist_ok=True)
     index, items = folder / "index.faiss.tmp", folder / "items.npz.tmp.npz"
     FaissIndex.build(vectors).save(index)
@@ -117,6 +123,9 @@ def write_index(
         "index.faiss": index,
         "items.npz": items,
     }
+    if lists is not None:
+        files["neighbours.npz"] = folder / "neighbours.npz.tmp.npz"
+        write_neighbour_lists(folder / "neighbours.npz.tmp.npz", lists)
     return write_artifact(folder / index_id, fields, files)
 
 

@@ -19,6 +19,7 @@ from bench.figures import OUT, ROOT, Figure, machine, write
 from bench.quality import debias, kuairand, movielens
 from bench.quality.leave_one_out import leave_one_out
 from bench.quality.training import training
+from bench.quality.two_stage import two_stage
 from deploy.local.report import Silent
 from deploy.local.tools import provision
 
@@ -28,7 +29,8 @@ Say = Callable[[str], None]
 def measure_movielens(say: Say) -> list[Figure]:
     """What fresh features are worth; which score finds the film that was liked last."""
     folder = provision(ROOT / ".run" / "tools", Silent()).ml_100k
-    return [*movielens.freshness(folder, say), *leave_one_out(folder, say)]
+    found = [*movielens.freshness(folder, say), *leave_one_out(folder, say)]
+    return [*found, *two_stage(folder, say)]
 
 
 def measure_kuairand(say: Say) -> list[Figure]:

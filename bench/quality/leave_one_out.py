@@ -1,8 +1,11 @@
 """MovieLens 100K, leave one out: each user's last rating of 4 or more against all films not rated.
 
-Ours is the index that is served: PureSVD, a query of the user's last 50 films. Beside it
-popularity; EASE; and the films that others rated within five places after one of the user's last
-five, alone and added to EASE. Other users' later ratings are known to all of them, so this says
+Ours is what is served: all sources merged for the user's last 50 films, 500 candidates. Beside it
+its index alone (PureSVD), its lists alone, and two towers in PureSVD's place; popularity; and two
+references on whole tables and histories: EASE, and the films that others rated within five places
+after one of the user's last five, alone and added to EASE. Nothing of ours was chosen on the films
+left out here: the constants of the sources are those that find each user's second last like while
+the last one is unknown as well. Other users' later ratings are known to all of them, so this says
 which score finds a film, not what it would have found at the time; `movielens` measures that.
 
 Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019 (EASE).
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -19,9 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.figures import Figure
-from pipelines.datasets.movielens import read_ratings
-from pipelines.train.retrieval import fit_pure_svd
+from pipelines.datasets.movielens import Ratings, categories, read_ratings
+from pipelines.train.item_to_item import Actions, fit_item_to_item
+from pipelines.train.retrieval import Retriever, Towers, fit_pure_svd, mean_towers
+from pipelines.train.two_tower import fit_two_tower
+from rankstream.contracts.neighbours import Neighbours
 from rankstream.features.rows import RECENT
+from rankstream.retrieval import blend, similar
 
 LIKED: Final = 4.0
 EASE_PENALTY: Final = 200.0
@@ -40,7 +48,8 @@ Ints = npt.NDArray[np.int64]
 class Task:
     """Ratings that are known, in order of time, and the film that each of k users liked last.
 
-    `user`, `item`, `liked`: shape (n,). `held_user`, `held_item`: shape (k,).
+    `user`, `item`, `liked`, `time_ms`: shape (n,). `category`: of each film, shape
+    (items,). `held_user`, `held_item`: shape (k,).
     """
 
     users: int
@@ -48,6 +57,8 @@ class Task:
     user: Ints
     item: Ints
     liked: npt.NDArray[np.bool_]
+    time_ms: Ints
+    category: Ints
     held_user: Ints
     held_item: Ints
 
@@ -57,6 +68,10 @@ class Task:
         ends = np.searchsorted(self.user[order], np.arange(1, self.users))
         return np.split(self.item[order], ends)
 
+    def newest_first(self) -> list[Ints]:
+        """What the service is told of each user: the last RECENT films."""
+        return [films[-RECENT:][::-1] for films in self.histories()]
+
     def seen(self) -> Scores:
         """Shape (users, items), 1 where rated."""
         table = np.zeros((self.users, self.items))
@@ -65,20 +80,30 @@ class Task:
 
 
 def read_task(folder: Path) -> Task:
-    """Ratings in order of time, ties in that of the file."""
-    ratings = read_ratings(folder)
-    liked = ratings.value >= LIKED
-    places = np.flatnonzero(liked)[::-1]
-    users, newest = np.unique(ratings.user[places], return_index=True)
-    held = places[newest]
-    known = np.ones(len(liked), bool)
-    known[held] = False
+    """The task of the docstring above."""
+    return left_out(read_ratings(folder))
+
+
+def left_out(ratings: Ratings, *, earlier: int = 0) -> Task:
+    """Ratings in order of time, ties in that of the file, less each user's last like.
+
+    Args:
+        earlier: how many likes more to take away from the end; the one taken last is left out.
+    """
+    known, category = np.ones(len(ratings.value), bool), categories(ratings.films)
+    for _ in range(earlier + 1):
+        places = np.flatnonzero(known & (ratings.value >= LIKED))[::-1]
+        users, newest = np.unique(ratings.user[places], return_index=True)
+        held = places[newest]
+        known[held] = False
     return Task(
         users=len(ratings.viewers),
         items=len(ratings.films),
         user=ratings.user[known],
         item=ratings.item[known],
-        liked=liked[known],
+        liked=ratings.value[known] >= LIKED,
+        time_ms=ratings.time_ms[known],
+        category=np.unique([category[f.item_id] for f in ratings.films], return_inverse=True)[1],
         held_user=users,
         held_item=ratings.item[held],
     )
@@ -90,13 +115,64 @@ def popularity(task: Task) -> Scores:
     return np.tile(likes.astype(np.float64), (task.users, 1))
 
 
+def merged_sources(task: Task) -> Scores:
+    """The product: -inf for a film that is not among the candidates."""
+    return _retrieved(task, pure_svd_towers(task), _lists(task))
+
+
 def pure_svd(task: Task) -> Scores:
-    """The product's index and query."""
+    """The product's index alone."""
+    return _retrieved(task, pure_svd_towers(task), ())
+
+
+def two_tower(task: Task) -> Scores:
+    """The index that `--retrieval two_tower` makes, alone."""
+    return _retrieved(task, _two_tower(task), ())
+
+
+def merged_two_tower(task: Task) -> Scores:
+    """The product with two towers in PureSVD's place."""
+    return _retrieved(task, _two_tower(task), _lists(task))
+
+
+def lists(task: Task) -> Scores:
+    """The product without an index: what the towers are worth is what this lacks."""
+    tables, seen = _lists(task), task.seen() > 0
+    scores = np.full((task.users, task.items), -np.inf)
+    for user, history in enumerate(task.newest_first()):
+        rated = np.flatnonzero(seen[user])
+        named = [similar(table, history, max(CUTS), rated) for table in tables]
+        found = blend(named, [table.share for table in tables], max(CUTS))
+        scores[user, found.rows] = found.score
+    return scores
+
+
+@cache
+def _two_tower(task: Task) -> Towers:
     names = tuple(str(item) for item in range(task.items))
-    liked = task.liked
-    found = fit_pure_svd(names, task.user[liked], task.item[liked], users=task.users, seed=SEED)
-    queries = [found.vectors[films[-RECENT:]].sum(axis=0) for films in task.histories()]
-    return np.array(queries, np.float64) @ found.vectors.T.astype(np.float64)
+    likes = np.bincount(task.item[task.liked], minlength=task.items).astype(np.float32)
+    actions = Actions.of(task.user, task.item)
+    return fit_two_tower(names, task.category, actions, likes, seed=SEED)
+
+
+def pure_svd_towers(task: Task) -> Towers:
+    """The product's index and its query."""
+    names = tuple(str(item) for item in range(task.items))
+    user, item = task.user[task.liked], task.item[task.liked]
+    return mean_towers(fit_pure_svd(names, user, item, users=task.users, seed=SEED))
+
+
+def _lists(task: Task) -> tuple[Neighbours, ...]:
+    return fit_item_to_item(Actions.of(task.user, task.item), items=task.items)
+
+
+def _retrieved(task: Task, towers: Towers, tables: tuple[Neighbours, ...]) -> Scores:
+    retriever, seen = Retriever(towers, tables), task.seen() > 0
+    scores = np.full((task.users, task.items), -np.inf)
+    for user, history in enumerate(task.newest_first()):
+        found = retriever.retrieve(history, max(CUTS), np.flatnonzero(seen[user]))
+        scores[user, found.rows] = found.score
+    return scores
 
 
 def ease(task: Task) -> Scores:
@@ -136,7 +212,11 @@ def _standard(scores: Scores) -> Scores:
 
 
 METHODS: Final[dict[str, Callable[[Task], Scores]]] = {
-    "": pure_svd,
+    "": merged_sources,
+    ".lists": lists,
+    ".pure_svd": pure_svd,
+    ".two_tower": two_tower,
+    ".merged_two_tower": merged_two_tower,
     ".popularity": popularity,
     ".ease": ease,
     ".successors": successors,

@@ -18,7 +18,7 @@ from typing import Final
 from rich.console import Console
 
 from bench.figures import OUT, Figure, figure, machine, ratio, write
-from bench.stream.comparison import METARANK_EVENTS_PER_S, PEERS, compared, environment
+from bench.stream.comparison import METARANK_EVENTS_PER_S, PEERS, compared
 from bench.stream.freshness import freshness
 from bench.stream.keys import FEW, MANY, with_keys
 from bench.stream.recovery import recoveries
@@ -32,6 +32,7 @@ from bench.stream.throughput import (
     saturated,
     shared_out,
 )
+from deploy.local.environments import environment
 
 PROFILE_LINES: Final = 45
 TERMINATED: Final = 128 + signal.SIGTERM
@@ -149,7 +150,7 @@ def measure_recovery(servers: Servers, repeats: int, say: Say) -> list[Figure]:
 
 def measure_peers(servers: Servers, repeats: int, say: Say) -> list[Figure]:
     """The job in other frameworks, and this system beside them, in one run."""
-    python = environment()
+    python = environment("peers")
     found = []
     for case_name in COMPARED:
         case = CASES[case_name]

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,14 +25,11 @@ from bench.stream.load import (
 from bench.stream.peers import job
 from bench.stream.servers import PARTITIONS, ROOT, Servers, produce, reset
 from bench.stream.throughput import Rate
-from deploy.local.environment import registry_environ
 from deploy.local.processes import Spec
 from deploy.local.services import COMMON
 from rankstream.contracts.columns import Kind
 from rankstream.topics import Topic
 
-LOCK: Final = Path(__file__).resolve().with_name("peers.txt")
-ENVIRONMENT: Final = ROOT / ".run" / "peers"
 RUN_TIMEOUT_S: Final = 300.0
 STOP_TIMEOUT_S: Final = 20.0
 POLL_S: Final = 0.1
@@ -61,28 +54,6 @@ PEERS: Final = {
     "quix": Peer("bench.stream.peers.quix", {1: 30_000, 100: 60_000}),
     "bytewax": Peer("bench.stream.peers.bytewax_flow", {1: 60_000, 100: 120_000}),
 }
-
-
-def environment() -> Path:
-    """The Python of the peers' environment, built from its lock unless it is there.
-
-    Raises: subprocess.CalledProcessError if uv fails; it has then said why.
-    """
-    python, stamp = ENVIRONMENT / "bin" / "python", ENVIRONMENT / "lock.sha256"
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    if stamp.exists() and stamp.read_text() == digest:
-        return python
-    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-    uv = str(Path(sys.executable).with_name("uv"))
-    environ = registry_environ(Path(sys.executable), os.environ)
-    environ["VIRTUAL_ENV"] = str(ENVIRONMENT)
-    for command in (
-        [uv, "venv", "--quiet", "--python", sys.executable, str(ENVIRONMENT)],
-        [uv, "pip", "sync", "--quiet", "--require-hashes", str(LOCK)],
-    ):
-        subprocess.run(command, env=environ, check=True)
-    stamp.write_text(digest)
-    return python
 
 
 def compared(servers: Servers, python: Path, name: str, size: int) -> Rate:

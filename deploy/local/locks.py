@@ -1,7 +1,8 @@
 """Write the hashed locks from pyproject.toml, or check that they agree with it.
 
 One lock for development holds everything; the lock of each service and of the pipelines
-is a part of it, with the same versions.
+is a part of it, with the same versions. Environments of their own (`environments.py`) have locks
+of their own; Spark's runs our code, so where both name a package it is the same version.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from deploy.local import environments
 from deploy.local.environment import registry_environ
 from deploy.local.services import SERVICES
 
@@ -26,6 +28,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 PYTHON_VERSION: Final = "3.11"
 DEV_LOCK: Final = Path("deploy/local/requirements.txt")
 UV_LOCK: Final = Path("deploy/local/uv.txt")
+# The environment of environments.LOCKS in which our own code runs.
+SAME_VERSIONS: Final = "spark"
 UV_HEADER: Final = "# Brought in by pip, then installs everything else. `make lock` rewrites it.\n"
 PIN: Final = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 
@@ -42,9 +46,13 @@ def compile_locks(root: Path) -> None:
 
     Raises: subprocess.CalledProcessError if uv finds no solution; it has then said why.
     """
-    _compile(root, "dev", DEV_LOCK, [])
+    same = ["--constraints", str(DEV_LOCK)]
+    _compile(root, ["pyproject.toml", "--extra", "dev"], DEV_LOCK)
     for extra, path in unit_locks(root).items():
-        _compile(root, extra, path, ["--constraints", str(DEV_LOCK)])
+        _compile(root, ["pyproject.toml", "--extra", extra, *same], path)
+    for name, path in environments.LOCKS.items():
+        source = [str(path.with_suffix(".in"))]
+        _compile(root, [*source, *same] if name == SAME_VERSIONS else source, path)
     pins = {match[1]: match[0] for match in PIN.finditer((root / DEV_LOCK).read_text())}
     lines = [line for line in pins["uv"].splitlines() if not line.lstrip().startswith("#")]
     (root / UV_LOCK).write_text(UV_HEADER + "\n".join(lines) + "\n", encoding="utf-8")
@@ -73,15 +81,32 @@ def problems(root: Path) -> Iterator[str]:
         for name, pinned in pins.items():
             if dev.get(name) != pinned:
                 yield f"{path} pins {name} {pinned}, {DEV_LOCK} {dev.get(name, 'nothing')}"
+    for name, path in environments.LOCKS.items():
+        yield from _own_problems(root, path, dev if name == SAME_VERSIONS else {})
     if _pins(root / UV_LOCK) != {"uv": dev["uv"]}:
         yield f"{UV_LOCK} does not pin uv {dev['uv']} as {DEV_LOCK} does"
 
 
-def _compile(root: Path, extra: str, path: Path, options: list[str]) -> None:
-    command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", "pyproject.toml"]
-    command += ["--extra", extra, "--python-version", PYTHON_VERSION, "--generate-hashes"]
+def _own_problems(root: Path, name: Path, same: Mapping[str, str]) -> Iterator[str]:
+    """What does not agree in an environment's lock; `same` are versions that it must share."""
+    pins = _pins(root / name)
+    yield from (f"{name}: {text}" for text in _unhashed(root / name))
+    for line in (root / name).with_suffix(".in").read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.startswith("#"):
+            requirement = Requirement(line)
+            pinned = pins.get(canonicalize_name(requirement.name), "nothing")
+            if pinned == "nothing" or pinned not in requirement.specifier:
+                yield f"{name} pins {requirement.name} {pinned}, its .in wants {requirement}"
+    for package, pinned in pins.items():
+        if same.get(package, pinned) != pinned:
+            yield f"{name} pins {package} {pinned}, {DEV_LOCK} {same[package]}"
+
+
+def _compile(root: Path, source: list[str], path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", *source]
+    command += ["--python-version", PYTHON_VERSION, "--generate-hashes"]
     command += ["--no-emit-index-url", "--no-emit-find-links", "--no-header", "--quiet"]
-    command += ["--output-file", str(path), *options]
+    command += ["--output-file", str(path)]
     sys.stderr.write(f"{path}\n")
     environ = registry_environ(Path(sys.executable), os.environ)
     subprocess.run(command, cwd=root, env=environ, check=True)

@@ -6,8 +6,12 @@ import asyncio
 import json
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
+from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -27,6 +31,15 @@ Registry = Annotated[Path, typer.Option(help="file that holds Feast's registry")
 REDIS_URL = "redis://127.0.0.1:6379/0"
 REGISTRY = Path(".run/state/feast/registry.db")
 OFFLINE = LAKE / "feature_rows"
+BATCH = LAKE / "batch"
+DATE = ["%Y-%m-%d"]
+
+
+class EngineName(StrEnum):
+    """Where queries run."""
+
+    DUCKDB = "duckdb"
+    SPARK = "spark"
 
 
 @app.command("apply")
@@ -136,6 +149,48 @@ def materialize_command(
         until_ms = until_ms or time.time_ns() // 1_000_000
         done = materialize(store, offline, until_ms=until_ms, step=step)
     typer.echo(json.dumps({view: asdict(counts) for view, counts in done.items()}))
+
+
+@app.command("batch")
+def batch_command(
+    lake: Lake = LAKE,
+    out: Annotated[Path, typer.Option(help="folder of Parquet, by table and date")] = BATCH,
+    engine: Annotated[EngineName, typer.Option(help="where the queries run")] = EngineName.DUCKDB,
+    from_date: Annotated[
+        datetime | None, typer.Option(formats=DATE, help="UTC; default: six days before the last")
+    ] = None,
+    until_date: Annotated[
+        datetime | None, typer.Option(formats=DATE, help="UTC; default: where the log has got to")
+    ] = None,
+    memory_gb: Annotated[float, typer.Option(min=0.5, help="of DuckDB; the rest is on disk")] = 4.0,
+    threads: Annotated[int, typer.Option(min=1, help="of DuckDB")] = 2,
+) -> None:
+    """Write daily features, final labels and both joined; a line of JSON for each new folder."""
+    from pipelines.features.batch_job import duckdb_engine, run_batch, spark_engine
+    from pipelines.features.replay import Windows
+
+    out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        step = stack.enter_context(command.steps())
+        if engine is EngineName.SPARK:
+            chosen = stack.enter_context(spark_engine())
+        else:
+            scratch = Path(stack.enter_context(TemporaryDirectory(dir=out, prefix=".scratch-")))
+            chosen = stack.enter_context(
+                duckdb_engine(scratch, memory_gb=memory_gb, threads=threads)
+            )
+        made = run_batch(
+            chosen,
+            lake,
+            out,
+            from_date=from_date.date() if from_date else None,
+            until_date=until_date.date() if until_date else None,
+            windows=Windows(),
+            limits=TimeLimits(),
+            step=step,
+        )
+    for folder in made:
+        typer.echo(json.dumps(asdict(folder)))
 
 
 if __name__ == "__main__":

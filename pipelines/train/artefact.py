@@ -15,24 +15,26 @@ import numpy.typing as npt
 
 from pipelines.evaluate.comparison import Latency
 from pipelines.features.replay import TrainingRows
-from pipelines.train.graphs import tower_graph
 from pipelines.train.precision import REQUEST_ROWS, Precision, Variant, session_of
 from pipelines.train.rankers import Ranker
-from pipelines.train.retrieval import ItemVectors
+from pipelines.train.retrieval import Towers
 from rankstream.adapters.artifacts import Artifact, write_artifact
 from rankstream.adapters.faiss_index import NAME as INDEX_FILE
 from rankstream.adapters.faiss_index import FaissIndex
 from rankstream.adapters.item_table import NAME as ITEMS_FILE
+from rankstream.adapters.neighbour_lists import NAME as NEIGHBOURS_FILE
+from rankstream.adapters.neighbour_lists import NeighbourLists, write_neighbour_lists
 from rankstream.adapters.onnx_model import RANKER_FILE, TOWER_FILE
 from rankstream.contracts.ids import id64
 from rankstream.contracts.manifest import Utility
+from rankstream.contracts.neighbours import Neighbours
 from rankstream.errors import InvalidArtifact
 from rankstream.features import spec
 from rankstream.monitoring.histogram import encode_histogram, reference_histogram
 
 PARITY_ROWS: Final = 10_000
 PARITY_MAX_ABS: Final = 1e-4
-HISTORY_FOR_PARITY: Final = 50
+HISTORY_FOR_PARITY: Final = 80
 LATENCY_REQUESTS: Final = 200
 NOT_NARROWED: Final[Mapping[Precision, Variant]] = {}
 
@@ -109,21 +111,19 @@ def ranker_latency(ranker: Ranker, features: npt.NDArray[np.float32], *, seed: i
     return Latency(float(np.quantile(spent_ms, 0.99)), LATENCY_REQUESTS)
 
 
-def tower_parity(items: ItemVectors, *, seed: int) -> float:
-    """Largest difference between the graph's query and the mean of item vectors.
+def tower_parity(towers: Towers, *, seed: int) -> float:
+    """Largest difference between the graph's query and the library's.
 
     Raises: InvalidArtifact, as ranker_parity.
     """
-    session, rng = session_of(tower_graph(items.vectors)), np.random.default_rng(seed)
-    worst = 0.0
+    session, rng = session_of(towers.graph), np.random.default_rng(seed)
+    worst, items = 0.0, len(towers.items.item_id)
     for _ in range(100):
-        recent = rng.integers(-1, len(items.item_id), (1, rng.integers(1, HISTORY_FOR_PARITY)))
+        recent = rng.integers(-1, items, (1, rng.integers(1, HISTORY_FOR_PARITY)))
         weight = rng.random(recent.shape).astype(np.float32)
         (query,) = session.run(["query"], {"recent": recent, "weight": weight})
-        share = np.where(recent[0] >= 0, weight[0], 0.0).astype(np.float64)
-        expected = share @ items.vectors[recent[0]] / max(share.sum(), 1e-6)
-        worst = max(worst, float(np.abs(query[0] - expected).max()))
-    return _within("pure_svd", worst)
+        worst = max(worst, float(np.abs(query - towers.query(recent, weight)).max()))
+    return _within(towers.family, worst)
 
 
 def _within(family: str, gap: float) -> float:
@@ -185,22 +185,34 @@ def _measured(narrowed: Mapping[Precision, Variant]) -> dict[str, float]:
 
 
 def write_retrieval(
-    root: Path, items: ItemVectors, origin: Origin, *, metrics: Mapping[str, float], parity: float
+    root: Path,
+    towers: Towers,
+    tables: tuple[Neighbours, ...],
+    origin: Origin,
+    *,
+    metrics: Mapping[str, float],
+    parity: float,
 ) -> Artifact:
-    """The folder of query tower, item table and index under `root`; raises as write_artifact."""
-    model_id = origin.model_id("pure_svd")
+    """The folder of query tower, item table, index and lists under `root`.
+
+    Raises: as write_artifact.
+    """
+    model_id, items = origin.model_id(towers.family), towers.items
     fields = {
         **origin.fields(),
         "model_id": model_id,
         "role": "retrieval",
-        "family": "pure_svd",
+        "family": towers.family,
         "metrics": dict(metrics),
         "parity_max_abs": parity,
+        "parameters": {f"{table.name}_lists": table.rows.shape[1] for table in tables},
         "items": len(items.item_id),
         "dimensions": int(items.vectors.shape[1]),
     }
     with tempfile.TemporaryDirectory() as folder:
         index, table = Path(folder) / INDEX_FILE, Path(folder) / ITEMS_FILE
+        neighbours = Path(folder) / NEIGHBOURS_FILE
+        write_neighbour_lists(neighbours, NeighbourLists(tables, towers.share))
         FaissIndex.build(items.vectors).save(index)
         np.savez(
             table,
@@ -210,8 +222,9 @@ def write_retrieval(
             popularity=items.popularity,
         )
         files: dict[str, bytes | Path] = {
-            TOWER_FILE: tower_graph(items.vectors),
+            TOWER_FILE: towers.graph,
             ITEMS_FILE: table,
             INDEX_FILE: index,
+            NEIGHBOURS_FILE: neighbours,
         }
         return write_artifact(root / "retrieval" / model_id, fields, files)

@@ -229,15 +229,98 @@ def tower_graph(vectors: Floats) -> bytes:
         "little": np.array(1e-6),
         "table": vectors,
     }
-    value = helper.make_tensor_value_info
     assert m > 0
+    return _tower(nodes, constants, dim)
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionTower:
+    """A query tower of k attention heads over the last h items of a history.
+
+    `items` (m, d); `attention` (d, k) and `place` (h, k), which score an item by what it is and
+    where it stands; `hidden` (k d, w), `hidden_bias` (w,) and `out` (w, d).
+    """
+
+    items: Floats
+    attention: Floats
+    place: Floats
+    hidden: Floats
+    hidden_bias: Floats
+    out: Floats
+
+
+def attention_tower_graph(tower: AttentionTower) -> bytes:
+    """query = the first head's mean + relu(means @ hidden + hidden_bias) @ out, and a 1 behind it.
+
+    Row -1 is nothing; only the first h of `recent` are read.
+    """
+    node = helper.make_node
+    nodes = [
+        node("Slice", ["recent", "start", "most", "middle"], ["last_rows"]),
+        node("Slice", ["weight", "start", "most", "middle"], ["last_weight"]),
+        node("GreaterOrEqual", ["last_rows", "zero"], ["known"]),
+        node("Cast", ["known"], ["mask"], to=TensorProto.FLOAT),
+        node("Mul", ["last_weight", "mask"], ["share"]),
+        node("Max", ["last_rows", "zero"], ["row"]),
+        node("Gather", ["items", "row"], ["found"], axis=0),
+        node("Unsqueeze", ["mask", "last"], ["mask_column"]),
+        node("Mul", ["found", "mask_column"], ["seen"]),
+        *_heads(),
+        node("MatMul", ["by_head", "seen"], ["means"]),
+        node("Reshape", ["means", "flat"], ["both"]),
+        node("MatMul", ["both", "hidden"], ["product"]),
+        node("Add", ["product", "hidden_bias"], ["sums"]),
+        node("Relu", ["sums"], ["active"]),
+        node("MatMul", ["active", "out"], ["change"]),
+        node("Slice", ["both", "start", "dim", "middle"], ["first"]),
+        node("Add", ["first", "change"], ["vector"]),
+        node("Concat", ["vector", "one"], ["query"], axis=1),
+    ]
+    dim, (most, heads) = tower.items.shape[1], tower.place.shape
+    constants = {
+        **vars(tower),
+        "start": np.array([0]),
+        "most": np.array([most]),
+        "middle": np.array([1]),
+        "last": np.array([2]),
+        "zero": np.array(0),
+        "little": np.array(1e-12),
+        "flat": np.array([1, heads * dim]),
+        "dim": np.array([dim]),
+        "one": np.ones((1, 1)),
+    }
+    return _tower(nodes, constants, dim + 1)
+
+
+def _heads() -> list[Any]:
+    """seen [1, h, d], share [1, h] -> by_head [1, k, h]: what each head makes of each item."""
+    node = helper.make_node
+    return [
+        node("MatMul", ["seen", "attention"], ["likeness"]),
+        node("Shape", ["last_rows"], ["length"], start=1, end=2),
+        node("Slice", ["place", "start", "length", "start"], ["here"]),
+        node("Add", ["likeness", "here"], ["score"]),
+        node("ReduceMax", ["score"], ["largest"], axes=[1], keepdims=1),
+        node("Sub", ["score", "largest"], ["below"]),
+        node("Exp", ["below"], ["chance"]),
+        node("Unsqueeze", ["share", "last"], ["share_column"]),
+        node("Mul", ["chance", "share_column"], ["odds"]),
+        node("ReduceSum", ["odds", "middle"], ["sum"], keepdims=1),
+        node("Max", ["sum", "little"], ["divisor"]),
+        node("Div", ["odds", "divisor"], ["heads"]),
+        node("Transpose", ["heads"], ["by_head"], perm=[0, 2, 1]),
+    ]
+
+
+def _tower(nodes: list[Any], constants: dict[str, npt.NDArray[Any]], width: int) -> bytes:
+    value = helper.make_tensor_value_info
     return _model(
         nodes,
         [
             value("recent", TensorProto.INT64, [1, "h"]),
             value("weight", TensorProto.FLOAT, [1, "h"]),
         ],
-        [value("query", TensorProto.FLOAT, [1, dim])],
+        [value("query", TensorProto.FLOAT, [1, width])],
         constants,
     )
 

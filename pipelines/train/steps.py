@@ -39,11 +39,12 @@ from pipelines.train.families import (
 )
 from pipelines.train.neural import Run
 from pipelines.train.rankers import check_rows
-from pipelines.train.retrieval import ItemVectors, fit_pure_svd
+from pipelines.train.retrieval import Retriever, Towers
+from pipelines.train.sources import TowerFamily, fit_sources
 from rankstream.adapters.artifacts import Artifact
-from rankstream.adapters.faiss_index import FaissIndex
 from rankstream.contracts.columns import Kind
 from rankstream.contracts.ids import id64
+from rankstream.contracts.neighbours import Neighbours
 from rankstream.features import spec
 
 Rows = npt.NDArray[np.int64]
@@ -68,6 +69,27 @@ class Trained:
     test_rows: int
     comparison: Comparison  # of the rankers on the test rows, the champion first
     retrieval: Mapping[str, Interval]  # its metrics on the test's likes
+
+
+@dataclass(frozen=True, eq=False)
+class _Retrieval:
+    """What is to be served; its metrics are on the test's likes."""
+
+    towers: Towers
+    tables: tuple[Neighbours, ...]
+    parity: float
+    metrics: dict[str, Interval]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Its metrics without intervals, and how many items there are."""
+        found = {name: one.value for name, one in self.metrics.items()}
+        return found | {"items": float(len(self.towers.items.item_id))}
+
+    def written(self, root: Path, origin: Origin) -> Artifact:
+        return write_retrieval(
+            root, self.towers, self.tables, origin, metrics=self.values, parity=self.parity
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +147,7 @@ def train(
     step: Callable[[str, int, int], None],
     champion: Family = Family.LOGISTIC_REGRESSION,
     challenger: Family = Family.XGBOOST,
+    retrieval: TowerFamily = TowerFamily.PURE_SVD,
     options: Options = DEFAULTS,
 ) -> Trained:
     """Fit, check, evaluate, write.
@@ -132,6 +155,7 @@ def train(
     Args:
         catalogue: item_id -> facts of all items, those without a row too.
         champion, challenger: who gets these aliases.
+        retrieval: towers of the index; the lists beside it are always fitted.
         options: of both rankers.
         root: folder of artefacts. A network's fit that was interrupted goes on, on the same rows,
             from the checkpoint in it.
@@ -142,38 +166,43 @@ def train(
     train_rows, test_rows, split_ms = _checked_split(rows)
     origin = Origin(created_ms, data_version(rows), int(rows.time_ms[0]), split_ms)
     step("models", 0, STEPS)
-    items = _retrieval(rows, train_rows, catalogue, seed=seed)
-    tower_gap = tower_parity(items, seed=seed)
-    lists = _lists_metrics(items, catalogue, train_rows, test_rows, seed=seed)
+    found = _retrieval(retrieval, rows.items, catalogue, train_rows, test_rows, seed=seed)
     run = Run(root / CHECKPOINTS, origin.data_version, step)
     families = {CHAMPION: champion, CHALLENGER: challenger}
     rankers = _rankers(families, rows, train_rows, test_rows, options, seed=seed, run=run)
     step("models", STEPS - 1, STEPS)
     artifacts = [(one.alias, _written(root, one, train_rows, origin, options)) for one in rankers]
-    recall = {name: one.value for name, one in lists.items()} | {"items": float(len(items.item_id))}
-    index = write_retrieval(root, items, origin, metrics=recall, parity=tower_gap)
+    index = found.written(root, origin)
     shutil.rmtree(root / CHECKPOINTS, ignore_errors=True)
     step("models", STEPS, STEPS)
     return Trained(
         artifacts=[*artifacts, (CHAMPION, index)],
-        metrics={one.alias: one.metrics for one in rankers} | {"retrieval": recall},
+        metrics={one.alias: one.metrics for one in rankers} | {"retrieval": found.values},
         data_version=origin.data_version,
         split_ms=split_ms,
         train_rows=len(train_rows),
         test_rows=len(test_rows),
         comparison=_compared(rankers, train_rows, test_rows, seed=seed),
-        retrieval=lists,
+        retrieval=found.metrics,
     )
 
 
 def _retrieval(
-    rows: TrainingRows, train: TrainingRows, catalogue: Mapping[str, ItemFacts], *, seed: int
-) -> ItemVectors:
-    item_id = tuple(dict.fromkeys((*rows.items, *sorted(catalogue))))
-    liked = np.flatnonzero(train.clicked)
-    return fit_pure_svd(
-        item_id, train.user[liked], train.item[liked], users=len(rows.users), seed=seed
-    )
+    family: TowerFamily,
+    shown: Sequence[str],
+    catalogue: Mapping[str, ItemFacts],
+    train: TrainingRows,
+    test: TrainingRows,
+    *,
+    seed: int,
+) -> _Retrieval:
+    """Items of rows come first in its table."""
+    item_id = tuple(dict.fromkeys((*shown, *sorted(catalogue))))
+    categories = {name: facts.category for name, facts in catalogue.items()}
+    towers, tables = fit_sources(family, train, item_id, categories, seed=seed)
+    parity = tower_parity(towers, seed=seed)
+    metrics = _lists_metrics(towers, tables, categories, train, test, seed=seed)
+    return _Retrieval(towers, tables, parity, metrics)
 
 
 def _rankers(
@@ -245,34 +274,34 @@ def _slices(train_rows: TrainingRows, test_rows: TrainingRows) -> dict[str, npt.
 
 
 def _lists_metrics(
-    items: ItemVectors,
-    catalogue: Mapping[str, ItemFacts],
+    towers: Towers,
+    tables: tuple[Neighbours, ...],
+    categories: Mapping[str, str],
     train: TrainingRows,
     test: TrainingRows,
     *,
     seed: int,
 ) -> dict[str, Interval]:
     """Metrics of what is retrieved for the test's likes, each from the actions just before it."""
+    items = towers.items
     row_of = {id64(name): row for row, name in enumerate(items.item_id)}
     liked = np.flatnonzero(test.clicked)
     queries = [
         np.array([row_of.get(h, -1) for h in hashes if h], np.int64)
         for hashes in test.recent[liked].tolist()
     ]
-    index = FaissIndex.build(items.vectors)
+    retriever = Retriever(towers, tables)
     popular = np.argsort(-items.popularity, kind="stable")
 
     def retrieve(history: Rows, k: int) -> Rows:
         known = history[history >= 0]
         if not len(known):
             return popular[:k]
-        query = items.vectors[known].mean(axis=0)
-        return index.search(query, k, np.unique(known))[0]
+        return retriever.retrieve(known, k, known).rows
 
     # The test's item numbers are those of the rows, which come first in the table.
     found = retrieved(CANDIDATES, queries, test.item[liked], test.user[liked], retrieve)
-    nothing = ItemFacts("", {})
-    names = [catalogue.get(name, nothing).category for name in items.item_id]
+    names = [categories.get(name, "") for name in items.item_id]
     category = np.unique(names, return_inverse=True)[1]
     shown = np.bincount(train.item, minlength=len(items.item_id))
     return retrieval_metrics(found, category, shown, seed=seed)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1drankstream/pb/retrieval.proto\x12\rrankstream.v1\"\x7f\n\x0fRetrieveRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x0crecent_items\x18\x02 \x03(\x06\x42\x02\x10\x01\x12\t\n\x01k\x18\x03 \x01(\x05\x12\x18\n\x10\x65xclude_item_ids\x18\x04 \x03(\t\x12\x19\n\rexclude_items\x18\x05 \x03(\x06\x42\x02\x10\x01\"l\n\rRetrieveReply\x12\x0f\n\x07item_id\x18\x01 \x03(\t\x12\x16\n\nsimilarity\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x10\n\x08index_id\x18\x03 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x04 \x03(\t\x12\x0e\n\x06source\x18\x05 \x01(\t2U\n\tRetrieval\x12H\n\x08Retrieve\x12\x1e.rankstream.v1.RetrieveRequest\x1a\x1c.rankstream.v1.RetrieveReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1drankstream/pb/retrieval.proto\x12\rrankstream.v1\"\x7f\n\x0fRetrieveRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x0crecent_items\x18\x02 \x03(\x06\x42\x02\x10\x01\x12\t\n\x01k\x18\x03 \x01(\x05\x12\x18\n\x10\x65xclude_item_ids\x18\x04 \x03(\t\x12\x19\n\rexclude_items\x18\x05 \x03(\x06\x42\x02\x10\x01\"\x97\x01\n\rRetrieveReply\x12\x0f\n\x07item_id\x18\x01 \x03(\t\x12\x16\n\nsimilarity\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x10\n\x08index_id\x18\x03 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x04 \x03(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x13\n\x0bsource_name\x18\x06 \x03(\t\x12\x14\n\x08named_by\x18\x07 \x03(\rB\x02\x10\x01\x32U\n\tRetrieval\x12H\n\x08Retrieve\x12\x1e.rankstream.v1.RetrieveRequest\x1a\x1c.rankstream.v1.RetrieveReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,10 +37,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETRIEVEREQUEST'].fields_by_name['exclude_items']._serialized_options = b'\020\001'
   _globals['_RETRIEVEREPLY'].fields_by_name['similarity']._loaded_options = None
   _globals['_RETRIEVEREPLY'].fields_by_name['similarity']._serialized_options = b'\020\001'
+  _globals['_RETRIEVEREPLY'].fields_by_name['named_by']._loaded_options = None
+  _globals['_RETRIEVEREPLY'].fields_by_name['named_by']._serialized_options = b'\020\001'
   _globals['_RETRIEVEREQUEST']._serialized_start=48
   _globals['_RETRIEVEREQUEST']._serialized_end=175
-  _globals['_RETRIEVEREPLY']._serialized_start=177
-  _globals['_RETRIEVEREPLY']._serialized_end=285
-  _globals['_RETRIEVAL']._serialized_start=287
-  _globals['_RETRIEVAL']._serialized_end=372
+  _globals['_RETRIEVEREPLY']._serialized_start=178
+  _globals['_RETRIEVEREPLY']._serialized_end=329
+  _globals['_RETRIEVAL']._serialized_start=331
+  _globals['_RETRIEVAL']._serialized_end=416
 # @@protoc_insertion_point(module_scope)

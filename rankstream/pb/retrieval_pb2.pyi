@@ -21,15 +21,19 @@ class RetrieveRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., recent_items: _Optional[_Iterable[int]] = ..., k: _Optional[int] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., exclude_items: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RetrieveReply(_message.Message):
-    __slots__ = ("item_id", "similarity", "index_id", "degraded", "source")
+    __slots__ = ("item_id", "similarity", "index_id", "degraded", "source", "source_name", "named_by")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     SIMILARITY_FIELD_NUMBER: _ClassVar[int]
     INDEX_ID_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_NAME_FIELD_NUMBER: _ClassVar[int]
+    NAMED_BY_FIELD_NUMBER: _ClassVar[int]
     item_id: _containers.RepeatedScalarFieldContainer[str]
     similarity: _containers.RepeatedScalarFieldContainer[float]
     index_id: str
     degraded: _containers.RepeatedScalarFieldContainer[str]
     source: str
-    def __init__(self, item_id: _Optional[_Iterable[str]] = ..., similarity: _Optional[_Iterable[float]] = ..., index_id: _Optional[str] = ..., degraded: _Optional[_Iterable[str]] = ..., source: _Optional[str] = ...) -> None: ...
+    source_name: _containers.RepeatedScalarFieldContainer[str]
+    named_by: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, item_id: _Optional[_Iterable[str]] = ..., similarity: _Optional[_Iterable[float]] = ..., index_id: _Optional[str] = ..., degraded: _Optional[_Iterable[str]] = ..., source: _Optional[str] = ..., source_name: _Optional[_Iterable[str]] = ..., named_by: _Optional[_Iterable[int]] = ...) -> None: ...

@@ -62,6 +62,7 @@ class Retrieval:
         self._requests = metrics_of.counter(metrics.RETRIEVAL_REQUESTS)
         self._seconds = metrics_of.histogram(metrics.RETRIEVAL_SECONDS)
         self._degraded = metrics_of.counter(metrics.RETRIEVAL_DEGRADED)
+        self._named = metrics_of.counter(metrics.RETRIEVAL_CANDIDATES)
         self._items = metrics_of.gauge(metrics.RETRIEVAL_ITEMS)
         self._info = metrics_of.gauge(metrics.MODEL_INFO)
 
@@ -151,6 +152,8 @@ class Retrieval:
         )
         for reason in candidates.degraded:
             self._degraded.labels(reason).inc()
+        for bit, name in enumerate(catalog.sources):
+            self._named.labels(name).inc(int(np.count_nonzero(candidates.named_by >> bit & 1)))
         self._requests.labels("ok").inc()
         self._seconds.labels(candidates.source).observe(time.perf_counter() - start)
         return retrieval_pb2.RetrieveReply(
@@ -159,6 +162,8 @@ class Retrieval:
             index_id=catalog.index_id,
             degraded=candidates.degraded,
             source=candidates.source,
+            source_name=catalog.sources,
+            named_by=candidates.named_by.tolist(),
         )
 
     def _excluded(

@@ -17,22 +17,37 @@ from rankstream.adapters.faiss_index import NAME as INDEX_FILE
 from rankstream.adapters.faiss_index import FaissIndex
 from rankstream.adapters.item_table import NAME as ITEMS_FILE
 from rankstream.adapters.item_table import read_item_table
+from rankstream.adapters.neighbour_lists import NAME as NEIGHBOURS_FILE
+from rankstream.adapters.neighbour_lists import NO_LISTS, NeighbourLists, read_neighbour_lists
 from rankstream.adapters.onnx_model import TOWER_FILE, QueryTower
 from rankstream.contracts.ids import id64
 from rankstream.errors import InvalidArtifact
 from rankstream.ports import Index
-from rankstream.retrieval import Found, merge, popular, rows_of
+from rankstream.retrieval import (
+    LIST_MIN,
+    Blend,
+    Found,
+    blend_with_neighbours,
+    merge,
+    popular,
+    rows_of,
+)
 
+MERGED: Final = "merged"
 TOWERS: Final = "towers"
 POPULAR: Final = "popular"
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Best first: item ids and similarity, both n; what was missing; which source led."""
+    """Best first: item ids, similarity and who named each, all n; what was missing; which led.
+
+    `named_by`: bit i is Catalog.sources[i].
+    """
 
     item_ids: list[str]
     similarity: npt.NDArray[np.float32]
+    named_by: npt.NDArray[np.uint32]
     degraded: tuple[str, ...]
     source: str
 
@@ -48,12 +63,15 @@ class Catalog:
         item_id: tuple[str, ...],
         hashes: npt.NDArray[np.uint64],
         popularity: npt.NDArray[np.float32],
+        lists: NeighbourLists = NO_LISTS,
     ) -> None:
         self.index_id = index_id
         self._tower = tower
         self._index = index
         self._item_id = item_id
         self._popularity = popularity
+        self._lists = lists
+        self.sources = (TOWERS, *(table.name for table in lists.tables), POPULAR)
         self._order = np.argsort(hashes).astype(np.int64)
         self._sorted = hashes[self._order]
 
@@ -74,7 +92,12 @@ class Catalog:
         table = read_item_table(folder)
         index = FaissIndex.load(folder, size=len(table.item_id))
         tower = QueryTower.load(folder, dimensions=index.dimensions)
-        return cls(manifest.model_id, tower, index, table.item_id, table.id64, table.popularity)
+        lists = NO_LISTS
+        if NEIGHBOURS_FILE in manifest.files:
+            lists = read_neighbour_lists(folder, size=len(table.item_id))
+        return cls(
+            manifest.model_id, tower, index, table.item_id, table.id64, table.popularity, lists
+        )
 
     @property
     def size(self) -> int:
@@ -93,7 +116,7 @@ class Catalog:
     def retrieve(
         self, recent: npt.NDArray[np.uint64], k: int, excluded: npt.NDArray[np.int64]
     ) -> Candidates:
-        """The k items nearest to a history, or the most popular ones if none of it is known.
+        """The k best items for a history, or the most popular ones if none of it is known.
 
         Args:
             recent: id64 of the last items, newest first, shape (h,), h may be 0.
@@ -103,17 +126,34 @@ class Catalog:
         history = self.rows(recent)
         if not (history >= 0).any():
             reason = "no_history" if not len(recent) else "unknown_history"
-            found = popular(self._popularity, k, excluded)
-            return self._candidates(found, (reason,), POPULAR)
-        near = Found(*self._index.search(self._tower.embed(history), k, excluded))
-        if len(near.rows) == min(k, self.size - len(np.unique(excluded))):
-            return self._candidates(near, (), TOWERS)
+            top = popular(self._popularity, k, excluded)
+            return self._candidates(self._popular_only(top), (reason,), POPULAR)
+        near = Found(*self._index.search(self._tower.embed(history), max(k, LIST_MIN), excluded))
+        lists = self._lists
+        found = blend_with_neighbours(near, lists.index_share, lists.tables, history, k, excluded)
+        source = MERGED if lists.tables else TOWERS
+        if len(found.rows) == min(k, self.size - len(np.unique(excluded))):
+            return self._candidates(found, (), source)
         # An approximate index can come back with fewer than there are.
-        filled, _ = merge([near, popular(self._popularity, k, excluded)], k)
-        return self._candidates(filled, ("towers_short",), TOWERS)
+        return self._candidates(self._filled(found, k, excluded), ("towers_short",), source)
 
-    def _candidates(self, found: Found, degraded: tuple[str, ...], source: str) -> Candidates:
+    def _popular_only(self, found: Found) -> Blend:
+        bit = np.uint32(1 << (len(self.sources) - 1))
+        return Blend(found.rows, found.similarity, np.full(len(found.rows), bit, np.uint32))
+
+    def _filled(self, found: Blend, k: int, excluded: npt.NDArray[np.int64]) -> Blend:
+        more = popular(self._popularity, k, excluded)
+        merged, origin = merge([Found(found.rows, found.score), more], k)
+        named_by = self._popular_only(merged).named_by
+        named_by[origin == 0] = found.named_by
+        return Blend(merged.rows, merged.similarity, named_by)
+
+    def _candidates(self, found: Blend, degraded: tuple[str, ...], source: str) -> Candidates:
         names = self._item_id
         return Candidates(
-            [names[row] for row in found.rows.tolist()], found.similarity, degraded, source
+            [names[row] for row in found.rows.tolist()],
+            found.score,
+            found.named_by,
+            degraded,
+            source,
         )

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from deploy.local.environment import pip_settings, uv_environ
-from deploy.local.locks import problems
+from deploy.local.environments import LOCKS
+from deploy.local.locks import DEV_LOCK, UV_LOCK, problems, unit_locks
 
 ROOT = Path(__file__).resolve().parents[2]
 # Written in pieces, or this file would be found.
@@ -115,3 +116,22 @@ def test_an_unusable_python_is_an_error_not_a_stamp(tmp_path: Path, python: str)
 
     assert ran.returncode != 0
     assert not stamp.exists()
+
+
+def test_a_lock_of_another_environment_that_does_not_agree_is_named(tmp_path: Path) -> None:
+    spark = LOCKS["spark"]
+    names = [*unit_locks(ROOT).values(), *LOCKS.values(), DEV_LOCK, UV_LOCK]
+    names += [path.with_suffix(".in") for path in LOCKS.values()]
+    for name in (Path("pyproject.toml"), *names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    text = (tmp_path / spark).read_text()
+    text = re.sub(r"^pyarrow==\S+", "pyarrow==18.0.0", text, flags=re.MULTILINE)
+    text = re.sub(r"^pyspark==\S+", "pyspark==3.5.0", text, flags=re.MULTILINE)
+    (tmp_path / spark).write_text(text)
+
+    found = list(problems(tmp_path))
+
+    assert f"{spark} pins pyspark 3.5.0, its .in wants pyspark<4.1,>=4" in found
+    assert any(text.startswith(f"{spark} pins pyarrow 18.0.0, {DEV_LOCK}") for text in found)
+    assert len(found) == 2

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rankstream.contracts.ids import id64
-from rankstream.retrieval import Found, exact, merge, popular, rows_of
+from rankstream.contracts.neighbours import Neighbours
+from rankstream.retrieval import (
+    LIST_MIN,
+    Found,
+    blend,
+    blend_with_neighbours,
+    exact,
+    merge,
+    popular,
+    rows_of,
+    similar,
+)
 
 NONE = np.empty(0, np.int64)
 
@@ -76,3 +88,87 @@ def test_ids_are_looked_up_in_any_order_and_unknown_ones_are_minus_one() -> None
 
     assert rows_of(hashes[order], order, asked).tolist() == [2, -1, 0]
     assert rows_of(hashes[:0], order[:0], asked).tolist() == [-1, -1, -1]
+
+
+def some_lists(seed: int, *, items: int = 12, k: int = 4, share: float = 1.0) -> Neighbours:
+    rng = np.random.default_rng(seed)
+    rows = np.stack([rng.permutation(items)[:k] for _ in range(items)]).astype(np.int32)
+    weight = rng.uniform(0.1, 1.0, rows.shape).astype(np.float32)
+    absent = rng.random(rows.shape) < 0.3
+    rows[absent], weight[absent] = -1, 0.0
+    return Neighbours("lists", rows, weight, last=3, fading=0.5, share=share)
+
+
+def named_by_a_loop(table: Neighbours, history: list[int], excluded: list[int]) -> dict[int, float]:
+    known = [row for row in dict.fromkeys(history) if row >= 0][: table.last]
+    total: dict[int, float] = {}
+    for place, row in enumerate(known):
+        for other, weight in zip(table.rows[row].tolist(), table.weight[row].tolist(), strict=True):
+            if other >= 0 and other not in excluded:
+                total[other] = total.get(other, 0.0) + weight * table.fading**place
+    return total
+
+
+def best(total: dict[int, float], k: int) -> list[int]:
+    return sorted(total, key=lambda row: (-total[row], row))[:k]
+
+
+@given(
+    st.integers(0, 50),
+    st.lists(st.integers(-1, 11), max_size=8),
+    st.lists(st.integers(0, 11), max_size=6),
+    st.integers(1, 12),
+)
+def test_neighbours_equal_a_loop_over_the_lists_of_the_last_different_items(
+    seed: int, history: list[int], excluded: list[int], k: int
+) -> None:
+    table = some_lists(seed)
+
+    named = similar(table, np.array(history, np.int64), k, np.array(excluded, np.int64))
+
+    expected = named_by_a_loop(table, history, excluded)
+    assert named.rows.tolist() == best(expected, k)
+    assert named.similarity == pytest.approx([expected[row] for row in best(expected, k)])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(-1, 20), min_size=1, max_size=10, unique=True),
+            st.floats(0.1, 2.0),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.integers(1, 12),
+)
+def test_a_blend_sums_the_shares_of_sources_of_length_one(
+    sources: list[tuple[list[int], float]], k: int
+) -> None:
+    total: dict[int, float] = {}
+    named: dict[int, int] = {}
+    for place, (rows, share) in enumerate(sources):
+        scores = {row: float(len(rows) - at) for at, row in enumerate(rows) if row >= 0}
+        above = {row: score - min(scores.values()) for row, score in scores.items()}
+        length = sum(value**2 for value in above.values()) ** 0.5 or 1.0
+        for row, value in above.items():
+            total[row] = total.get(row, 0.0) + share * value / length
+            named[row] = named.get(row, 0) | 1 << place
+
+    merged = blend([found(*rows) for rows, _ in sources], [share for _, share in sources], k)
+
+    assert len(merged.rows) == min(k, len(total))
+    assert merged.score == pytest.approx([total[row] for row in merged.rows.tolist()], abs=1e-6)
+    assert merged.score == pytest.approx(sorted(total.values(), reverse=True)[:k], abs=1e-6)
+    assert merged.named_by.tolist() == [named[row] for row in merged.rows.tolist()]
+
+
+def test_what_is_merged_does_not_depend_on_how_many_are_asked_for() -> None:
+    history, near = np.array([3, 7]), found(*range(2, 12))
+    tables = [some_lists(1), some_lists(2, share=0.5)]
+
+    few = blend_with_neighbours(near, 1.0, tables, history, 4, NONE)
+    all_ = blend_with_neighbours(near, 1.0, tables, history, LIST_MIN, NONE)
+
+    assert few.rows.tolist() == all_.rows[:4].tolist()
+    assert few.score.tolist() == all_.score[:4].tolist()

@@ -1,14 +1,13 @@
-"""What the peers' programs share, and the lock of their environment."""
+"""What the peers' programs share."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 
-from bench.stream.comparison import LOCK, json_records
+from bench.stream.comparison import json_records
 from bench.stream.load import Traffic, draw
 from bench.stream.peers.job import CLICK_WINDOW_MS, GAP_MS, Event, in_session, joined
 from bench.stream.peers.meter import Meter
@@ -72,12 +71,3 @@ def test_the_meter_writes_once_the_last_event_is_counted(tmp_path: Path) -> None
     meter.add()
 
     assert json.loads(out.read_text())["seen"] == 3
-
-
-def test_the_lock_names_no_registry_and_hashes_every_pin() -> None:
-    text = LOCK.read_text()
-    pins = re.split(r"^(?=[a-z0-9].*==)", text, flags=re.MULTILINE)[1:]
-
-    assert "://" not in text
-    assert len(pins) > 10
-    assert [pin.split(" ")[0] for pin in pins if "--hash=sha256:" not in pin] == []

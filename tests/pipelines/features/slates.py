@@ -26,7 +26,8 @@ DAY_MS = 86_400_000
 def a_slate(live: Stream, event: Event) -> pb.ServedSlate:
     """The slate of one item that `event` is the impression of, at the same moment."""
     assert event.kind == "impression"
-    vector = live.features(event.user_id, event.item_id, event.event_time_ms)
+    named = {"query": event.query, "location": event.location}
+    vector = live.features(event.user_id, event.item_id, event.event_time_ms, **named)
     return pb.ServedSlate(
         request_id=event.request_id,
         user_id=event.user_id,

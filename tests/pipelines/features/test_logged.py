@@ -117,7 +117,7 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         Path(file).write_bytes(b"no parquet")
 
     with pytest.raises(InvalidInput, match="served cannot be read"):
-        read_slates(tmp_path, until_ms=UNTIL_MS)
+        read_slates(tmp_path, until_ms=START_MS + 90 * DAY_MS)
 
 
 SLOTS = st.lists(
@@ -144,6 +144,7 @@ LABELLED = st.lists(
             "impression_time_ms": st.integers(START_MS, START_MS + 5),
             "status": st.sampled_from([1, 2, 2]),
             "clicked": st.integers(0, 1),
+            "position": st.integers(0, 2),
             "purchased": st.integers(0, 1),
         }
     ),
@@ -178,8 +179,8 @@ def tables(slots: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]]) ->
 
 def by_hand(
     slots: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]]
-) -> tuple[Counter[str], set[tuple[int, str, str, int, int, int]]]:
-    """Outcomes, and (slot, user, item, time, clicked, purchased) of the rows; label by label."""
+) -> tuple[Counter[str], set[tuple[Any, ...]]]:
+    """Outcomes, and of rows (slot, user, item, time, clicked, purchased, position), one by one."""
 
     def key(of: dict[str, Any]) -> tuple[str, str, str]:
         return of["user_id"], of["request_id"], of["item_id"]
@@ -215,7 +216,8 @@ def by_hand(
             outcomes[Outcome.EVENT_NOT_BEFORE] += 1
         else:
             outcomes[Outcome.ROW] += 1
-            rows.add((chosen, one[0], one[2], seen_ms, label["clicked"], label["purchased"]))
+            names = ("clicked", "purchased", "position")
+            rows.add((chosen, one[0], one[2], seen_ms, *(label[name] for name in names)))
     return +outcomes, rows
 
 
@@ -228,14 +230,15 @@ def test_each_served_item_has_one_outcome_and_rows_are_joined_as_by_hand(
 
     expected, wanted = by_hand(slots, labels)
     found = {
-        (int(number), rows.users[user], rows.items[item], time_ms, clicked, purchased)
-        for number, user, item, time_ms, clicked, purchased in zip(
+        (int(number), rows.users[user], rows.items[item], *rest)
+        for number, user, item, *rest in zip(
             rows.features[:, 0].tolist(),
             rows.user.tolist(),
             rows.item.tolist(),
             rows.time_ms.tolist(),
             rows.clicked.tolist(),
             rows.purchased.tolist(),
+            rows.position.tolist(),
             strict=True,
         )
     }

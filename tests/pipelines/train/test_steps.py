@@ -16,10 +16,12 @@ from pipelines.train.corrections import Corrections, PositionBias
 from pipelines.train.families import Family, Networks, Options
 from pipelines.train.precision import Precision
 from pipelines.train.retrieval import fit_pure_svd
+from pipelines.train.sources import TowerFamily
 from pipelines.train.steps import Trained, hold_unobserved, split, train
 from rankstream.adapters.artifacts import read_manifest
 from rankstream.adapters.faiss_index import FaissIndex
 from rankstream.adapters.item_table import read_item_table
+from rankstream.adapters.neighbour_lists import read_neighbour_lists
 from rankstream.adapters.onnx_model import OnnxModel, QueryTower
 from rankstream.contracts.columns import Kind
 from rankstream.contracts.manifest import Utility
@@ -76,6 +78,32 @@ def test_what_was_retrieved_is_measured_and_goes_to_the_registry(tmp_path: Path)
     assert 0 < ndcg.low < ndcg.value < ndcg.high < 1
     assert found.retrieval["coverage"].value == 1.0
     assert 0 < found.retrieval["diversity"].value < 1
+
+
+def test_two_towers_take_the_place_of_pure_svd_in_the_artefact(tmp_path: Path) -> None:
+    rows = some_rows()
+
+    found = train(
+        rows,
+        facts_of(rows),
+        tmp_path,
+        created_ms=7,
+        seed=1,
+        step=lambda *told: None,
+        retrieval=TowerFamily.TWO_TOWER,
+    )
+
+    index = found.artifacts[2][1]
+    assert index.manifest.family == "two_tower"
+    assert index.manifest.parity_max_abs <= 1e-4
+    tower = QueryTower.load(Path(index.uri), dimensions=index.manifest.dimensions)
+    query = tower.embed(np.array([0, -1, 3]))
+    _, nearest = FaissIndex.load(Path(index.uri), size=len(rows.items)).search(
+        query, 5, np.empty(0, np.int64)
+    )
+    assert np.isfinite(nearest).all()
+    lists = read_neighbour_lists(Path(index.uri), size=len(rows.items))
+    assert [table.name for table in lists.tables] == ["company", "successors"]
 
 
 @pytest.mark.parametrize("family", Family)
