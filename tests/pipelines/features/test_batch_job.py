@@ -134,7 +134,7 @@ def test_rows_hold_what_their_day_began_with(tmp_path: Path) -> None:
     assert row["category_log_impressions"] == pytest.approx(0.6931472)
     for first in rows(tmp_path / "out/rows/date=2023-11-15"):
         defaults = {f.name: f.default for f in spec.FEATURES if f.name in first}
-        assert len(defaults) == 42
+        assert len(defaults) == 14 * len(batch.ENTITIES)
         assert {name: first[name] for name in defaults} == pytest.approx(defaults)
 
 

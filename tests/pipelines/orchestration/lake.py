@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipelines.features import batch
 from tests.pipelines.features.test_batch_job import the_lake, three_days
 
 ROOT = Path(__file__).resolve().parents[3]
 # The last day that the log has passed.
 DAY = "2023-11-18"
+TABLES = {*batch.ENTITIES, "labels", "rows"}
 
 
 def a_tiny_lake(root: Path) -> Path:

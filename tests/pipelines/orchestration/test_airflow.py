@@ -20,7 +20,7 @@ from deploy.local.environments import environment
 from rankstream import topics
 from rankstream.adapters.kafka import Record
 from services.features.lake_rows import PARTITION_BY, event_rows
-from tests.pipelines.orchestration.lake import DAY, ROOT, a_tiny_lake, written
+from tests.pipelines.orchestration.lake import DAY, ROOT, TABLES, a_tiny_lake, written
 from tests.pipelines.test_run import a_movielens, job, read
 
 TIMEOUT_S = 600
@@ -96,7 +96,7 @@ def test_the_daily_dag_writes_what_is_due(home: Path, tmp_path: Path) -> None:
 
     airflow(home, "dags", "test", "daily_features", DAY, lake=str(lake), batch=str(out))
 
-    assert written(out) == {"user", "item", "category", "labels", "rows"}
+    assert written(out) == TABLES
 
 
 @pytest.mark.integration

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.orchestration.lake import ROOT, a_tiny_lake, written
+from tests.pipelines.orchestration.lake import ROOT, TABLES, a_tiny_lake, written
 
 CRONTAB = ROOT / "pipelines" / "orchestration" / "cron" / "rankstream"
-TABLES = {"user", "item", "category", "labels", "rows"}
+
 RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 
 
