@@ -32,9 +32,9 @@ from pipelines.train.artefact import data_version
 from pipelines.train.calibration import Method
 from pipelines.train.corrections import Corrections, PositionBias
 from pipelines.train.families import Family, Networks, Options
-from pipelines.train.networks import Size
 from pipelines.train.parameters import read_parameters, write_parameters
 from pipelines.train.precision import Precision
+from pipelines.train.shapes import Size
 from pipelines.train.sources import TowerFamily
 from pipelines.train.steps import Trained, hold_unobserved, split, train
 from pipelines.validate.gate import gate

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from zipfile import BadZipFile
@@ -15,6 +16,19 @@ Leaves = Sequence[npt.NDArray[Any]]
 
 _VERSION: Final = "version"
 _EPOCH: Final = "epoch"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What outlives a crash, and who hears of progress.
+
+    `folder` holds checkpoints, None: none are kept; `data_version` is that of the rows: a
+    checkpoint of others is of no use. `step` hears (family, epochs done, epochs at most).
+    """
+
+    folder: Path | None = None
+    data_version: str = ""
+    step: Callable[[str, int, int], None] = lambda what, done, total: None
 
 
 def save(path: Path, version: str, epoch: int, leaves: Leaves) -> None:

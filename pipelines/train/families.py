@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from pipelines.evaluate.metrics import ranker_metrics
 from pipelines.features.replay import TrainingRows
 from pipelines.train.artefact import ranker_parity
 from pipelines.train.calibration import Method, fit_calibrated
+from pipelines.train.checkpoint import Run
 from pipelines.train.corrections import (
     UNCORRECTED,
     Corrections,
@@ -22,12 +23,10 @@ from pipelines.train.corrections import (
     fit_corrected,
     row_weights,
 )
-from pipelines.train.networks import Size
-from pipelines.train.neural import Run
-from pipelines.train.neural_rankers import fit_mmoe, fit_wide_deep
 from pipelines.train.precision import Precision, Variant, chosen, variants
 from pipelines.train.rankers import Floats, Labels, Parameters, Ranker, fit_logistic_regression
 from pipelines.train.sampling import kept_rows, weights_of
+from pipelines.train.shapes import Size
 from pipelines.train.trees import fit_lightgbm, fit_random_forest, fit_xgboost
 from pipelines.train.weights import effective_rows
 from rankstream.contracts.manifest import Utility
@@ -48,13 +47,20 @@ class Family(StrEnum):
     MMOE = "mmoe"
 
 
+def _fit_wide_deep(features: Floats, clicked: Labels, **options: Any) -> Ranker:
+    # JAX takes seconds to import, which a run without it need not wait for.
+    from pipelines.train.neural_rankers import fit_wide_deep
+
+    return fit_wide_deep(features, clicked, **options)
+
+
 # Those that learn from clicks alone.
 FITS: Final[Mapping[Family, Callable[..., Ranker]]] = {
     Family.LOGISTIC_REGRESSION: fit_logistic_regression,
     Family.XGBOOST: fit_xgboost,
     Family.LIGHTGBM: fit_lightgbm,
     Family.RANDOM_FOREST: fit_random_forest,
-    Family.WIDE_DEEP: fit_wide_deep,
+    Family.WIDE_DEEP: _fit_wide_deep,
 }
 
 
@@ -127,6 +133,8 @@ def _fit_mmoe(rows: TrainingRows, options: Options, *, seed: int, run: Run) -> R
     Raises: InvalidInput: position bias, which is of clicks alone; as row_weights, kept_rows and
         fit_mmoe.
     """
+    from pipelines.train.neural_rankers import fit_mmoe
+
     corrections, share = options.corrections, options.negatives
     if corrections.position is not PositionBias.IGNORE:
         raise InvalidInput(

@@ -21,6 +21,9 @@ ML_OPSET: Final = 3
 IR_VERSION: Final = 8
 # A forest's share of 0 or 1 would be an infinite logit.
 PROBABILITY_MIN: Final = 1e-5
+# A network's layers alone are narrowed: what encodes takes differences of large numbers.
+PIECES: Final = "encode_pieces"  # goes into them
+HEAD: Final = "Squeeze"  # the kind of node that makes a logit of what comes out of them
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]

@@ -5,46 +5,19 @@ Parameters are plain trees of arrays, so that an export reads them as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from pipelines.train.encoding import Encoding
+from pipelines.train.shapes import CLICK, PURCHASE, Shape
 
 Array: TypeAlias = jax.Array
 Layer: TypeAlias = dict[str, Array]  # weight, shape (inputs, outputs), and bias, shape (outputs,)
 Parameters: TypeAlias = Any  # a tree of arrays, as the network's `initial` makes it
-
-CLICK: Final = "click"
-PURCHASE: Final = "purchase"
-
-
-class Size(StrEnum):
-    """How large a network is."""
-
-    SMALL = "small"  # some 100,000 parameters
-    FULL = "full"  # about 10 million
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Widths of layers, from the first to the last before the output."""
-
-    pieces: int  # of each feature
-    deep: tuple[int, ...]
-    experts: int
-    expert: tuple[int, ...]
-    tower: tuple[int, ...]
-
-
-SHAPES: Final[Mapping[Size, Shape]] = {
-    Size.SMALL: Shape(8, deep=(128, 64), experts=4, expert=(64, 32), tower=(32,)),
-    Size.FULL: Shape(16, deep=(2_560, 2_048, 1_024), experts=8, expert=(1_024, 256), tower=(64,)),
-}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import optax
 
 from pipelines.train import checkpoint
+from pipelines.train.checkpoint import Run
 from pipelines.train.encoding import Encoding
 from pipelines.train.networks import Array, Network, Parameters, encoded
 from pipelines.train.trees import VALIDATION_SHARE
@@ -49,19 +50,6 @@ class Examples:
     features: Floats
     labels: Labels
     weight: Floats
-
-
-@dataclass(frozen=True)
-class Run:
-    """What outlives a crash, and who hears of progress.
-
-    `folder` holds checkpoints, None: none are kept; `data_version` is that of the rows: a
-    checkpoint of others is of no use. `step` hears (family, epochs done, epochs at most).
-    """
-
-    folder: Path | None = None
-    data_version: str = ""
-    step: Callable[[str, int, int], None] = lambda what, done, total: None
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,19 +5,16 @@ Wide & Deep gives logit and pctr, MMoE pcvr (the probability of a purchase) as w
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from onnx import helper
 
 from pipelines.train.encoding import Encoding
-from pipelines.train.graphs import ranker_graph
-from pipelines.train.networks import CLICK, PURCHASE, Layer, Parameters
-
-# Of the layers alone: what encodes takes differences of large numbers, which float16 cannot.
-PIECES: Final = "encode_pieces"  # goes into them
-HEAD: Final = "Squeeze"  # the kind of node that makes a logit of what comes out of them
+from pipelines.train.graphs import HEAD, PIECES, ranker_graph
+from pipelines.train.networks import Layer, Parameters
+from pipelines.train.shapes import CLICK, PURCHASE
 
 
 class _Builder:

@@ -8,18 +8,19 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.train.checkpoint import Run
 from pipelines.train.encoding import Encoding, encoding_of
-from pipelines.train.networks import SHAPES, Network, Parameters, Size, mmoe, size_of, wide_deep
+from pipelines.train.networks import Network, Parameters, mmoe, size_of, wide_deep
 from pipelines.train.neural import (
     LEARNING_RATE,
     WEIGHT_DECAY,
     Examples,
-    Run,
     fit_network,
     probabilities,
 )
 from pipelines.train.neural_graphs import mmoe_graph, wide_deep_graph
 from pipelines.train.rankers import Floats, Labels, Ranker, Weights
+from pipelines.train.shapes import SHAPES, Size
 from pipelines.train.trees import checked_cut
 from rankstream.errors import InvalidInput
 

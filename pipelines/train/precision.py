@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from pipelines.train.neural_graphs import HEAD, PIECES
+from pipelines.train.graphs import HEAD, PIECES
 from rankstream.errors import InvalidArtifact
 
 # Of a probability, on rows that it was trained on. A slate's neighbours are further apart.

@@ -27,6 +27,7 @@ from pipelines.train.artefact import (
     write_ranker,
     write_retrieval,
 )
+from pipelines.train.checkpoint import Run
 from pipelines.train.families import (
     DEFAULTS,
     Family,
@@ -37,7 +38,6 @@ from pipelines.train.families import (
     served,
     utility_of,
 )
-from pipelines.train.neural import Run
 from pipelines.train.rankers import check_rows
 from pipelines.train.retrieval import Retriever, Towers
 from pipelines.train.sources import TowerFamily, fit_sources

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from pipelines.train import neural
-from pipelines.train.networks import Size
-from pipelines.train.neural import Run
+from pipelines.train.checkpoint import Run
 from pipelines.train.neural_rankers import ALONE, fit_mmoe, fit_wide_deep
 from pipelines.train.rankers import Ranker
+from pipelines.train.shapes import Size
 from rankstream.errors import InvalidInput
 from tests.pipelines.rows import some_rows
 
