@@ -16,8 +16,6 @@ import typer
 
 from pipelines import command
 from pipelines.features import upkeep
-from pipelines.features.logged import make_rows
-from pipelines.features.provenance import read_again, reading_of
 from pipelines.features.replay import TrainingRows, Windows
 from rankstream.adapters.artifacts import read_manifest
 from rankstream.errors import InvalidRequest
@@ -104,6 +102,12 @@ def rows(
             "invalid_request: rows need --model or --data-version, one of them. Nothing was read."
             " `pipelines run` prints both."
         )
+    # Their libraries take seconds to import, and are not in Spark's environment.
+    from pipelines.features.logged import make_rows
+    from pipelines.features.provenance import read_again, reading_of
+    from pipelines.train.artefact import data_version as version_of
+    from pipelines.train.steps import hold_unobserved
+
     wanted = data_version or read_manifest(model).data_version
     with command.steps() as step:
         step("events", 0, 1)
@@ -119,10 +123,6 @@ def rows(
             windows=Windows(),
             progress=partial(step, "training rows"),
         )
-        # Their libraries take seconds to import.
-        from pipelines.train.artefact import data_version as version_of
-        from pipelines.train.steps import hold_unobserved
-
         made = hold_unobserved(found.rows, log.columns.kind)
         if out is not None:
             pq.write_table(_table(made), out)

@@ -64,7 +64,7 @@ def table_of(folder: Path) -> pa.Table:
     table = pa.concat_tables([pq.read_table(path) for path in sorted(folder.glob("*.parquet"))])
     keys = [
         name
-        for name in ("user_id", "request_id", "item_id", "category", "impression_time_ms")
+        for name in (*batch.KEY, *batch.NAMED, "impression_time_ms")
         if name in table.column_names
     ]
     return table.sort_by([(name, "ascending") for name in keys])
