@@ -56,7 +56,7 @@ _RECENT_BYTES: Final = RECENT * _ACTION.size
 _TASTE_AMOUNTS: Final = [TOTALS.index(name) for name in AMOUNTS]
 assert _ACTION.size == RECENT_ACTION.itemsize
 
-hash_of = lru_cache(maxsize=1 << 17)(id64)
+hash_of = lru_cache(maxsize=1 << 14)(id64)
 
 
 class UserStates:

@@ -17,8 +17,9 @@ from tests.soak.traffic import Load, Sender, users_made
 from tests.soak.verdict import GROWTH_BYTES, Sample, Verdict, judge
 
 SAMPLE_S = 1.0
-# Hashes and partitions of keys are remembered for so many: bounded, and not full at first.
-CACHED_KEYS = 1 << 17
+# Hashes and partitions are remembered for so many keys: bounded, and not full at first.
+CACHED_USERS = 1 << 17
+CACHED_ITEMS = 1 << 14
 READY_S = 60.0
 
 
@@ -38,8 +39,10 @@ class Plan:
     @property
     def warm_up_s(self) -> float:
         """By then as many keys leave as come and caches of keys are full; half the run at most."""
-        caches_s = CACHED_KEYS / self.load.users_per_s + 60
-        return min(self.seconds / 2, max(3 * self.ttl_s / self.speed + 15, caches_s))
+        users_s = CACHED_USERS / self.load.users_per_s
+        items_s = CACHED_ITEMS / self.load.items_per_s
+        keys_s = 3 * self.ttl_s / self.speed + 15
+        return min(self.seconds / 2, max(keys_s, users_s + 60, items_s + 60))
 
 
 def settings(kafka_url: str, redis_url: str, folder: Path, port: int, plan: Plan) -> dict[str, str]:
