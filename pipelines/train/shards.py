@@ -25,13 +25,13 @@ import pyarrow.parquet as pq
 import xgboost as xgb
 from sklearn.metrics import log_loss, roc_auc_score
 
+from pipelines.train.trees import BOOSTING, MAX_BIN
 from rankstream.errors import Conflict, InvalidInput
 from rankstream.features import spec
 
 LABEL: Final = "clicked"
 ROUNDS_MAX: Final = 400
 EARLY_STOPPING_ROUNDS: Final = 20
-MAX_BIN: Final = 64
 MODEL: Final = "model.ubj"
 SUMMARY: Final = "model.json"
 
@@ -100,18 +100,8 @@ def _unusable(file: Path, problem: str) -> InvalidInput:
 
 def parameters(*, seed: int, threads: int) -> dict[str, str | float | int]:
     """Of the booster. No sampling of rows or columns: the order of shards must not matter."""
-    return {
-        "objective": "binary:logistic",
-        "eval_metric": "logloss",
-        "tree_method": "hist",
-        "max_depth": 4,
-        "max_bin": MAX_BIN,
-        "learning_rate": 0.1,
-        "min_child_weight": 20.0,
-        "reg_lambda": 5.0,
-        "seed": seed,
-        "nthread": threads,
-    }
+    whole = {"subsample": 1.0, "colsample_bytree": 1.0}
+    return {**BOOSTING, **whole, "seed": seed, "nthread": threads}
 
 
 def fit_shards(rows: Path, out: Path, *, seed: int, threads: int) -> Fitted:
