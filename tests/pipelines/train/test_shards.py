@@ -13,7 +13,8 @@ import pytest
 import xgboost as xgb
 from sklearn.metrics import roc_auc_score
 
-from pipelines.train.shards import MAX_BIN, boosted, fit_shards, parameters, read
+from pipelines.train.shards import boosted, fit_shards, parameters, read
+from pipelines.train.trees import MAX_BIN
 from rankstream.errors import Conflict, InvalidInput
 from rankstream.features import spec
 
