@@ -36,8 +36,9 @@ def facts_of(rows: TrainingRows) -> dict[str, ItemFacts]:
     return {item: ItemFacts(f"group {k % GROUPS}", {}) for k, item in enumerate(rows.items)}
 
 
-def trained(rows: TrainingRows, root: Path) -> Trained:
-    return train(rows, facts_of(rows), root, created_ms=1, seed=1, step=lambda *told: None)
+def trained(rows: TrainingRows, root: Path, **chosen: Any) -> Trained:
+    facts = facts_of(rows)
+    return train(rows, facts, root, created_ms=1, seed=1, step=lambda *told: None, **chosen)
 
 
 def test_the_artefacts_load_where_they_are_served(tmp_path: Path) -> None:
@@ -83,13 +84,9 @@ def test_what_was_retrieved_is_measured_and_goes_to_the_registry(tmp_path: Path)
 def test_two_towers_take_the_place_of_pure_svd_in_the_artefact(tmp_path: Path) -> None:
     rows = some_rows()
 
-    found = train(
+    found = trained(
         rows,
-        facts_of(rows),
         tmp_path,
-        created_ms=7,
-        seed=1,
-        step=lambda *told: None,
         retrieval=TowerFamily.TWO_TOWER,
     )
 
@@ -110,13 +107,9 @@ def test_two_towers_take_the_place_of_pure_svd_in_the_artefact(tmp_path: Path) -
 def test_every_family_can_be_champion_of_itself(tmp_path: Path, family: Family) -> None:
     rows = some_rows()
 
-    found = train(
+    found = trained(
         rows,
-        facts_of(rows),
         tmp_path,
-        created_ms=7,
-        seed=1,
-        step=lambda *told: None,
         champion=family,
         challenger=Family.LIGHTGBM,
     )
@@ -131,13 +124,9 @@ def test_every_family_can_be_champion_of_itself(tmp_path: Path, family: Family) 
 def test_corrected_rankers_are_served_without_a_position(tmp_path: Path) -> None:
     rows = some_rows()
 
-    found = train(
+    found = trained(
         rows,
-        facts_of(rows),
         tmp_path,
-        created_ms=7,
-        seed=1,
-        step=lambda *told: None,
         options=Options(corrections=Corrections(PositionBias.INPUT, popularity_power=0.5)),
     )
 
@@ -156,13 +145,9 @@ def test_heads_of_several_tasks_reach_the_artefact(tmp_path: Path, calibration: 
     rows.features[:, price] = -1.0
     rows.features[::2, price] = 4.0
 
-    found = train(
+    found = trained(
         rows,
-        facts_of(rows),
         tmp_path,
-        created_ms=7,
-        seed=1,
-        step=lambda *told: None,
         champion=Family.MMOE,
         options=Options(
             negatives=0.5,
@@ -197,13 +182,9 @@ def test_a_purchase_without_a_price_is_worth_the_same_everywhere(tmp_path: Path)
     rows = some_rows()
     rows.features[:, spec.NAMES.index("item_price")] = -1.0
 
-    found = train(
+    found = trained(
         rows,
-        facts_of(rows),
         tmp_path,
-        created_ms=7,
-        seed=1,
-        step=lambda *told: None,
         challenger=Family.MMOE,
     )
 

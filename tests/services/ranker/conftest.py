@@ -35,6 +35,7 @@ from rankstream.features.rows import (
     empty_rows,
 )
 from rankstream.pb import events_pb2, ranker_pb2_grpc, retrieval_pb2
+from rankstream.pb.ranker_pb2 import RankReply
 from rankstream.ports import Model
 from rankstream.testing import FakeFeatureStore, FakeModel
 from services.ranker.answers import Answers
@@ -43,6 +44,7 @@ from services.ranker.candidates import RetrievalFailed
 from services.ranker.core import Ranker
 from services.ranker.enrichment import Enrichment
 from services.ranker.models import Models, PopularItems
+from services.ranker.requests import RankRequest, RecommendRequest
 from services.ranker.settings import RankerSettings
 from services.ranker.variants import Variants
 
@@ -333,3 +335,13 @@ async def channels(rig: Rig) -> AsyncIterator[Channels]:
         make_stub: Any = ranker_pb2_grpc.RankerStub  # generated without types
         yield Channels(http, make_stub(channel), channel)
     await server.stop(0)
+
+
+async def recommend(rig: Rig, user_id: str = "u1", **fields: Any) -> RankReply:
+    request = RecommendRequest(user_id=user_id, **fields)
+    return await rig.ranker.recommend(request, transport="grpc")
+
+
+async def rank(rig: Rig, item_ids: list[str], **fields: Any) -> RankReply:
+    request = RankRequest(user_id="u1", item_ids=item_ids, **fields)
+    return await rig.ranker.rank(request, transport="grpc")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from rankstream.contracts.ids import id64
 from rankstream.contracts.manifest import Utility
 from rankstream.errors import (
-    Conflict,
     DependencyUnavailable,
     NotReady,
     QueueFull,
@@ -20,10 +18,8 @@ from rankstream.errors import (
 from rankstream.features import spec
 from rankstream.features.rows import ITEM_ATTRIBUTES
 from rankstream.features.snapshot import snapshot
-from rankstream.pb.ranker_pb2 import RankReply
 from rankstream.testing import FakeModel
 from services.ranker.candidates import RetrievalFailed
-from services.ranker.requests import RankRequest, RecommendRequest
 from services.ranker.settings import RankerSettings
 from tests.services.ranker.conftest import (
     CHAMPION_WEIGHTS,
@@ -33,18 +29,10 @@ from tests.services.ranker.conftest import (
     category_row,
     context_row,
     item_row,
+    rank,
+    recommend,
     user_row,
 )
-
-
-async def recommend(rig: Rig, user_id: str = "u1", **fields: Any) -> RankReply:
-    request = RecommendRequest(user_id=user_id, **fields)
-    return await rig.ranker.recommend(request, transport="grpc")
-
-
-async def rank(rig: Rig, item_ids: list[str], **fields: Any) -> RankReply:
-    request = RankRequest(user_id="u1", item_ids=item_ids, **fields)
-    return await rig.ranker.rank(request, transport="grpc")
 
 
 async def test_a_slate_has_the_best_of_the_candidates_first(rig: Rig) -> None:
@@ -292,50 +280,6 @@ async def test_rank_can_be_asked_for_the_best_only(rig: Rig) -> None:
     assert list((await rank(rig, ["i3", "i8", "i9"], n=2)).item_id) == ["i9", "i8"]
 
 
-# Repeats
-
-
-async def test_a_repeated_request_gets_the_same_answer_and_one_record(rig: Rig) -> None:
-    first = await recommend(rig, request_id="r1", n=3)
-    at_once = await recommend(rig, request_id="r1", n=3)
-    await rig.slates()
-    later = await recommend(rig, request_id="r1", n=3)
-
-    assert first == at_once == later
-    assert len(await rig.slates()) == 1
-
-
-async def test_a_request_id_of_another_user_is_a_conflict(rig: Rig) -> None:
-    await recommend(rig, request_id="r1")
-
-    with pytest.raises(Conflict, match="belongs to an answer for another user"):
-        await recommend(rig, "u2", request_id="r1")
-
-
-async def test_a_request_id_that_is_being_answered_is_a_conflict(rig: Rig) -> None:
-    rig.retrieval.gate = asyncio.Event()
-    first = asyncio.create_task(recommend(rig, request_id="r1"))
-    while not rig.retrieval.asked:
-        await asyncio.sleep(0)
-
-    with pytest.raises(Conflict, match="is being answered now"):
-        await recommend(rig, request_id="r1")
-
-    rig.retrieval.gate.set()
-    assert (await first).request_id == "r1"
-
-
-async def test_answers_go_on_when_they_cannot_be_kept(rig: Rig) -> None:
-    rig.kept.fails = True
-
-    reply = await recommend(rig, request_id="r1")
-
-    assert reply.request_id == "r1"
-    assert len(await rig.slates()) == 1
-    assert rig.count("ranker_degraded_total", reason="answers_unavailable") == 1
-    assert rig.count("ranker_log_records_total", topic="answers", fate="lost") == 1
-
-
 # Limits
 
 
@@ -402,29 +346,3 @@ async def test_stopping_waits_for_records_and_counts_those_still_open(rig: Rig) 
 
     assert rig.count("ranker_log_records_total", topic="", fate="lost") == 1
     assert rig.log.records == []
-
-
-# Explain
-
-
-async def test_contributions_are_those_of_the_vector_that_was_scored(rig: Rig) -> None:
-    reply = await recommend(rig, n=2)
-    await rig.serve_model("champion", "m2", sign=-1)  # the answer is explained by its own model
-
-    explained = await rig.ranker.explain(reply.request_id, transport="http")
-
-    top = explained.items[0]
-    best = top.contributions[0]
-    assert (explained.model_id, top.item_id, len(top.contributions)) == ("m1", "i31", spec.WIDTH)
-    assert best.feature == "item_log_impressions"
-    assert best.contribution == pytest.approx(np.log1p(31), rel=1e-5)
-    assert explained.method == "occlusion_to_training_mean"
-
-
-async def test_an_answer_of_a_model_that_is_gone_is_not_explained_by_another(rig: Rig) -> None:
-    reply = await recommend(rig)
-    for n in range(2, 6):
-        await rig.serve_model("champion", f"m{n}")
-
-    with pytest.raises(UnknownAnswer, match=r"its model m1 is not loaded any more"):
-        await rig.ranker.explain(reply.request_id, transport="grpc")
