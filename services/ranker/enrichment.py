@@ -107,13 +107,13 @@ class Enrichment:
         """The candidates with what is known around them, and their feature vectors."""
         names, which = np.unique(rows["category"], return_inverse=True)
         texts = [name.decode(errors="replace") for name in names.tolist()]
-        read = await self._read(
-            lambda: asyncio.gather(
-                self._store.categories(texts),
-                self._store.context(context.query, context.location),
-            ),
-            degraded,
-        )
+
+        async def both() -> tuple[Rows, Rows]:
+            # One after the other: a context is mostly none, or was read for another request.
+            categories = await self._store.categories(texts)
+            return categories, await self._store.context(context.query, context.location)
+
+        read = await self._read(both, degraded)
         categories, around = read or (
             empty_rows(len(names), CATEGORY_ROW),
             empty_rows(2, CONTEXT_ROW)[None],
