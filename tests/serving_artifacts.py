@@ -90,11 +90,19 @@ def mean_tower(vectors: Floats) -> bytes:
     )
 
 
+def ranker_fields(
+    model_id: str, *, feature_means: tuple[float, ...], spec_id: str = spec.SPEC_ID
+) -> dict[str, Any]:
+    """Fields of a ranker's manifest."""
+    return _fields(model_id, "ranker", spec_id=spec_id, feature_means=feature_means)
+
+
 def write_ranker(
     folder: Path, model_id: str, weights: Floats, *, spec_id: str = spec.SPEC_ID
 ) -> Artifact:
     """A linear ranker, its feature means all 0.5."""
-    fields = _fields(model_id, "ranker", spec_id=spec_id, feature_means=tuple([0.5] * spec.WIDTH))
+    means = tuple([0.5] * spec.WIDTH)
+    fields = ranker_fields(model_id, feature_means=means, spec_id=spec_id)
     return write_artifact(folder / model_id, fields, {"model.onnx": linear_ranker(weights)})
 
 

@@ -19,7 +19,7 @@ from rankstream.adapters.item_table import NAME as ITEMS_FILE
 from rankstream.adapters.item_table import read_item_table
 from rankstream.adapters.neighbour_lists import NAME as NEIGHBOURS_FILE
 from rankstream.adapters.neighbour_lists import NO_LISTS, NeighbourLists, read_neighbour_lists
-from rankstream.adapters.onnx_model import TOWER_FILE, QueryTower
+from rankstream.adapters.query_tower import TOWER_FILE, QueryTower
 from rankstream.contracts.ids import id64
 from rankstream.errors import InvalidArtifact
 from rankstream.ports import Index

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rankstream.adapters.artifacts import write_artifact
-from rankstream.adapters.onnx_model import OnnxModel, QueryTower
+from rankstream.adapters.onnx_model import OnnxModel
+from rankstream.adapters.query_tower import QueryTower
 from rankstream.contracts.manifest import Utility
 from rankstream.errors import InvalidArtifact, SpecMismatch
 from rankstream.features import spec

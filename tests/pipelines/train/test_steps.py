@@ -22,7 +22,8 @@ from rankstream.adapters.artifacts import read_manifest
 from rankstream.adapters.faiss_index import FaissIndex
 from rankstream.adapters.item_table import read_item_table
 from rankstream.adapters.neighbour_lists import read_neighbour_lists
-from rankstream.adapters.onnx_model import OnnxModel, QueryTower
+from rankstream.adapters.onnx_model import OnnxModel
+from rankstream.adapters.query_tower import QueryTower
 from rankstream.contracts.columns import Kind
 from rankstream.contracts.manifest import Utility
 from rankstream.errors import InvalidInput

@@ -1,0 +1,65 @@
+"""Callers of the ranker over gRPC, from this process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from rankstream.pb import ranker_pb2
+
+
+@dataclass
+class Calls:
+    """What came of them: seconds of each answer, failures by status, and how long all took."""
+
+    latency_s: list[float] = field(default_factory=list)
+    failed: Counter[str] = field(default_factory=Counter)
+    degraded: Counter[str] = field(default_factory=Counter)
+    wall_s: float = 0.0
+
+
+async def closed_loop(
+    address: str, method: str, requests: Iterator[Message], *, calls: int, callers: int
+) -> Calls:
+    """So many callers, each asking again as soon as it is answered."""
+    done = Calls()
+    async with grpc.aio.insecure_channel(address) as channel:
+        ask = _asking(channel, method, done)
+        left = iter(range(calls))
+
+        async def caller() -> None:
+            for _ in left:
+                await ask(next(requests), time.perf_counter())
+
+        began = time.perf_counter()
+        await asyncio.gather(*(caller() for _ in range(callers)))
+        done.wall_s = time.perf_counter() - began
+    return done
+
+
+def _asking(
+    channel: grpc.aio.Channel, method: str, done: Calls
+) -> Callable[[Message, float], Awaitable[None]]:
+    rpc: Any = channel.unary_unary(
+        f"/rankstream.v1.Ranker/{method}",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=ranker_pb2.RankReply.FromString,
+    )
+
+    async def ask(request: Message, due_s: float) -> None:
+        try:
+            reply = await rpc(request, timeout=10)
+        except grpc.aio.AioRpcError as error:
+            done.failed[error.code().name] += 1
+            return
+        done.latency_s.append(time.perf_counter() - due_s)
+        done.degraded.update(reply.degraded)
+
+    return ask
