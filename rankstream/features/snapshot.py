@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from rankstream.contracts.ids import id64
-from rankstream.features import spec
-from rankstream.features.rows import MICROS, TOTALS, Rows, windowed
+from rankstream.features import kernel, spec
+from rankstream.features.rows import ITEM_ATTRIBUTES, USER_ATTRIBUTES, Rows
 
-Floats = npt.NDArray[np.float64]
+Places = npt.NDArray[np.intp]
 
-_HOUR_MS: Final = 3_600_000
-_IMPRESSIONS, _CLICKS, _PURCHASES = (
-    TOTALS.index(n) for n in ("impressions", "clicks", "purchases")
-)
-_RATINGS, _RATING_MICROS = TOTALS.index("ratings"), TOTALS.index("rating_micros")
-_RECENT_FOR_SHARE: Final = 10
-_IDLE_LOG_S_MAX: Final = 20.0
+_AS_THEY_COME: Final = np.empty(0, np.intp)
+_TASTES: Final = ("category", "impressions", "clicks", "ratings", "rating_micros")
+_SESSION: Final = ("session_start_ms", "session_last_ms", "session_impressions", "session_clicks")
 
 
 def snapshot(
@@ -29,125 +25,66 @@ def snapshot(
     context: Rows,
     as_of_ms: npt.NDArray[np.int64],
     *,
-    category_of: npt.NDArray[np.intp] | None = None,
+    item_of: Places | None = None,
+    category_of: Places | None = None,
+    category_hash: npt.NDArray[np.uint64] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Feature vectors of n candidates.
 
     Args:
         user: USER_ROW, shape (1,) for one request, or (n,) for training rows.
-        items: ITEM_ROW, shape (n,).
+        items: ITEM_ROW, shape (n,); with `item_of` any number of rows.
         categories: CATEGORY_ROW, shape (n,): the row of each item's category; with `category_of`
-            shape (m,), each category once.
+            any number of rows.
         context: CONTEXT_ROW, shape (1, 2) for one request, or (n, 2): of its query and location.
         as_of_ms: shape (1,) or (n,), the time served.
-        category_of: shape (n,), where in `categories` each item's is; for one user and one time.
-            The vectors are the same, bit by bit, and made in less time.
+        item_of, category_of: shape (n,), where in `items` and in `categories` each candidate's is;
+            for one user and one time. The vectors are the same, bit by bit, made in less time.
+        category_hash: id64 of the name of each row of `categories`, 0 for none; None: the names
+            that the items have, which `category_of` does not allow.
 
     Returns: float32, shape (n, spec.WIDTH), order of spec.FEATURES; finite.
     """
-    n = len(items)
-    of_item: npt.NDArray[np.intp] | slice = slice(None)
-    names = items["category"]
-    if category_of is not None:
-        assert len(user) == len(as_of_ms) == 1, (len(user), len(as_of_ms))
-        of_item = category_of
-        an_item = np.zeros(len(categories), np.intp)
-        an_item[category_of] = np.arange(n)
-        names = names[an_item]
-    blocks = (
-        _entity(user, as_of_ms),
-        _entity(items, as_of_ms),
-        _entity(categories, as_of_ms)[of_item],
-        _entity(context[:, 0], as_of_ms),
-        _entity(context[:, 1], as_of_ms),
-        _session(user, as_of_ms),
-        _known(user),
-        _known(items),
-        _affinity(user, names)[of_item],
-        _clock(as_of_ms),
-    )
+    n = len(items) if item_of is None else len(item_of)
+    if category_hash is None:
+        assert category_of is None
+        category_hash = hashes_of(items["category"])
+    assert category_of is None or len(user) == len(as_of_ms) == 1, (len(user), len(as_of_ms))
+    of_item = _AS_THEY_COME if item_of is None else item_of
+    of_category = _AS_THEY_COME if category_of is None else category_of
     out = np.empty((n, spec.WIDTH), np.float32)
-    end = 0
-    for block in blocks:
-        start, end = end, end + block.shape[1]
-        out[:, start:end] = block
-    assert end == spec.WIDTH, end
+    tastes, recent = user["tastes"], user["recent"]
+    wide, at = kernel.COUNTER_COLUMNS, 0
+    kernel.counters(out, at, _counted(user), _AS_THEY_COME, as_of_ms)
+    kernel.counters(out, at := at + wide, _counted(items), of_item, as_of_ms)
+    of_categories = at = at + wide
+    kernel.counters(out, at := at + wide, _counted(context[:, 0]), _AS_THEY_COME, as_of_ms)
+    kernel.counters(out, at := at + wide, _counted(context[:, 1]), _AS_THEY_COME, as_of_ms)
+    kernel.session(out, at := at + wide, tuple(user[name] for name in _SESSION), as_of_ms)
+    kernel.attributes(out, at := at + kernel.SESSION_COLUMNS, user["attributes"], _AS_THEY_COME)
+    kernel.attributes(out, at := at + len(USER_ATTRIBUTES), items["attributes"], of_item)
+    kernel.categories(
+        out,
+        of_categories,
+        at := at + len(ITEM_ATTRIBUTES),
+        _counted(categories),
+        category_hash,
+        of_category,
+        tuple(tastes[name] for name in _TASTES),
+        (recent["category"], recent["time_ms"]),
+        as_of_ms,
+    )
+    kernel.clock(out, at := at + kernel.AFFINITY_COLUMNS, as_of_ms)
+    assert at + kernel.CLOCK_COLUMNS == spec.WIDTH, at
     return out
 
 
-_ENTITY_WIDTH: Final = 14
+def _counted(rows: Rows) -> tuple[npt.NDArray[Any], ...]:
+    return rows["head"], rows["counts"], rows["totals"], rows["last_ms"]
 
 
-def _rate(part: Floats, whole: Floats, prior: float, strength: float) -> Floats:
-    return (part + prior * strength) / (whole + strength)
-
-
-def _entity(rows: Rows, as_of_ms: npt.NDArray[np.int64]) -> Floats:
-    counts = windowed(rows, as_of_ms).astype(np.float64)
-    totals = rows["totals"].astype(np.float64)
-    out = np.empty((len(rows), _ENTITY_WIDTH))
-    out[:, 0:8:2] = np.log1p(counts[:, :, 0])
-    out[:, 1:8:2] = _rate(counts[:, :, 1], counts[:, :, 0], spec.CTR_PRIOR, spec.PRIOR_STRENGTH)
-    out[:, 8] = np.log1p(totals[:, _IMPRESSIONS])
-    out[:, 9] = _rate(
-        totals[:, _CLICKS], totals[:, _IMPRESSIONS], spec.CTR_PRIOR, spec.PRIOR_STRENGTH
-    )
-    out[:, 10] = _rate(
-        totals[:, _PURCHASES], totals[:, _CLICKS], spec.CVR_PRIOR, spec.PRIOR_STRENGTH
-    )
-    out[:, 11] = np.log1p(totals[:, _RATINGS])
-    out[:, 12] = _rate(
-        totals[:, _RATING_MICROS] / MICROS,
-        totals[:, _RATINGS],
-        spec.RATING_PRIOR,
-        spec.RATING_STRENGTH,
-    )
-    idle_s = np.maximum(as_of_ms - rows["last_ms"], 0) / 1000.0
-    seen = rows["last_ms"] > 0
-    out[:, 13] = np.where(seen, np.minimum(np.log1p(idle_s), _IDLE_LOG_S_MAX), _IDLE_LOG_S_MAX)
-    return out
-
-
-def _session(user: Rows, as_of_ms: npt.NDArray[np.int64]) -> Floats:
-    """The user's last session, as far as it has been seen; it is open until its gap has passed."""
-    length_s = (user["session_last_ms"] - user["session_start_ms"]) / 1000.0
-    is_open = (as_of_ms - user["session_last_ms"]) <= _HOUR_MS / 2
-    columns = (np.log1p(length_s), user["session_impressions"], user["session_clicks"])
-    return np.stack([np.where(is_open, column, 0.0) for column in columns], axis=1)
-
-
-def _known(rows: Rows) -> Floats:
-    attributes = rows["attributes"].astype(np.float64)
-    known: Floats = np.where(np.isnan(attributes), -1.0, attributes)
-    return known
-
-
-def _affinity(user: Rows, categories: npt.NDArray[np.bytes_]) -> Floats:
-    """What the user has done with each category."""
-    names, inverse = np.unique(categories, return_inverse=True)
-    hashes = np.array([id64(name.decode()) if name else 0 for name in names], np.uint64)[inverse]
-    tastes = user["tastes"]
-    match = (tastes["category"] == hashes[:, None]) & (hashes[:, None] != 0)
-
-    def of(field: str) -> Floats:
-        total: Floats = np.where(match, tastes[field], 0).sum(axis=1).astype(np.float64)
-        return total
-
-    impressions, ratings = of("impressions"), of("ratings")
-    recent = user["recent"][:, :_RECENT_FOR_SHARE]
-    used = recent["time_ms"] > 0
-    same = (recent["category"] == hashes[:, None]) & used & (hashes[:, None] != 0)
-    return np.stack(
-        [
-            np.log1p(impressions),
-            _rate(of("clicks"), impressions, spec.CTR_PRIOR, spec.PRIOR_STRENGTH),
-            _rate(of("rating_micros") / MICROS, ratings, spec.RATING_PRIOR, spec.RATING_STRENGTH),
-            same.sum(axis=1) / np.maximum(used.sum(axis=1), 1),
-        ],
-        axis=1,
-    )
-
-
-def _clock(as_of_ms: npt.NDArray[np.int64]) -> Floats:
-    angle = 2 * np.pi * (as_of_ms % (24 * _HOUR_MS)) / (24 * _HOUR_MS)
-    return np.stack([np.sin(angle), np.cos(angle)], axis=1)
+def hashes_of(names: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint64]:
+    """id64 of each name, 0 of an empty one; both arrays of shape (n,)."""
+    known, which = np.unique(names, return_inverse=True)
+    hashes = [id64(name.decode()) if name else 0 for name in known.tolist()]
+    return np.array(hashes, np.uint64)[which]

@@ -32,8 +32,8 @@ from services.ranker.app import SERVICE, add_routes, methods
 from services.ranker.candidates import RetrievalClient
 from services.ranker.core import Ranker
 from services.ranker.enrichment import Enrichment
+from services.ranker.kept_rows import KeptRows
 from services.ranker.models import CHAMPION, Models, PopularItems
-from services.ranker.recent_rows import RecentFeatureStore
 from services.ranker.settings import PREFIX, RankerSettings
 from services.ranker.variants import Variants
 
@@ -126,7 +126,7 @@ async def main(settings: RankerSettings) -> None:
         metrics_of=metrics_of,
         on_champion=lambda: health.ready(CHAMPION),
     )
-    store = RecentFeatureStore(
+    store = KeptRows(
         clients.store,
         age_s=settings.rows_age_ms / 1000,
         rows_max=settings.rows_kept,

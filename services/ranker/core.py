@@ -39,7 +39,7 @@ from rankstream.ranking.policy import epsilon_greedy, generator
 from rankstream.ranking.scoring import check_finite, order
 from services.ranker.answers import Answers
 from services.ranker.candidates import RetrievalFailed
-from services.ranker.enrichment import Degraded, Enriched, Enrichment, is_known
+from services.ranker.enrichment import TIMEOUT, Degraded, Enriched, Enrichment
 from services.ranker.explanation import explain
 from services.ranker.models import Models, preference
 from services.ranker.requests import RankRequest, RecommendRequest
@@ -105,7 +105,7 @@ class Ranker:
         stages = metrics_of.histogram(metrics.RANKER_STAGE_SECONDS)
         self._stages = {
             name: stages.labels(name)
-            for name in ("user", "retrieve", "items", "snapshot", "score", "policy", "total")
+            for name in ("user", "retrieve", "enrich", "score", "policy", "total")
         }
 
     async def recommend(self, request: RecommendRequest, *, transport: str) -> ranker_pb2.RankReply:
@@ -182,17 +182,12 @@ class Ranker:
                 user = await self._enrichment.user(request.user_id, degraded)
             with self._timed("retrieve"):
                 item_ids, index_id = await self._retrieve(request, request_id, user, degraded)
-            with self._timed("items"):
-                rows = await self._enrichment.items(item_ids, degraded)
-            available = np.flatnonzero(rows["withdrawn"] == 0)
-            if len(available) < len(rows):
-                item_ids, rows = [item_ids[i] for i in available.tolist()], rows[available]
-            if not item_ids:
-                degraded.add("no_candidates")
-            with self._timed("snapshot"):
+            with self._timed("enrich"):
                 enriched = await self._enrichment.enrich(
-                    user, item_ids, rows, request.context, now, degraded
+                    user, item_ids, request.context, now, degraded, withdrawn=False
                 )
+            if not enriched.item_ids:
+                degraded.add("no_candidates")
             slate = self._slate(request, request_id, n, now, decision, user, enriched)
             slate.index_id = index_id
             return self._answer(request.preview, slate, decision, degraded, ())
@@ -212,17 +207,15 @@ class Ranker:
             now = self._now_ms()
             degraded = Degraded()
             decision = self._decide(request.user_id, request.variant_overrides, now, degraded)
-            with self._timed("items"):
-                user, rows = await self._enrichment.user_and_items(
-                    request.user_id, item_ids, degraded
+            with self._timed("user"):
+                user = await self._enrichment.user_and_items(request.user_id, item_ids, degraded)
+            with self._timed("enrich"):
+                enriched = await self._enrichment.enrich(
+                    user, item_ids, request.context, now, degraded, withdrawn=True
                 )
             unknown: list[str] = []
-            if "features_timeout" not in degraded.reasons:
-                unknown = [item_ids[i] for i in np.flatnonzero(~is_known(rows)).tolist()]
-            with self._timed("snapshot"):
-                enriched = await self._enrichment.enrich(
-                    user, item_ids, rows, request.context, now, degraded
-                )
+            if TIMEOUT not in degraded.reasons:
+                unknown = [item_ids[i] for i in np.flatnonzero(~enriched.known()).tolist()]
             slate = self._slate(request, request_id, n, now, decision, user, enriched)
             return self._answer(request.preview, slate, decision, degraded, unknown)
 

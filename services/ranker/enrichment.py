@@ -12,18 +12,10 @@ import numpy.typing as npt
 import structlog
 
 from rankstream.errors import DependencyUnavailable, SpecMismatch
-from rankstream.features import spec
-from rankstream.features.rows import (
-    CATEGORY_ROW,
-    CONTEXT_ROW,
-    ITEM_ROW,
-    USER_ROW,
-    Rows,
-    empty_rows,
-)
+from rankstream.features.rows import CONTEXT_ROW, USER_ROW, Rows, empty_rows
 from rankstream.features.snapshot import snapshot
 from rankstream.pb.events_pb2 import Stamp
-from rankstream.ports import FeatureStore
+from services.ranker.kept_rows import Kept, KeptRows
 from services.ranker.requests import Context
 
 TIMEOUT: Final = "features_timeout"
@@ -45,86 +37,105 @@ class Degraded:
             self.reasons.append(reason)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Enriched:
     """n candidates with what is known of them.
 
-    rows: ITEM_ROW, shape (n,). features: float32, shape (n, spec.WIDTH).
+    features: float32, shape (n, spec.WIDTH). Item rows are where they are kept: good until the
+    next await.
     categories, category_rows: name and CATEGORY_ROW, shape (m,), of each category once;
     category_of: shape (n,), where each item's is. context: CONTEXT_ROW, shape (1, 2).
     """
 
     item_ids: list[str]
-    rows: Rows
-    categories: list[str]
+    kept: Kept
     category_rows: Rows
-    category_of: npt.NDArray[np.intp]
     context: Rows
     features: npt.NDArray[np.float32]
+
+    @property
+    def categories(self) -> list[str]:
+        return self.kept.names
+
+    @property
+    def category_of(self) -> npt.NDArray[np.intp]:
+        return self.kept.category_of
+
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Whether the log has anything on each candidate, shape (n,)."""
+        rows, places = self.kept.rows, self.kept.item_of
+        return (rows["offset"][places] >= 0) | (rows["items_offset"][places] >= 0)
+
+    def rows(self, chosen: npt.NDArray[np.intp]) -> Rows:
+        """ITEM_ROW of some candidates."""
+        return self.kept.rows[self.kept.item_of[chosen]]
 
 
 class Enrichment:
     """Reads rows with a deadline; never fails, at worst everything has its default."""
 
-    def __init__(self, store: FeatureStore, *, timeout_s: float) -> None:
+    def __init__(self, store: KeptRows, *, timeout_s: float) -> None:
         self._store = store
         self._timeout_s = timeout_s
 
     async def user(self, user_id: str, degraded: Degraded) -> Rows:
         """USER_ROW, shape (1,)."""
-        row = await self._read(lambda: self._store.user(user_id), degraded)
+        return self._user(await self._read(lambda: self._store.user(user_id), degraded), degraded)
+
+    async def user_and_items(self, user_id: str, item_ids: list[str], degraded: Degraded) -> Rows:
+        """As `user`; the items are then kept."""
+        read = await self._read(lambda: self._store.user_and_items(user_id, item_ids), degraded)
+        return self._user(read, degraded)
+
+    def _user(self, row: Rows | None, degraded: Degraded) -> Rows:
         if row is None:
             return empty_rows(1, USER_ROW)
-        if not is_known(row)[0]:
+        if row["offset"][0] < 0 and row["items_offset"][0] < 0:
             degraded.add(UNKNOWN_USER)
         return row
-
-    async def user_and_items(
-        self, user_id: str, item_ids: list[str], degraded: Degraded
-    ) -> tuple[Rows, Rows]:
-        """USER_ROW, shape (1,), and ITEM_ROW, shape (n,)."""
-        both = await self._read(lambda: self._store.user_and_items(user_id, item_ids), degraded)
-        if both is None:
-            return empty_rows(1, USER_ROW), empty_rows(len(item_ids), ITEM_ROW)
-        if not is_known(both[0])[0]:
-            degraded.add(UNKNOWN_USER)
-        return both
-
-    async def items(self, item_ids: list[str], degraded: Degraded) -> Rows:
-        """ITEM_ROW, shape (n,)."""
-        rows = await self._read(lambda: self._store.items(item_ids), degraded)
-        return empty_rows(len(item_ids), ITEM_ROW) if rows is None else rows
 
     async def enrich(
         self,
         user: Rows,
         item_ids: list[str],
-        rows: Rows,
         context: Context,
         as_of_ms: int,
         degraded: Degraded,
+        *,
+        withdrawn: bool,
     ) -> Enriched:
-        """The candidates with what is known around them, and their feature vectors."""
-        names, which = np.unique(rows["category"], return_inverse=True)
-        texts = [name.decode(errors="replace") for name in names.tolist()]
+        """The candidates with what is known around them, and their feature vectors.
 
-        async def both() -> tuple[Rows, Rows]:
-            # One after the other: a context is mostly none, or was read for another request.
-            categories = await self._store.categories(texts)
-            return categories, await self._store.context(context.query, context.location)
+        `withdrawn`: whether items that are withdrawn stay. The rest of an answer must not await:
+        it reads rows where they are kept.
+        """
+        store = self._store
 
-        read = await self._read(both, degraded)
-        categories, around = read or (
-            empty_rows(len(names), CATEGORY_ROW),
-            empty_rows(2, CONTEXT_ROW)[None],
+        async def all_rows() -> Rows:
+            around = await store.context(context.query, context.location)
+            await store.read_items(item_ids)
+            await store.read_categories(store.items(item_ids).names)
+            return around
+
+        around = await self._read(all_rows, degraded)
+        if around is None:
+            around = empty_rows(2, CONTEXT_ROW)[None]
+        kept = store.items(item_ids)
+        if not withdrawn and (gone := kept.rows["withdrawn"][kept.item_of] != 0).any():
+            item_ids = [item_ids[i] for i in np.flatnonzero(~gone).tolist()]
+            kept = store.items(item_ids)
+        categories = store.categories(kept.names)
+        features = snapshot(
+            user,
+            kept.rows,
+            categories,
+            around,
+            np.array([as_of_ms], np.int64),
+            item_of=kept.item_of,
+            category_of=kept.category_of,
+            category_hash=kept.category_hash,
         )
-        as_of = np.array([as_of_ms], np.int64)
-        features = (
-            snapshot(user, rows, categories, around, as_of, category_of=which)
-            if item_ids
-            else np.empty((0, spec.WIDTH), np.float32)
-        )
-        return Enriched(item_ids, rows, texts, categories, which, around, features)
+        return Enriched(item_ids, kept, categories, around, features)
 
     async def _read(self, read: Callable[[], Awaitable[T]], degraded: Degraded) -> T | None:
         if TIMEOUT in degraded.reasons:
@@ -138,12 +149,6 @@ class Enrichment:
             degraded.add(MISMATCH)
             structlog.get_logger().error("feature_rows_refused", reason=str(error))
         return None
-
-
-def is_known(rows: Rows) -> npt.NDArray[np.bool_]:
-    """Whether the log has anything on each entity, shape (n,)."""
-    known: npt.NDArray[np.bool_] = (rows["offset"] >= 0) | (rows["items_offset"] >= 0)
-    return known
 
 
 def stamps(rows: Rows) -> list[Stamp]:

@@ -23,10 +23,11 @@ class RankerSettings(ServiceSettings):
     items_max: int = Field(default=1_000, ge=1, le=10_000)
     candidates: int = Field(default=500, ge=1, le=10_000)
     features_timeout_ms: float = Field(default=50.0, gt=0, le=60_000)
-    # A row, users' aside, that was read so recently is not read again; 0: always read.
+    # A row, users' aside, is never older when it is used; 0: always read.
     rows_age_ms: float = Field(default=250.0, ge=0, le=5_000)
-    # Rows kept for that, of items, categories and contexts each, about 0.8 kB each.
-    rows_kept: int = Field(default=50_000, ge=1, le=10_000_000)
+    # Rows kept for that, of items, categories and contexts each, about 0.8 kB each; more than the
+    # requests in flight can ask for together.
+    rows_kept: int = Field(default=50_000, ge=20_000, le=10_000_000)
     retrieval_timeout_ms: float = Field(default=80.0, gt=0, le=60_000)
     inflight_max: int = Field(default=64, ge=1, le=100_000)
     # Records of answers that wait for Kafka's ack; above it requests are refused, because an

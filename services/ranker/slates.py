@@ -48,7 +48,7 @@ def record(
         model_id=model_id,
         policy=policy,
         user_stamp=stamps(user)[0],
-        item_stamp=stamps(enriched.rows[chosen]),
+        item_stamp=stamps(enriched.rows(chosen)),
         category_stamp=stamps(enriched.category_rows[of_category]),
         query_stamp=query_stamp,
         location_stamp=location_stamp,

@@ -43,6 +43,7 @@ from services.ranker.app import SERVICE, add_routes, methods
 from services.ranker.candidates import RetrievalFailed
 from services.ranker.core import Ranker
 from services.ranker.enrichment import Enrichment
+from services.ranker.kept_rows import KeptRows
 from services.ranker.models import Models, PopularItems
 from services.ranker.requests import RankRequest, RecommendRequest
 from services.ranker.settings import RankerSettings
@@ -210,7 +211,12 @@ class Rig:
             self.settings,
             models=self.models,
             variants=self.variants,
-            enrichment=Enrichment(self.store, timeout_s=self.settings.features_timeout_ms / 1000),
+            enrichment=Enrichment(
+                KeptRows(
+                    self.store, age_s=0, rows_max=100, clock_s=lambda: 0.0, metrics_of=metrics_of
+                ),
+                timeout_s=self.settings.features_timeout_ms / 1000,
+            ),
             retrieval=self.retrieval,
             answers=self.answers,
             health=self.health,

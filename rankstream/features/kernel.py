@@ -1,0 +1,181 @@
+"""The arithmetic of feature vectors, compiled: one pass over the candidates, no array in between.
+
+Every function writes columns of `out`, float32 [n, width], from column `at` on. A row of state that
+is the only one of its kind (a request has one user) serves all n. Numbers are float64 until they
+are written.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numba
+import numpy as np
+
+from rankstream.features import spec
+from rankstream.features.rows import MICROS, TOTALS, WINDOWS
+
+# Of an entity with counters: two per window, six of all time.
+COUNTER_COLUMNS: Final = 2 * len(WINDOWS) + 6
+AFFINITY_COLUMNS: Final = 4
+SESSION_COLUMNS: Final = 3
+CLOCK_COLUMNS: Final = 2
+
+_HOUR_MS: Final = 3_600_000
+_DAY_MS: Final = 24 * _HOUR_MS
+_SESSION_GAP_MS: Final = _HOUR_MS // 2
+_RECENT_FOR_SHARE: Final = 10
+_IDLE_LOG_S_MAX: Final = 20.0
+_IMPRESSIONS, _CLICKS, _PURCHASES, _RATINGS, _RATING_MICROS = (
+    TOTALS.index(name)
+    for name in ("impressions", "clicks", "purchases", "ratings", "rating_micros")
+)
+# The compiler takes these as constants.
+_WINDOW_MS: Final = tuple(window.bucket_ms for window in WINDOWS)
+_WINDOW_BUCKETS: Final = tuple(window.buckets for window in WINDOWS)
+_CTR, _CVR, _STRENGTH = spec.CTR_PRIOR, spec.CVR_PRIOR, spec.PRIOR_STRENGTH
+_RATING, _RATING_STRENGTH = spec.RATING_PRIOR, spec.RATING_STRENGTH
+
+
+@numba.njit(nogil=True, cache=True)
+def _rate(part: float, whole: float, prior: float, strength: float) -> float:
+    return (part + prior * strength) / (whole + strength)
+
+
+@numba.njit(nogil=True, cache=True)
+def _counters(out: Any, at: Any, i: Any, rows: Any, r: Any, now_ms: Any) -> None:
+    """The counters of row r as of a time, into row i."""
+    head, counts, totals, last_ms = rows
+    slot = 0
+    for w in range(len(_WINDOW_MS)):
+        newest, buckets = now_ms // _WINDOW_MS[w], _WINDOW_BUCKETS[w]
+        held_last = head[r, w]
+        place = held_last % buckets
+        impressions, clicks = 0, 0
+        for s in range(buckets):
+            # The bucket in slot s: slots hold those up to the newest that was written.
+            age = place - s if s <= place else place - s + buckets
+            held = held_last - age
+            if newest - buckets < held <= newest and held >= 0:
+                impressions += counts[r, slot + s, 0]
+                clicks += counts[r, slot + s, 1]
+        slot += buckets
+        out[i, at + 2 * w] = np.log1p(float(impressions))
+        out[i, at + 2 * w + 1] = _rate(float(clicks), float(impressions), _CTR, _STRENGTH)
+    at += 2 * len(_WINDOW_MS)
+    seen, clicked = float(totals[r, _IMPRESSIONS]), float(totals[r, _CLICKS])
+    rated = float(totals[r, _RATINGS])
+    out[i, at] = np.log1p(seen)
+    out[i, at + 1] = _rate(clicked, seen, _CTR, _STRENGTH)
+    out[i, at + 2] = _rate(float(totals[r, _PURCHASES]), clicked, _CVR, _STRENGTH)
+    out[i, at + 3] = np.log1p(rated)
+    stars = float(totals[r, _RATING_MICROS]) / MICROS
+    out[i, at + 4] = _rate(stars, rated, _RATING, _RATING_STRENGTH)
+    idle_log_s = _IDLE_LOG_S_MAX
+    if last_ms[r] > 0:
+        idle_log_s = min(np.log1p(max(now_ms - last_ms[r], 0) / 1000.0), _IDLE_LOG_S_MAX)
+    out[i, at + 5] = idle_log_s
+
+
+@numba.njit(nogil=True, cache=True)
+def counters(out: Any, at: Any, rows: Any, of: Any, as_of_ms: Any) -> None:
+    """COUNTER_COLUMNS of each candidate's entity.
+
+    Args:
+        rows: head, counts, totals and last_ms of the entities.
+        of: shape (n,), the row of each candidate; shape (0,): row i is candidate i's, or the one
+            row everybody's.
+        as_of_ms: shape (n,) or (1,).
+    """
+    single = len(rows[0]) == 1 and len(as_of_ms) == 1
+    for i in range(len(out)):
+        if single and i > 0:
+            out[i, at : at + COUNTER_COLUMNS] = out[0, at : at + COUNTER_COLUMNS]
+            continue
+        row = of[i] if len(of) else (0 if len(rows[0]) == 1 else i)
+        _counters(out, at, i, rows, row, as_of_ms[i if len(as_of_ms) > 1 else 0])
+
+
+@numba.njit(nogil=True, cache=True)
+def _affinity(out: Any, at: Any, i: Any, tastes: Any, recent: Any, u: Any, category: Any) -> None:
+    """What user u has done with a category, given by its hash, into row i."""
+    names, seen, clicked, rated, micros = tastes
+    impressions, clicks, ratings, rating_micros = 0, 0, 0, 0
+    if category != 0:
+        for k in range(names.shape[1]):
+            if names[u, k] == category:
+                impressions += seen[u, k]
+                clicks += clicked[u, k]
+                ratings += rated[u, k]
+                rating_micros += micros[u, k]
+    out[i, at] = np.log1p(float(impressions))
+    out[i, at + 1] = _rate(float(clicks), float(impressions), _CTR, _STRENGTH)
+    stars = float(rating_micros) / MICROS
+    out[i, at + 2] = _rate(stars, float(ratings), _RATING, _RATING_STRENGTH)
+    categories, time_ms = recent
+    used, same = 0, 0
+    for k in range(_RECENT_FOR_SHARE):
+        if time_ms[u, k] > 0:
+            used += 1
+            same += category != 0 and categories[u, k] == category
+    out[i, at + 3] = same / max(used, 1)
+
+
+@numba.njit(nogil=True, cache=True)
+def categories(
+    out: Any, at: Any, affinity_at: Any, rows: Any, category_hash: Any, of: Any,
+    tastes: Any, recent: Any, as_of_ms: Any,
+) -> None:  # fmt: skip
+    """COUNTER_COLUMNS of each candidate's category, and AFFINITY_COLUMNS of the user to it.
+
+    With `of`, shape (n,), there is one user and one time, and each category is worked out once.
+    `category_hash`: id64 of the name of each row of `rows`, 0 for none.
+    """
+    first = np.full(len(category_hash), -1, np.int64)
+    for i in range(len(out)):
+        c = of[i] if len(of) else i
+        if first[c] >= 0:
+            k = first[c]
+            out[i, at : at + COUNTER_COLUMNS] = out[k, at : at + COUNTER_COLUMNS]
+            out[i, affinity_at : affinity_at + AFFINITY_COLUMNS] = out[
+                k, affinity_at : affinity_at + AFFINITY_COLUMNS
+            ]
+            continue
+        first[c] = i
+        _counters(out, at, i, rows, c, as_of_ms[i if len(as_of_ms) > 1 else 0])
+        user = i if len(tastes[0]) > 1 else 0
+        _affinity(out, affinity_at, i, tastes, recent, user, category_hash[c])
+
+
+@numba.njit(nogil=True, cache=True)
+def session(out: Any, at: Any, rows: Any, as_of_ms: Any) -> None:
+    """The user's last session, as far as it has been seen; it is open until its gap has passed.
+
+    `rows`: session_start_ms, session_last_ms, session_impressions and session_clicks.
+    """
+    start_ms, last_ms, impressions, clicks = rows
+    for i in range(len(out)):
+        u = i if len(last_ms) > 1 else 0
+        now_ms = as_of_ms[i if len(as_of_ms) > 1 else 0]
+        is_open = now_ms - last_ms[u] <= _SESSION_GAP_MS
+        out[i, at] = np.log1p((last_ms[u] - start_ms[u]) / 1000.0) if is_open else 0.0
+        out[i, at + 1] = impressions[u] if is_open else 0
+        out[i, at + 2] = clicks[u] if is_open else 0
+
+
+@numba.njit(nogil=True, cache=True)
+def attributes(out: Any, at: Any, values: Any, of: Any) -> None:
+    """The attributes of each candidate's entity, -1 where unknown; `of` as in `counters`."""
+    for i in range(len(out)):
+        row = of[i] if len(of) else (0 if len(values) == 1 else i)
+        for k in range(values.shape[1]):
+            value = values[row, k]
+            out[i, at + k] = -1.0 if np.isnan(value) else value
+
+
+@numba.njit(nogil=True, cache=True)
+def clock(out: Any, at: Any, as_of_ms: Any) -> None:
+    """The time of day on a circle."""
+    for i in range(len(out)):
+        angle = 2 * np.pi * (as_of_ms[i if len(as_of_ms) > 1 else 0] % _DAY_MS) / _DAY_MS
+        out[i, at], out[i, at + 1] = np.sin(angle), np.cos(angle)

@@ -1,0 +1,240 @@
+"""Rows of items, categories and contexts kept in this process, read anew as they grow old.
+
+Every request asks for the same popular items: most of their rows were read some milliseconds ago.
+A row in use is read again before it is too old, off the answer path; what is missing or too old is
+waited for. No row is copied: a request takes its places, which hold until something is put.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from rankstream import metrics
+from rankstream.adapters.metrics import Metrics
+from rankstream.contracts.ids import id64
+from rankstream.errors import DependencyUnavailable, SpecMismatch
+from rankstream.features.rows import CATEGORY_ROW, CONTEXT_ROW, ITEM_ROW, Rows, empty_rows
+from rankstream.ports import FeatureStore
+
+Places = npt.NDArray[np.intp]
+Key = TypeVar("Key", bound=Hashable)
+Read: TypeAlias = Callable[[Any], Awaitable[Rows]]  # of the rows of some ids
+NOWHERE: Final = 0  # the place of a row of nothing known
+_NEVER: Final = -np.inf
+# The rows of a query and of a location, kept together.
+_BOTH: Final = np.dtype([("rows", CONTEXT_ROW, (2,))])
+
+
+class RowTable(Generic[Key]):
+    """The rows of one view read last, at most `rows_max`; the oldest place is given away first."""
+
+    def __init__(self, empty: Rows, *, rows_max: int) -> None:
+        """`empty`: the row of nothing known, shape (1,)."""
+        # Memory is taken as places are.
+        self.rows: Rows = np.zeros(1 + rows_max, empty.dtype)
+        self.rows[NOWHERE] = empty[0]
+        # When its reading began, and when it was last asked for again.
+        self.read_s = np.full(1 + rows_max, _NEVER)
+        self.asked_s = np.full(1 + rows_max, _NEVER)
+        self._place_of: dict[Key, int] = {}
+        self._ids: list[Key | None] = [None] * (1 + rows_max)
+        self._next = 0
+
+    def places(self, ids: Sequence[Key]) -> Places:
+        """Where the row of each is, NOWHERE for one that is not kept, shape (n,)."""
+        place_of = self._place_of.get
+        return np.array([place_of(entity_id, NOWHERE) for entity_id in ids], np.intp)
+
+    def put(self, ids: Sequence[Key], rows: Rows, read_s: float) -> Places:
+        """Keep rows whose reading began at a time, unless a later reading is kept; their places."""
+        places = np.array([self._place(entity_id) for entity_id in ids], np.intp)
+        newer = np.flatnonzero(self.read_s[places] <= read_s)
+        self.rows[places[newer]] = rows[newer]
+        self.read_s[places[newer]] = read_s
+        return places
+
+    def _place(self, entity_id: Key) -> int:
+        place = self._place_of.get(entity_id)
+        if place is not None:
+            return place
+        self._next = self._next % (len(self._ids) - 1) + 1
+        place = self._next
+        before = self._ids[place]
+        if before is not None:
+            del self._place_of[before]
+        self._ids[place], self._place_of[entity_id] = entity_id, place
+        self.read_s[place] = self.asked_s[place] = _NEVER
+        return place
+
+
+class ItemTable(RowTable[str]):
+    """Rows of items, and the number of each one's category among `names`, "" being 0."""
+
+    def __init__(self, *, rows_max: int) -> None:
+        super().__init__(empty_rows(1, ITEM_ROW), rows_max=rows_max)
+        self.category = np.zeros(1 + rows_max, np.intp)
+        # Both grow with the categories that have been seen.
+        self.names = [""]
+        self.hashes = [0]  # id64 of each name, 0 of ""
+        self._number_of = {b"": 0}
+
+    def put(self, ids: Sequence[str], rows: Rows, read_s: float) -> Places:
+        places = super().put(ids, rows, read_s)
+        names = self.rows["category"][places].tolist()
+        self.category[places] = [self._number(name) for name in names]
+        return places
+
+    def _number(self, name: bytes) -> int:
+        number = self._number_of.get(name)
+        if number is None:
+            number = self._number_of[name] = len(self.names)
+            text = name.decode(errors="replace")
+            self.names.append(text)
+            self.hashes.append(id64(text))
+        return number
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Candidates as they are kept: good until the next await, which may give a place to another.
+
+    rows: ITEM_ROW of many items; item_of: shape (n,), the place of each candidate there.
+    names, category_hash: of each of their categories once, shape (m,); category_of: shape (n,).
+    """
+
+    rows: Rows
+    item_of: Places
+    names: list[str]
+    category_hash: npt.NDArray[np.uint64]
+    category_of: Places
+
+
+class KeptRows:
+    """Another store's rows, at most `age_s` old; 0: always read.
+
+    A reading that fails raises DependencyUnavailable; what is kept stays in use.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        *,
+        age_s: float,
+        rows_max: int,
+        clock_s: Callable[[], float],
+        metrics_of: Metrics,
+    ) -> None:
+        self._store = store
+        self._age_s = age_s
+        self._clock_s = clock_s
+        self._items = ItemTable(rows_max=rows_max)
+        self._categories: RowTable[str] = RowTable(empty_rows(1, CATEGORY_ROW), rows_max=rows_max)
+        none = np.zeros(1, _BOTH)
+        none["rows"] = empty_rows(2, CONTEXT_ROW)
+        self._contexts: RowTable[tuple[str, str]] = RowTable(none, rows_max=rows_max)
+        self._refreshing: set[asyncio.Task[None]] = set()
+        rows = metrics_of.counter(metrics.RANKER_ROWS)
+        self._count = {
+            (view, source): rows.labels(view, source)
+            for view in ("items", "categories", "contexts")
+            for source in ("kept", "store")
+        }
+
+    async def user(self, user_id: str) -> Rows:
+        """USER_ROW, shape (1,), as of now."""
+        return await self._store.user(user_id)
+
+    async def user_and_items(self, user_id: str, item_ids: Sequence[str]) -> Rows:
+        """As `user`, and `read_items` as far as it waits, in one round trip."""
+        now_s = self._clock_s()
+        missing = self._missing(self._items, "items", item_ids, self._store.items, now_s)
+        if not missing:
+            return await self._store.user(user_id)
+        user, found = await self._store.user_and_items(user_id, missing)
+        self._items.put(missing, found, now_s)
+        return user
+
+    async def read_items(self, item_ids: Sequence[str]) -> None:
+        """Return when all are kept and none is too old."""
+        await self._read(self._items, "items", item_ids, self._store.items)
+
+    async def read_categories(self, names: Sequence[str]) -> None:
+        """Return when all are kept and none is too old."""
+        await self._read(self._categories, "categories", names, self._store.categories)
+
+    async def context(self, query: str, location: str) -> Rows:
+        """CONTEXT_ROW, shape (1, 2)."""
+        if not query and not location:
+            return empty_rows(2, CONTEXT_ROW)[None]
+
+        async def read(keys: Sequence[tuple[str, str]]) -> Rows:
+            found = np.zeros(len(keys), _BOTH)
+            for k, key in enumerate(keys):
+                found["rows"][k] = (await self._store.context(*key))[0]
+            return found
+
+        keys = ((query, location),)
+        await self._read(self._contexts, "contexts", keys, read)
+        context: Rows = self._contexts.rows["rows"][self._contexts.places(keys)]
+        return context
+
+    def items(self, item_ids: Sequence[str]) -> Kept:
+        """The candidates; one that is not kept has the row of nothing known."""
+        table = self._items
+        places = table.places(item_ids)
+        numbers, which = np.unique(table.category[places], return_inverse=True)
+        known = numbers.tolist()
+        return Kept(
+            table.rows,
+            places,
+            [table.names[number] for number in known],
+            np.array([table.hashes[number] for number in known], np.uint64),
+            which,
+        )
+
+    def categories(self, names: Sequence[str]) -> Rows:
+        """CATEGORY_ROW, shape (m,), as they are kept."""
+        return self._categories.rows[self._categories.places(names)]
+
+    async def _read(self, table: RowTable[Key], view: str, ids: Sequence[Key], read: Read) -> None:
+        now_s = self._clock_s()
+        missing = self._missing(table, view, ids, read, now_s)
+        if missing:
+            table.put(missing, await read(missing), now_s)
+
+    def _missing(
+        self, table: RowTable[Key], view: str, ids: Sequence[Key], read: Read, now_s: float
+    ) -> list[Key]:
+        """What has to be waited for; what will have to be soon is read meanwhile."""
+        places = table.places(ids)
+        read_s = table.read_s[places]
+        late = read_s <= now_s - self._age_s
+        missing = np.flatnonzero(late)
+        self._count[view, "kept"].inc(len(ids) - len(missing))
+        self._count[view, "store"].inc(len(missing))
+        asked_s = np.maximum(read_s, table.asked_s[places])
+        soon = np.flatnonzero((asked_s <= now_s - self._age_s / 2) & ~late)
+        if len(soon):
+            table.asked_s[places[soon]] = now_s
+            task = asyncio.create_task(self._refresh(table, _at(ids, soon), read, now_s))
+            self._refreshing.add(task)
+            task.add_done_callback(self._refreshing.discard)
+        return _at(ids, missing)
+
+    async def _refresh(
+        self, table: RowTable[Key], ids: list[Key], read: Read, now_s: float
+    ) -> None:
+        try:
+            table.put(ids, await read(ids), now_s)
+        except (DependencyUnavailable, SpecMismatch):
+            return  # they grow too old, and whoever waits for them then is told
+
+
+def _at(ids: Sequence[Key], places: Places) -> list[Key]:
+    return [ids[place] for place in places.tolist()]
