@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from rankstream.contracts.ids import id64
 from rankstream.features import spec
-from rankstream.features.rows import MICROS, TOTALS, Rows, windowed
+from rankstream.features.rows import CONTEXT_ATTRIBUTES, MICROS, TOTALS, Rows, windowed
 
 Floats = npt.NDArray[np.float64]
 
@@ -20,6 +20,8 @@ _IMPRESSIONS, _CLICKS, _PURCHASES = (
 _RATINGS, _RATING_MICROS = TOTALS.index("ratings"), TOTALS.index("rating_micros")
 _RECENT_FOR_SHARE: Final = 10
 _IDLE_LOG_S_MAX: Final = 20.0
+_CONTEXT_TTL_MS: Final = np.array([known.ttl_ms for known in CONTEXT_ATTRIBUTES])
+_CONTEXT_UNKNOWN: Final = np.array([known.unknown for known in CONTEXT_ATTRIBUTES], np.float32)
 
 
 def snapshot(
@@ -62,6 +64,7 @@ def snapshot(
         _entity(context[:, 1], as_of_ms),
         _session(user, as_of_ms),
         _known(user),
+        _context(user, as_of_ms),
         _known(items),
         _affinity(user, names)[of_item],
         _clock(as_of_ms),
@@ -120,6 +123,14 @@ def _known(rows: Rows) -> Floats:
     attributes = rows["attributes"].astype(np.float64)
     known: Floats = np.where(np.isnan(attributes), -1.0, attributes)
     return known
+
+
+def _context(user: Rows, as_of_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """What the newest `context` events of the user state, as far as it still holds."""
+    stated = user["context"]
+    # At least 1: a time of 0 is that of nothing stated.
+    oldest_ms = np.maximum(as_of_ms[:, None] - _CONTEXT_TTL_MS, 1)
+    return np.where(stated["time_ms"] >= oldest_ms, stated["value"], _CONTEXT_UNKNOWN)
 
 
 def _affinity(user: Rows, categories: npt.NDArray[np.bytes_]) -> Floats:
