@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from pipelines.features.point_in_time import Added, counters_before, ranks
 from rankstream.attribution import Attribution
-from rankstream.contracts.codec import attributes_at
 from rankstream.contracts.columns import EventColumns, Kind
 from rankstream.contracts.labels import FINAL, LabelChange
 from rankstream.errors import InvalidInput
@@ -302,8 +301,13 @@ class UserReplay:
         changing: list[tuple[Places, npt.NDArray[Any], Ints]] = [
             (np.arange(len(additions)), additions.user, additions.time_ms)
         ]
-        for rows in (intake.actions, intake.activity, intake.updates):
-            changing.append((rows, columns.user_id[rows], columns.event_time_ms[rows]))
+        actions, activity, stated = intake.actions, intake.activity, intake.attributes.row
+        for at, rows in (
+            (actions, actions),
+            (activity, activity),
+            (np.arange(len(stated)), stated),
+        ):
+            changing.append((at, columns.user_id[rows], columns.event_time_ms[rows]))
         rank = np.empty(0, np.int64)
         parts = []
         for rows, who, when in changing:
@@ -324,16 +328,14 @@ class UserReplay:
         if held:
             yield np.concatenate(held), np.concatenate(packed)
 
-    def _fold(self, added: Places, actions: Places, activity: Places, updates: Places) -> None:
-        columns, states = self._intake.columns, self._states
+    def _fold(self, added: Places, actions: Places, activity: Places, stated: Places) -> None:
+        states = self._states
         additions = self._additions.take(added)
         states.count(self._row_of[additions.user], additions)
         states.act(self._intake.action_rows(actions, self._row_of))
         active = self._sessions.fold(replace(self._intake, activity=activity).activity_rows())
         states.sessions(states.rows(active), self._sessions.latest(active))
-        for row in updates.tolist():
-            place, time_ms = int(self._row_of[columns.user_id[row]]), columns.event_time_ms[row]
-            states.learn(place, int(time_ms), attributes_at(columns, row))
+        states.learn(*self._intake.stated(stated, self._row_of))
 
     def _rows(self, users: Sequence[str]) -> Rows:
         known = dict(self._states.packed(dict.fromkeys(users)))

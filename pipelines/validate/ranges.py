@@ -60,6 +60,10 @@ RANGES: Final[tuple[tuple[str, Range], ...]] = (
     ("user_session_clicks", Range(0.0, 1e6)),
     ("user_age", Range(0.0, 130.0, unknown=-1.0)),
     ("user_gender_male", Range(0.0, 1.0, unknown=-1.0)),
+    ("context_temperature_c", Range(-95.0, 65.0, unknown=-100.0)),
+    ("context_rain_mm_h", Range(0.0, 3_000.0, unknown=-1.0)),
+    ("context_traffic", Range(0.0, 1.0, unknown=-1.0)),
+    ("context_local_events", Range(0.0, 1e6, unknown=-1.0)),
     ("item_year", Range(1000.0, 2200.0, unknown=-1.0)),
     ("item_price", Range(0.0, 1e9, unknown=-1.0)),
     ("hour_*", Range(-1.0, 1.0)),
@@ -70,6 +74,8 @@ RANGES: Final[tuple[tuple[str, Range], ...]] = (
 SHIFT_SD_MAX: Final[tuple[tuple[str, float], ...]] = (
     # The clock says when the rows are from, not what is wrong with them.
     ("hour_*", math.inf),
+    # Nor does the weather; that nobody sends it any more is another check.
+    ("context_*", math.inf),
     # Counts since the beginning grow with the system's age.
     ("*_log_impressions", 2.0),
     ("*_log_ratings", 2.0),

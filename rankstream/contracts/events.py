@@ -101,7 +101,7 @@ class UserUpdate(EventBase):
 
 
 class ContextUpdate(EventBase):
-    """Weather, local events, traffic around the user."""
+    """Weather, local events, traffic around the user; of each name the newest holds for a while."""
 
     kind: Literal["context"] = "context"
     attributes: Attributes

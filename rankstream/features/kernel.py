@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from rankstream.features import spec
-from rankstream.features.rows import MICROS, TOTALS, WINDOWS
+from rankstream.features.rows import CONTEXT_ATTRIBUTES, MICROS, TOTALS, WINDOWS
 
 # Of an entity with counters: two per window, six of all time.
 COUNTER_COLUMNS: Final = 2 * len(WINDOWS) + 6
@@ -33,6 +33,8 @@ _IMPRESSIONS, _CLICKS, _PURCHASES, _RATINGS, _RATING_MICROS = (
 # The compiler takes these as constants.
 _WINDOW_MS: Final = tuple(window.bucket_ms for window in WINDOWS)
 _WINDOW_BUCKETS: Final = tuple(window.buckets for window in WINDOWS)
+_TTL_MS: Final = tuple(known.ttl_ms for known in CONTEXT_ATTRIBUTES)
+_UNKNOWN: Final = tuple(known.unknown for known in CONTEXT_ATTRIBUTES)
 _CTR, _CVR, _STRENGTH = spec.CTR_PRIOR, spec.CVR_PRIOR, spec.PRIOR_STRENGTH
 _RATING, _RATING_STRENGTH = spec.RATING_PRIOR, spec.RATING_STRENGTH
 
@@ -171,6 +173,22 @@ def attributes(out: Any, at: Any, values: Any, of: Any) -> None:
         for k in range(values.shape[1]):
             value = values[row, k]
             out[i, at + k] = -1.0 if np.isnan(value) else value
+
+
+@numba.njit(nogil=True, cache=True)
+def context(out: Any, at: Any, time_ms: Any, value: Any, as_of_ms: Any) -> None:
+    """What the newest `context` events of the user state, as far as it still holds.
+
+    Args:
+        time_ms, value: shape (n, k) or (1, k), of CONTEXT_ATTRIBUTES.
+    """
+    for i in range(len(out)):
+        u = i if len(value) > 1 else 0
+        now_ms = as_of_ms[i if len(as_of_ms) > 1 else 0]
+        for k in range(len(_TTL_MS)):
+            # At least 1: a time of 0 is that of nothing stated.
+            holds = time_ms[u, k] >= max(now_ms - _TTL_MS[k], 1)
+            out[i, at + k] = value[u, k] if holds else _UNKNOWN[k]
 
 
 @numba.njit(nogil=True, cache=True)

@@ -25,6 +25,17 @@ class Window(NamedTuple):
     buckets: int
 
 
+class ContextAttribute(NamedTuple):
+    """A number that a `context` event may state: it holds for `ttl_ms`, the end included.
+
+    `unknown` is the feature's value where none was stated or the newest one holds no more.
+    """
+
+    name: str
+    ttl_ms: int
+    unknown: float
+
+
 WINDOWS: Final = (
     Window("5m", 60_000, 5),
     Window("1h", 600_000, 6),
@@ -45,6 +56,15 @@ RECENT: Final = 50
 CATEGORIES: Final = 32
 USER_ATTRIBUTES: Final = ("age", "gender_male")
 ITEM_ATTRIBUTES: Final = ("year", "price")
+_HOUR_MS: Final = 3_600_000
+# Weather is reported by the hour, so two reports may be missed; a jam clears sooner than that, and
+# an event lasts an evening.
+CONTEXT_ATTRIBUTES: Final = (
+    ContextAttribute("temperature_c", 3 * _HOUR_MS, -100.0),
+    ContextAttribute("rain_mm_h", 3 * _HOUR_MS, -1.0),
+    ContextAttribute("traffic", _HOUR_MS // 2, -1.0),  # 0: free, 1: at a standstill
+    ContextAttribute("local_events", 6 * _HOUR_MS, -1.0),  # how many are on nearby
+)
 
 # Ring slot of bucket b in window w is FIRST_SLOT[w] + b % buckets; `head[w]` is
 # the newest bucket that has been written, and slots hold buckets (head - buckets, head].
@@ -88,6 +108,8 @@ CATEGORY_TASTE: Final = np.dtype(
         ("rating_micros", "<i8"),
     ]
 )
+# What was stated last of the context of a user, and when; nan and 0: nothing.
+STATED_VALUE: Final = np.dtype([("time_ms", "<i8"), ("value", "<f4")])
 USER_ROW: Final = np.dtype(
     [
         *_COUNTERS_ROW,
@@ -98,6 +120,7 @@ USER_ROW: Final = np.dtype(
         ("session_impressions", "<i4"),
         ("session_clicks", "<i4"),
         ("attributes", "<f4", (len(USER_ATTRIBUTES),)),
+        ("context", STATED_VALUE, (len(CONTEXT_ATTRIBUTES),)),  # of CONTEXT_ATTRIBUTES
     ]
 )
 
@@ -112,6 +135,8 @@ def empty_rows(n: int, dtype: np.dtype[np.void]) -> Rows:
     rows["head"] = 0
     if dtype.names and "attributes" in dtype.names:
         rows["attributes"] = np.nan
+    if dtype.names and "context" in dtype.names:
+        rows["context"]["value"] = np.nan
     return rows
 
 

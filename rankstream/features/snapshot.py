@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from rankstream.contracts.ids import id64
 from rankstream.features import kernel, spec
-from rankstream.features.rows import ITEM_ATTRIBUTES, USER_ATTRIBUTES, Rows
+from rankstream.features.rows import CONTEXT_ATTRIBUTES, ITEM_ATTRIBUTES, USER_ATTRIBUTES, Rows
 
 Places = npt.NDArray[np.intp]
 
@@ -62,7 +62,11 @@ def snapshot(
     kernel.counters(out, at := at + wide, _counted(context[:, 1]), _AS_THEY_COME, as_of_ms)
     kernel.session(out, at := at + wide, tuple(user[name] for name in _SESSION), as_of_ms)
     kernel.attributes(out, at := at + kernel.SESSION_COLUMNS, user["attributes"], _AS_THEY_COME)
-    kernel.attributes(out, at := at + len(USER_ATTRIBUTES), items["attributes"], of_item)
+    stated = user["context"]
+    kernel.context(
+        out, at := at + len(USER_ATTRIBUTES), stated["time_ms"], stated["value"], as_of_ms
+    )
+    kernel.attributes(out, at := at + len(CONTEXT_ATTRIBUTES), items["attributes"], of_item)
     kernel.categories(
         out,
         of_categories,

@@ -9,6 +9,7 @@ from typing import Final
 
 from rankstream.features.rows import (
     CATEGORIES,
+    CONTEXT_ATTRIBUTES,
     ITEM_ATTRIBUTES,
     RECENT,
     USER_ATTRIBUTES,
@@ -59,6 +60,7 @@ FEATURES: Final[tuple[Feature, ...]] = (
     Feature("user_session_impressions", 0.0),
     Feature("user_session_clicks", 0.0),
     *(Feature(f"user_{name}", -1.0) for name in USER_ATTRIBUTES),
+    *(Feature(f"context_{known.name}", known.unknown) for known in CONTEXT_ATTRIBUTES),
     *(Feature(f"item_{name}", -1.0) for name in ITEM_ATTRIBUTES),
     Feature("user_category_log_impressions", 0.0),
     Feature("user_category_ctr", CTR_PRIOR),
@@ -76,6 +78,7 @@ _DEFINITION: Final = {
     "windows": [list(window) for window in WINDOWS],
     "priors": [CTR_PRIOR, CVR_PRIOR, PRIOR_STRENGTH, RATING_PRIOR, RATING_STRENGTH],
     "sizes": [RECENT, CATEGORIES],
+    "context": [list(known) for known in CONTEXT_ATTRIBUTES],
     "revision": 1,
 }
 SPEC_ID: Final = hashlib.sha256(json.dumps(_DEFINITION, sort_keys=True).encode()).hexdigest()[:16]

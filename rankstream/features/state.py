@@ -9,7 +9,6 @@ About 2.4 kB per user and 29 bytes per recent action.
 from __future__ import annotations
 
 import json
-import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -24,6 +23,7 @@ from rankstream.contracts.ids import id64
 from rankstream.features.counters import CounterTable, packed
 from rankstream.features.deltas import Additions, distinct
 from rankstream.features.rows import (
+    CONTEXT_ATTRIBUTES,
     RECENT,
     RECENT_ACTION,
     TOTALS,
@@ -35,9 +35,15 @@ from rankstream.features.rows import (
 from rankstream.features.tastes import AMOUNTS, TasteTable
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 RECENT_KINDS: Final = frozenset(
     int(kind) for kind in (Kind.CLICK, Kind.VIEW, Kind.RATE, Kind.PURCHASE)
+)
+# Attributes that events state of a user: the event's kind and the name.
+STATED: Final = (
+    *((Kind.USER_UPDATE, name) for name in USER_ATTRIBUTES),
+    *((Kind.CONTEXT, known.name) for known in CONTEXT_ATTRIBUTES),
 )
 # Beyond this a number is no attribute: float32 holds it and so does any scaler.
 ATTRIBUTE_MAX: Final = 1e9
@@ -71,7 +77,8 @@ class UserStates:
         self._changed_at = np.zeros(0, np.int64)
         self._newest_ms = np.zeros(0, np.int64)  # event of any kind
         self._expired_ms = 0  # what was asked of `expire` last
-        self._attributes: dict[int, dict[str, tuple[int, float]]] = {}  # name -> (time, value)
+        self._stated = np.zeros((0, len(STATED)), np.float32)  # nan: unknown
+        self._stated_ms = np.zeros((0, len(STATED)), np.int64)
         self._reserve()
 
     def _reserve(self) -> None:
@@ -84,6 +91,10 @@ class UserStates:
             self._sessions = np.concatenate([self._sessions, none])
             self._changed_at = np.concatenate([self._changed_at, np.full(more, -1)])
             self._newest_ms = np.concatenate([self._newest_ms, np.zeros(more, np.int64)])
+            unknown = np.full((more, len(STATED)), np.nan, np.float32)
+            self._stated = np.concatenate([self._stated, unknown])
+            never = np.zeros((more, len(STATED)), np.int64)
+            self._stated_ms = np.concatenate([self._stated_ms, never])
 
     def __len__(self) -> int:
         return len(self._counters)
@@ -124,9 +135,9 @@ class UserStates:
         self._sessions[rows] = 0
         self._changed_at[rows] = -1
         self._newest_ms[rows] = 0
+        self._stated[rows], self._stated_ms[rows] = np.nan, 0
         for row in rows:
             self._recent[row] = b""
-            self._attributes.pop(row, None)
 
     def count(self, row: Ints, additions: Additions) -> None:
         """Add to counters and to tastes; `row`, shape (n,), is where each addition's user is."""
@@ -152,14 +163,27 @@ class UserStates:
             else:
                 recents[row] = _inserted(recent, action)
 
-    def learn(self, row: int, time_ms: int, attributes: Mapping[str, str | float]) -> None:
-        """Note attributes of a user: of each name the newest, the largest of equally new."""
-        known = self._attributes.setdefault(row, {})
-        for name in USER_ATTRIBUTES:
-            value = attributes.get(name)
-            if isinstance(value, str) or value is None or not abs(value) <= ATTRIBUTE_MAX:
-                continue
-            known[name] = max(known.get(name, (0, -math.inf)), (time_ms, value))
+    def learn(self, row: Ints, attribute: Ints, time_ms: Ints, value: Floats) -> None:
+        """Note attributes of users: of each the newest, the largest of equally new.
+
+        Args:
+            row: shape (n,), where each one's user is; a user may repeat.
+            attribute: shape (n,), places in STATED.
+            time_ms: shape (n,), event time.
+            value: shape (n,), within ±ATTRIBUTE_MAX.
+        """
+        if not len(row):
+            return
+        # Adding 0 leaves no -0, which is as large as 0 but not the same bits.
+        stated = value.astype(np.float32) + np.float32(0.0)
+        of = row * len(STATED) + attribute
+        order = np.lexsort((stated, time_ms, of))
+        last = order[np.append(of[order][1:] != of[order][:-1], True)]
+        of, time_ms, stated = of[last], time_ms[last], stated[last]
+        known, known_ms = self._stated.reshape(-1), self._stated_ms.reshape(-1)
+        is_tie = time_ms == known_ms[of]
+        wins = (time_ms > known_ms[of]) | (is_tie & (stated > known[of]))
+        known[of[wins]], known_ms[of[wins]] = stated[wins], time_ms[wins]
 
     def sessions(self, rows: Sequence[int], latest: Sequence[Sequence[int]]) -> None:
         """Set the latest session of users: SESSION_FIELDS of each."""
@@ -191,11 +215,11 @@ class UserStates:
         self._tastes.fill(rows["tastes"], index)
         for column, name in enumerate(SESSION_FIELDS):
             rows[name] = self._sessions[index, column]
-        rows["attributes"] = np.nan
-        if self._attributes:
-            for place, row in enumerate(index):
-                for name, (_, value) in self._attributes.get(row, {}).items():
-                    rows["attributes"][place, USER_ATTRIBUTES.index(name)] = value
+        of_user = len(USER_ATTRIBUTES)
+        stated = self._stated[index]
+        rows["attributes"] = stated[:, :of_user]
+        rows["context"]["value"] = stated[:, of_user:]
+        rows["context"]["time_ms"] = self._stated_ms[index, of_user:]
         return rows
 
     def dump(self) -> dict[str, bytes | memoryview]:
@@ -209,7 +233,6 @@ class UserStates:
             "recent": [len(actions) for actions in recent],
             "held": held,
             "expired_ms": self._expired_ms,
-            "attributes": [(place[row], known) for row, known in self._attributes.items()],
         }
         return {
             **self._counters.dump(),
@@ -218,6 +241,8 @@ class UserStates:
             "sessions": raw(self._sessions[rows]),
             "changed_at": raw(self._changed_at[rows]),
             "newest_ms": raw(self._newest_ms[rows]),
+            "stated": raw(self._stated[rows]),
+            "stated_ms": raw(self._stated_ms[rows]),
             "rest": json.dumps(rest, separators=(",", ":")).encode(),
         }
 
@@ -232,12 +257,12 @@ class UserStates:
         self._sessions = sessions.reshape(-1, len(SESSION_FIELDS)).copy()
         self._changed_at = np.frombuffer(parts["changed_at"], np.int64).copy()
         self._newest_ms = np.frombuffer(parts["newest_ms"], np.int64).copy()
+        stated = np.frombuffer(parts["stated"], np.float32)
+        self._stated = stated.reshape(-1, len(STATED)).copy()
+        stated_ms = np.frombuffer(parts["stated_ms"], np.int64)
+        self._stated_ms = stated_ms.reshape(-1, len(STATED)).copy()
         self._expired_ms = rest["expired_ms"]
         self._reserve()
-        self._attributes = {
-            row: {name: (time_ms, value) for name, (time_ms, value) in known.items()}
-            for row, known in rest["attributes"]
-        }
 
 
 def _inserted(recent: bytes, action: bytes) -> bytes:

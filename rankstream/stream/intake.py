@@ -16,14 +16,16 @@ from rankstream.contracts.columns import EventColumns, Kind
 from rankstream.contracts.labels import FeedbackColumns, Moved
 from rankstream.features.deltas import Additions, micros_of
 from rankstream.features.rows import TOTALS
-from rankstream.features.state import RECENT_KINDS, Action
+from rankstream.features.state import ATTRIBUTE_MAX, RECENT_KINDS, STATED, Action
 from rankstream.sessions import ACTIVITY_KINDS, ActivityRow
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.intp]
 
 _KINDS: Final = 256
 _ATTRIBUTED: Final = (Kind.IMPRESSION, Kind.CLICK, Kind.PURCHASE)
+_UPDATES: Final = (Kind.USER_UPDATE, Kind.CONTEXT)
 _COUNTED: Final = {
     Kind.IMPRESSION: "impressions",
     Kind.CLICK: "clicks",
@@ -42,6 +44,8 @@ def _is(kinds: Sequence[int] | frozenset[int]) -> npt.NDArray[np.bool_]:
 _IS_ACTIVITY: Final = _is(ACTIVITY_KINDS)
 _IS_ATTRIBUTED: Final = _is(_ATTRIBUTED)
 _IS_RECENT: Final = _is(RECENT_KINDS)
+_IS_UPDATE: Final = _is(_UPDATES)
+_STATED_AT: Final = {stated: place for place, stated in enumerate(STATED)}
 # Which of TOTALS an event adds 1 to, and which its value; len(TOTALS): none.
 _ONE: Final = np.full(_KINDS, len(TOTALS))
 for _kind, _name in _COUNTED.items():
@@ -49,6 +53,15 @@ for _kind, _name in _COUNTED.items():
 _AMOUNT: Final = np.full(_KINDS, len(TOTALS))
 _AMOUNT[Kind.PURCHASE] = TOTALS.index("value_micros")
 _AMOUNT[Kind.RATE] = TOTALS.index("rating_micros")
+
+
+@dataclass(frozen=True, eq=False)
+class Attributes:
+    """n numbers that updates state; shapes (n,)."""
+
+    row: Places  # which of the columns' rows states it
+    attribute: Ints  # place in STATED
+    value: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +73,8 @@ class Intake:
     feedback: Places  # which labels are made of
     feedback_at: Places  # where in `activity`
     actions: Places  # what is remembered of a user
-    updates: Places  # attributes of users
+    updates: Places  # what was said of users and of what is around them
+    attributes: Attributes  # that those state
     micros: Ints
 
     def keys(self) -> Iterator[tuple[str, str, str]]:
@@ -114,6 +128,13 @@ class Intake:
             columns.kind[rows].tolist(),
             strict=True,
         )
+
+    def stated(self, places: Places, row_of: Ints) -> tuple[Ints, Ints, Ints, Floats]:
+        """Some of the attributes, for UserStates; `row_of` as for `action_rows`."""
+        columns, found = self.columns, self.attributes
+        row = found.row[places]
+        who, when = row_of[columns.user_id[row]], columns.event_time_ms[row]
+        return who, found.attribute[places], when, found.value[places]
 
     def activity_rows(self) -> Iterator[ActivityRow]:
         """The activity, for Sessions."""
@@ -193,7 +214,7 @@ def take_in(columns: EventColumns, rows: Places) -> Intake:
     kind = columns.kind[rows]
     micros = np.zeros(len(columns), np.int64)
     micros[rows] = micros_of(columns.value[rows])
-    activity = rows[_IS_ACTIVITY[kind]]
+    activity, updates = rows[_IS_ACTIVITY[kind]], rows[_IS_UPDATE[kind]]
     feedback_at = np.flatnonzero(
         _IS_ATTRIBUTED[columns.kind[activity]] & (columns.request_id[activity] > 0)
     )
@@ -203,9 +224,32 @@ def take_in(columns: EventColumns, rows: Places) -> Intake:
         feedback=activity[feedback_at],
         feedback_at=feedback_at,
         actions=rows[_IS_RECENT[kind]],
-        updates=rows[kind == Kind.USER_UPDATE],
+        updates=updates,
+        attributes=_attributes(columns, updates),
         micros=micros,
     )
+
+
+def _attributes(columns: EventColumns, updates: Places) -> Attributes:
+    """The numbers of STATED that updates state; where an event names one twice, the last."""
+    is_update = np.zeros(len(columns), np.bool_)
+    is_update[updates] = True
+    entry = np.flatnonzero(is_update[columns.attribute_row])
+    row = columns.attribute_row[entry].astype(np.intp)
+    numbers, which = np.unique(columns.attribute_name[entry], return_inverse=True)
+    names = [columns.strings[number] for number in numbers.tolist()]
+    attribute = np.full(len(entry), -1)
+    for kind in _UPDATES:
+        place = np.array([_STATED_AT.get((kind, name), -1) for name in names], np.int64)
+        own = np.flatnonzero(columns.kind[row] == kind)
+        attribute[own] = place[which[own]]
+    known = np.flatnonzero(attribute >= 0)
+    # Of each (row, attribute) the first one from behind.
+    _, behind = np.unique((row * len(STATED) + attribute)[known[::-1]], return_index=True)
+    last = known[::-1][behind]
+    is_number = columns.attribute_text[entry[last]] == 0
+    last = last[is_number & (np.abs(columns.attribute_number[entry[last]]) <= ATTRIBUTE_MAX)]
+    return Attributes(row[last], attribute[last], columns.attribute_number[entry[last]])
 
 
 def _text(columns: EventColumns, numbers: npt.NDArray[np.uint32]) -> list[str]:

@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from rankstream.attribution import Attribution
 from rankstream.contracts.batches import decode_batches
-from rankstream.contracts.codec import attributes_at
 from rankstream.contracts.columns import EventColumns, Kind, Refusal, TimeLimits, refuse
 from rankstream.contracts.ids import partition_of
 from rankstream.contracts.labels import FINAL
@@ -42,7 +41,7 @@ from rankstream.topics import MAX_RECORD_BYTES
 Ints = npt.NDArray[np.int64]
 Places = npt.NDArray[np.intp]
 
-DUMP_VERSION: Final = 4
+DUMP_VERSION: Final = 5
 # Of the labels that one run closes: a quarter of a record, as a character can be four bytes.
 CLOSED_BYTES_MAX: Final = MAX_RECORD_BYTES // 4
 
@@ -304,9 +303,9 @@ class UserPartition:
         first, last = int(rows[0]), int(rows[-1])
         own = intake.actions[(intake.actions >= first) & (intake.actions <= last)]
         users.act(intake.action_rows(own, row_of))
-        for row in intake.updates[(intake.updates >= first) & (intake.updates <= last)].tolist():
-            time_ms = int(columns.event_time_ms[row])
-            users.learn(int(row_of[user_of[row]]), time_ms, attributes_at(columns, row))
+        stated = intake.attributes.row
+        stated_at = np.flatnonzero((stated >= first) & (stated <= last))
+        users.learn(*intake.stated(stated_at, row_of))
         users.changed(row_of[user_of[rows]], run.offsets[rows], columns.event_time_ms[rows])
         return set(names)
 

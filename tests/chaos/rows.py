@@ -26,6 +26,7 @@ from rankstream.contracts.ids import id64
 from rankstream.features.rows import (
     CATEGORIES,
     CATEGORY_ROW,
+    CONTEXT_ATTRIBUTES,
     FIRST_SLOT,
     ITEM_ATTRIBUTES,
     ITEM_ROW,
@@ -38,7 +39,7 @@ from rankstream.features.rows import (
     empty_rows,
 )
 from rankstream.pb import events_pb2 as pb
-from tests.chaos.events import CLICK, PURCHASE, RATE, USER_UPDATE, VIEW, Event
+from tests.chaos.events import CLICK, CONTEXT, PURCHASE, RATE, USER_UPDATE, VIEW, Event
 from tests.chaos.reference import Addition, Session
 
 # A row's stamp says how far its partition was folded when it was written: it depends on repeated
@@ -107,13 +108,16 @@ def user_rows(kept: Sequence[Event], added: Sequence[Addition], ended: Iterable[
     groups = _by(lambda addition: addition.user, added)
     actions: dict[str, list[Event]] = defaultdict(list)
     attributes: dict[str, list[Event]] = defaultdict(list)
+    context: dict[str, list[Event]] = defaultdict(list)
     for event in kept:
         if event.kind in _ACTS:
             actions[event.user].append(event)
         elif event.kind == USER_UPDATE:
             attributes[event.user].append(event)
+        elif event.kind == CONTEXT:
+            context[event.user].append(event)
     last = {session.user: session for session in ended}  # they come in order of time
-    table = _table({*groups, *attributes}, USER_ROW)
+    table = _table({*groups, *attributes, *context}, USER_ROW)
     _count(table, groups)
     for place, user in enumerate(table.keys):
         row = table.rows[place]
@@ -127,7 +131,9 @@ def user_rows(kept: Sequence[Event], added: Sequence[Addition], ended: Iterable[
             row["session_impressions"] = session.impressions
             row["session_clicks"] = session.clicks
         for column, name in enumerate(USER_ATTRIBUTES):
-            row["attributes"][column] = _known(attributes.get(user, ()), name)
+            row["attributes"][column] = _newest(attributes.get(user, ()), name)[1]
+        for column, known in enumerate(CONTEXT_ATTRIBUTES):
+            row["context"][column] = _newest(context.get(user, ()), known.name)
     return table
 
 
@@ -154,15 +160,15 @@ def _tastes(added: Iterable[Addition]) -> list[tuple[int, int, int, int, int, in
     return sorted(found[:CATEGORIES])
 
 
-def _known(updates: Iterable[Event], name: str) -> float:
-    """The newest value of an attribute, the largest of equally new ones; nan: none."""
+def _newest(updates: Iterable[Event], name: str) -> tuple[int, float]:
+    """When and what was said last of an attribute, the largest of equally new; 0 and nan: none."""
     values = [
         (update.time_ms, value)
         for update in updates
         for known, value in update.attributes
         if known == name
     ]
-    return max(values)[1] if values else float("nan")
+    return max(values, default=(0, float("nan")))
 
 
 def item_rows(added: Sequence[Addition], log: Mapping[int, Sequence[Record]]) -> Table:

@@ -163,8 +163,11 @@ class _World:
                 ("gender_male", float(rng.random() < 0.5)),
             )
             yield self.event(USER_UPDATE, time_ms, user, attributes=known)
-        if rng.random() < 0.03:
-            yield self.event(CONTEXT, time_ms, user, attributes=(("rain", rng.random()),))
+        if rng.random() < 0.1:
+            around = (("temperature_c", rng.random() * 30), ("rain_mm_h", rng.random()))
+            yield self.event(CONTEXT, time_ms, user, attributes=around)
+            jam = (("traffic", rng.random()), ("rain_mm_h", rng.random()), ("moon", rng.random()))
+            yield self.event(CONTEXT, time_ms + rng.randrange(2), user, attributes=jam)
         for _ in range(rng.randint(1, 3)):
             time_ms += rng.randrange(5 * SECOND_MS, 2 * MINUTE_MS)
             yield from self.slate(user, time_ms)

@@ -12,6 +12,7 @@ from rankstream.contracts.codec import decode_batch, decode_message, encode_batc
 from rankstream.contracts.columns import POSITION_MAX, VALUE_MAX, Kind, TimeLimits
 from rankstream.contracts.events import Event, ItemUpdate
 from rankstream.contracts.ids import murmur2, partition_of
+from rankstream.features.rows import CONTEXT_ATTRIBUTES
 from rankstream.pb import events_pb2 as pb
 from services.ingest.intake import EVENT_BYTES_MAX
 from services.ingest.settings import IngestSettings
@@ -90,6 +91,13 @@ def test_limits_are_those_in_force() -> None:
     }
     assert settings.clock_skew_ms_max == limits.ahead_ms_max
     assert settings.event_age_ms_max == limits.behind_ms_max
+
+
+def test_what_a_context_event_may_state_is_what_becomes_a_feature() -> None:
+    assert [(name, ttl, unknown) for name, _, ttl, unknown in rows("## Items, users")] == [
+        (f"`{known.name}`", str(known.ttl_ms // 60_000), f"{known.unknown:g}")
+        for known in CONTEXT_ATTRIBUTES
+    ]
 
 
 def test_ingest_batches_as_the_page_says() -> None:

@@ -33,6 +33,14 @@ WINDOWS = {
     "7d": (24 * HOUR_MS, 7),
 }
 
+# How long what a context event states holds, and what stands for unknown.
+CONTEXT = {
+    "temperature_c": (3 * HOUR_MS, -100.0),
+    "rain_mm_h": (3 * HOUR_MS, -1.0),
+    "traffic": (30 * MINUTE_MS, -1.0),
+    "local_events": (6 * HOUR_MS, -1.0),
+}
+
 # Breaks ties among actions of one moment, as the wire numbers the kinds.
 KIND_NUMBERS = {"click": 2, "view": 3, "rate": 5, "purchase": 6}
 
@@ -249,6 +257,7 @@ def features(
         **_session_features(events, user, as_of_ms, gap_ms),
         "user_age": _attribute(events, user, "age"),
         "user_gender_male": _attribute(events, user, "gender_male"),
+        **_context(events, user, as_of_ms),
         "item_year": metadata.attributes.get("year", -1.0) if metadata else -1.0,
         "item_price": metadata.attributes.get("price", -1.0) if metadata else -1.0,
         **_affinity(events, [a for a in of_category if a.user == user], user, category),
@@ -305,6 +314,21 @@ def _attribute(events: Sequence[Event], user: str, name: str) -> float:
         if isinstance(event, UserUpdate) and event.user_id == user and name in event.attributes
     ]
     return max(known)[1] if known else -1.0
+
+
+def _context(events: Sequence[Event], user: str, as_of_ms: int) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for name, (ttl_ms, unknown) in CONTEXT.items():
+        stated = [
+            (event.event_time_ms, float(event.attributes[name]))
+            for event in events
+            if isinstance(event, ContextUpdate)
+            and event.user_id == user
+            and name in event.attributes
+        ]
+        newest_ms, value = max(stated, default=(0, unknown))
+        values[f"context_{name}"] = value if as_of_ms - newest_ms <= ttl_ms else unknown
+    return values
 
 
 def _affinity(

@@ -33,8 +33,10 @@ _AFTER = st.sampled_from(
 ) | st.integers(0, HORIZON_MS)
 _PURCHASE_AFTER = _AFTER | st.sampled_from((HORIZON_MS + 1, HORIZON_MS + 5 * MINUTE_MS))
 _TIMES = st.integers(0, 3 * 60 * MINUTE_MS) | st.integers(0, 20).map(lambda n: n * 3 * MINUTE_MS)
+# Of users, of their context, and of nobody: either kind of event may name any.
 _ATTRIBUTES = st.dictionaries(
-    st.sampled_from(("age", "gender_male", "shoe")), st.sampled_from((0.0, 1.0, 44.0))
+    st.sampled_from(("age", "gender_male", "shoe", "temperature_c", "traffic", "local_events")),
+    st.sampled_from((0.0, -0.0, 1.0, 44.0)),
 )
 _VALUES = st.sampled_from((0.0, 1.0, 3.5, 4.25, 19.99))
 
@@ -103,10 +105,11 @@ def events(draw: st.DrawFn) -> list[Event]:
         user, item = (draw(st.sampled_from(of)) for of in (USERS, ITEMS))
         value = draw(_VALUES)
         add(kind, draw(_TIMES), user, item_id=item, **draw(_NAMED), value=value)
-    for kind in draw(st.lists(st.sampled_from(("visit", "context")), max_size=3)) or ["visit"]:
-        add(kind, draw(_TIMES), draw(st.sampled_from(USERS)))
-    for after in draw(st.lists(_TIMES, max_size=3)):
-        add("user_update", after, draw(st.sampled_from(USERS)), attributes=draw(_ATTRIBUTES))
+    for after in draw(st.lists(_TIMES, max_size=2)) or [0]:
+        add("visit", after, draw(st.sampled_from(USERS)))
+    for kind in draw(st.lists(st.sampled_from(("user_update", "context")), max_size=5)):
+        user, attributes = draw(st.sampled_from(USERS)), draw(_ATTRIBUTES)
+        add(kind, draw(_TIMES), user, attributes=attributes)
     return found
 
 

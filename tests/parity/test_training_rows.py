@@ -28,6 +28,9 @@ ITEMS = [
 ]
 
 
+KINDS = ("impression", "click", "rate", "purchase", "view", "visit", "user", "context")
+
+
 def a_log(seed: int, n: int = 400) -> list[Event]:
     """Events of four users in order of time, with ties, gaps that end sessions, and repeats."""
     rng = np.random.default_rng(seed)
@@ -45,12 +48,16 @@ def a_log(seed: int, n: int = 400) -> list[Event]:
             "location": str(rng.choice(["", "home", "war"])),
         }
         request = f"r{k // 15}-{rng.integers(3)}"
-        kind = str(rng.choice(["impression", "click", "rate", "purchase", "view", "visit", "user"]))
+        kind = str(rng.choice(KINDS))
         if kind in ("impression", "click"):
             events.append(an_event(kind, k, after_ms=after_ms, request_id=request, **about))
         elif kind == "user":
             age = {"age": float(rng.integers(20, 60)), "city": "Oslo"}
             events.append(an_event("user_update", k, after_ms=after_ms, user=user, attributes=age))
+        elif kind == "context":
+            around = {"temperature_c": float(rng.integers(-9, 30)), "traffic": float(rng.random())}
+            event = an_event(kind, k, after_ms=after_ms, user=user, attributes=around)
+            events.append(event)
         elif kind == "visit":
             events.append(an_event(kind, k, after_ms=after_ms, user=user))
         else:

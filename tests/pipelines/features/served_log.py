@@ -168,6 +168,11 @@ def a_served_log(settings: FoldSettings) -> ServedLog:
         if k % 2:
             own = {"item_id": "i0", **ABOUT, "request_id": f"r{10 * k}"}
             events.append(an_event("click", 10 * k + 3, after_ms=now_ms + 5, **own))
+        if k % 8 == 0 and k < 20:  # later slates find the traffic too old
+            around = {"rain_mm_h": k / 8, "traffic": 0.5}
+            events.append(
+                an_event("context", 10 * k + 5, user="bob", after_ms=now_ms, attributes=around)
+            )
         if k > 30:  # behind the watermark, by the default lateness
             events.append(_impression(10 * k + 4, "ann", "i1", now_ms - 20 * MINUTE_MS))
         again = [sent[at] for at in rng.integers(0, len(sent), 2)] if sent else []

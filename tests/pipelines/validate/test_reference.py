@@ -125,7 +125,7 @@ def test_a_damaged_reference_is_refused(tmp_path: Path) -> None:
 def test_a_manifest_without_histograms_is_refused(tmp_path: Path) -> None:
     manifest = a_champion(tmp_path).manifest.model_copy(update={"feature_histograms": {}})
 
-    with pytest.raises(InvalidArtifact, match="m1 has 83 means and lacks histograms"):
+    with pytest.raises(InvalidArtifact, match=f"m1 has {spec.WIDTH} means and lacks histograms"):
         reference_of_manifest(manifest)
 
 

@@ -5,13 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rankstream.contracts.columns import Kind
 from rankstream.contracts.ids import id64
 from rankstream.features.deltas import Additions
-from rankstream.features.rows import CATEGORIES, RECENT, TOTALS, USER_ROW, Rows
-from rankstream.features.state import UserStates
+from rankstream.features.rows import (
+    CATEGORIES,
+    CONTEXT_ATTRIBUTES,
+    RECENT,
+    TOTALS,
+    USER_ROW,
+    Rows,
+    empty_rows,
+)
+from rankstream.features.state import STATED, UserStates
 from rankstream.features.tastes import TASTES_HELD
+
+AGE, TRAFFIC = STATED.index((Kind.USER_UPDATE, "age")), STATED.index((Kind.CONTEXT, "traffic"))
+
+
+def _learn(states: UserStates, stated: Sequence[tuple[int, int, int, float]]) -> None:
+    """Of each: the row of the user, the place in STATED, when, and the value."""
+    row, attribute, time_ms, value = zip(*stated, strict=True)
+    states.learn(np.array(row), np.array(attribute), np.array(time_ms), np.array(value, float))
 
 
 def _row(states: UserStates) -> Rows:
@@ -67,15 +85,61 @@ def test_the_category_used_longest_ago_is_forgotten_past_the_limit() -> None:
     assert tastes["impressions"][tastes["category"] == id64("c0")].tolist() == [1]
 
 
-def test_the_newest_attribute_wins_and_what_is_no_number_is_ignored() -> None:
+def test_the_newest_attribute_wins_of_users_as_of_their_context() -> None:
     states = UserStates(0)
     (ann,) = states.rows(["ann"])
 
-    states.learn(ann, 20, {"age": 31.0, "gender_male": "yes", "shoe": 44.0})
-    states.learn(ann, 10, {"age": 30.0})
-    states.learn(ann, 30, {"age": float("nan")})
-    states.learn(ann, 30, {"age": 1e300})
+    _learn(states, [(ann, AGE, 20, 31.0), (ann, TRAFFIC, 5, 0.5), (ann, AGE, 10, 30.0)])
+    _learn(states, [(ann, AGE, 19, 29.0), (ann, TRAFFIC, 6, 0.25)])
 
-    attributes = _row(states)["attributes"][0].tolist()
-    assert attributes[0] == 31.0
-    assert np.isnan(attributes[1])
+    row = _row(states)[0]
+    assert row["attributes"][0] == 31.0
+    assert np.isnan(row["attributes"][1])
+    names = [known.name for known in CONTEXT_ATTRIBUTES]
+    assert row["context"][names.index("traffic")].tolist() == (6, 0.25)
+    assert row["context"]["time_ms"].sum() == 6
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(("ann", "bob")),
+            st.integers(0, len(STATED) - 1),
+            st.integers(1, 3),
+            st.sampled_from((-0.0, 0.0, -1.0, 0.1, 1e9)),
+        ),
+        max_size=12,
+    ),
+    st.data(),
+)
+def test_what_was_learned_depends_on_no_order_and_on_no_grouping(
+    stated: list[tuple[str, int, int, float]], data: st.DataObject
+) -> None:
+    found = []
+    for order in (stated, data.draw(st.permutations(stated))):
+        states, size = UserStates(0), data.draw(st.integers(1, 12))
+        row = dict(zip(("ann", "bob"), states.rows(["ann", "bob"]), strict=True))
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            _learn(states, [(row[user], place, at, value) for user, place, at, value in part])
+        found.append(states.packed(["ann", "bob"]))
+
+    assert found[0] == found[1]
+    for user, packed in found[0]:
+        row_of = np.frombuffer(packed, USER_ROW)[0]
+        values = [*row_of["attributes"].tolist(), *row_of["context"]["value"].tolist()]
+        for place, value in enumerate(values):
+            mine = [(s[2], s[3]) for s in stated if s[:2] == (user, place)]
+            expected = max(mine)[1] + 0.0 if mine else np.nan
+            np.testing.assert_equal(value, float(np.float32(expected)))
+
+
+def test_a_forgotten_user_is_unknown_when_another_gets_the_row() -> None:
+    states = UserStates(0)
+    (ann,) = states.rows(["ann"])
+    _learn(states, [(ann, AGE, 20, 31.0), (ann, TRAFFIC, 20, 0.5)])
+
+    assert states.expire(1) == {"ann"}
+
+    assert states.rows(["bob"]) == [ann]
+    assert states.packed(["bob"])[0][1][20:] == empty_rows(1, USER_ROW).tobytes()[20:]

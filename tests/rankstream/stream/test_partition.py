@@ -147,6 +147,19 @@ def test_what_was_served_but_never_seen_is_no_negative() -> None:
     assert list(stream.labels) == [("ann", "r0", "i0")]
 
 
+def test_a_context_event_is_a_feature_of_its_user_and_of_nothing_else() -> None:
+    stream = Stream(SETTINGS)
+    rain = {"rain_mm_h": 2.5, "age": 7.0, "sky": "grey"}
+
+    out = stream.send([an_event("context", 1, location="home", attributes=rain)])
+
+    assert out.users.changed == {"ann"}
+    assert (out.updates, out.counts.sessions_closed, out.counts.folded) == ({}, 0, 1)
+    told, other = (stream.features(user, "i", START_MS, location="home") for user in ("ann", "bob"))
+    (differing,) = np.flatnonzero(told != other).tolist()
+    assert (spec.NAMES[differing], told[differing]) == ("context_rain_mm_h", 2.5)
+
+
 def test_a_user_without_events_for_the_ttl_is_forgotten_and_begins_anew() -> None:
     stream = Stream(FoldSettings(lateness_ms=LATENESS_MS, state_ttl_ms=DAY_MS))
     stream.send([an_event("rate", 1), an_event("visit", 2, user="bob", after_ms=DAY_MS)])
