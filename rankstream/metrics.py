@@ -157,6 +157,9 @@ RANKER_IN_FLIGHT: Final = _gauge("ranker_in_flight", "Requests being answered.")
 RANKER_ROWS: Final = _counter(
     "ranker_rows", "Rows of candidates, by where they came from: kept or store.", "view", "source"
 )
+RANKER_ROWS_TRACKED: Final = _gauge(
+    "ranker_rows_tracked", "1 while Redis tells of changed rows; 0: kept rows grow old instead."
+)
 RANKER_LOG_QUEUE: Final = _gauge("ranker_log_queue", "Records of answers not yet acked.")
 RANKER_LOG_RECORDS: Final = _counter(
     "ranker_log_records", "Records of answers, by fate.", "topic", "fate"

@@ -66,7 +66,7 @@ class RedisLink:
         assert parts.scheme == "redis", "settings check the address"
         assert parts.hostname, "settings check the address"
         self._host, self._port = parts.hostname, parts.port or DEFAULT_PORT
-        self._login = _login(parts.username, parts.password, parts.path.strip("/"))
+        self._login = login(parts.username, parts.password, parts.path.strip("/"))
         self._timeout_s = timeout_s
         self._reconnect = reconnect
         self._wire: _Wire | None = None
@@ -139,7 +139,8 @@ class RedisLink:
         )
 
 
-def _login(username: str | None, password: str | None, database: str) -> Sequence[bytes]:
+def login(username: str | None, password: str | None, database: str) -> Sequence[bytes]:
+    """The commands that a connection begins with."""
     commands = []
     if password:
         named = [unquote(username).encode()] if username else []

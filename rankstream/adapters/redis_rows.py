@@ -77,6 +77,11 @@ class View:
         return _BYTES_TAG + _varint(self.row_bytes)
 
     @property
+    def key_prefix(self) -> bytes:
+        """What every key of the view, and no other, begins with; the id's length follows."""
+        return entity_key(self, "")[: -len(PROJECT) - 4]
+
+    @property
     def field(self) -> bytes:
         """Hash field of the view's one feature."""
         return struct.pack("<I", mmh3.hash(f"{self.name}:{FEATURE}", signed=False))
@@ -117,7 +122,7 @@ class RowEncoder:
     """
 
     def __init__(self, view: View) -> None:
-        self._prefix = entity_key(view, "")[: -len(PROJECT) - 4]
+        self._prefix = view.key_prefix
         self._row_bytes = view.row_bytes
         fields = view.dtype.fields
         assert fields is not None
@@ -167,12 +172,25 @@ class RowEncoder:
         )
 
 
+class KeyReader:
+    """Finds the entities of a view among keys."""
+
+    def __init__(self, view: View) -> None:
+        self.prefix = view.key_prefix
+        self._from, self._until = len(self.prefix) + 4, -len(PROJECT)
+
+    def entity_ids(self, keys: Iterable[bytes]) -> list[str]:
+        """The ids of the entities of this view, in order."""
+        prefix, start, end = self.prefix, self._from, self._until
+        return [key[start:end].decode() for key in keys if key.startswith(prefix)]
+
+
 class RowReader:
     """Packs HGET commands of one view and turns the replies into an array."""
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._prefix = entity_key(view, "")[: -len(PROJECT) - 4]
+        self._prefix = view.key_prefix
         # Length of the key and all that stands before the id.
         self._fixed = len(self._prefix) + 4 + len(PROJECT)
         self._tail = PROJECT.encode() + b"\r\n" + _bulk(view.field)

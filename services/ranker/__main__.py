@@ -22,6 +22,8 @@ from rankstream.adapters.http import install_errors, serve
 from rankstream.adapters.kafka import EventProducer, LogReader, Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.onnx_model import OnnxModel
+from rankstream.adapters.redis_changes import RedisChanges
+from rankstream.adapters.redis_rows import CATEGORY_STATE, ITEM_STATE
 from rankstream.adapters.redis_store import RedisFeatureStore
 from rankstream.adapters.rpc import start_server
 from rankstream.adapters.run import run
@@ -157,7 +159,8 @@ async def main(settings: RankerSettings) -> None:
         await clients.close(settings.shutdown_timeout_s)
 
     log = following(settings, models, variants, health, metrics_of)
-    background = [await_store(clients.store, health), log]
+    changes = RedisChanges(settings.redis_url, (ITEM_STATE, CATEGORY_STATE))
+    background = [await_store(clients.store, health), log, changes.follow(store)]
     await serve(app, settings, on_stop=stop, background=background)
 
 

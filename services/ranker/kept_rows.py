@@ -1,8 +1,10 @@
 """Rows of items, categories and contexts kept in this process, read anew as they grow old.
 
-Every request asks for the same popular items: most of their rows were read some milliseconds ago.
-A row in use is read again before it is too old, off the answer path; what is missing or too old is
-waited for. No row is copied: a request takes its places, which hold until something is put.
+Every request asks for the same popular items: most of their rows are those of the request before.
+While the store tells of changes, only what has changed is read again; while it does not, everything
+grows old. A row in use is read again before it is too old, off the answer path; what is missing or
+too old is waited for. No row is copied: a request takes its places, which hold until something is
+put.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import numpy.typing as npt
 
 from rankstream import metrics
 from rankstream.adapters.metrics import Metrics
+from rankstream.adapters.redis_rows import CATEGORY_STATE, ITEM_STATE
 from rankstream.contracts.ids import id64
 from rankstream.errors import DependencyUnavailable, SpecMismatch
 from rankstream.features.rows import CATEGORY_ROW, CONTEXT_ROW, ITEM_ROW, Rows, empty_rows
@@ -39,9 +42,13 @@ class RowTable(Generic[Key]):
         # Memory is taken as places are.
         self.rows: Rows = np.zeros(1 + rows_max, empty.dtype)
         self.rows[NOWHERE] = empty[0]
-        # When its reading began, and when it was last asked for again.
-        self.read_s = np.full(1 + rows_max, _NEVER)
-        self.asked_s = np.full(1 + rows_max, _NEVER)
+        # Since when a row may be out of date: inf while it is not.
+        self.since_s = np.full(1 + rows_max, _NEVER)
+        # When its reading began, when it was last asked for again and last told to have changed.
+        self._read_s = np.full(1 + rows_max, _NEVER)
+        self._asked_s = np.full(1 + rows_max, _NEVER)
+        self._changed_s = np.full(1 + rows_max, _NEVER)
+        self._tracked_s = np.inf  # since when changes are told
         self._place_of: dict[Key, int] = {}
         self._ids: list[Key | None] = [None] * (1 + rows_max)
         self._next = 0
@@ -54,10 +61,42 @@ class RowTable(Generic[Key]):
     def put(self, ids: Sequence[Key], rows: Rows, read_s: float) -> Places:
         """Keep rows whose reading began at a time, unless a later reading is kept; their places."""
         places = np.array([self._place(entity_id) for entity_id in ids], np.intp)
-        newer = np.flatnonzero(self.read_s[places] <= read_s)
-        self.rows[places[newer]] = rows[newer]
-        self.read_s[places[newer]] = read_s
+        newer = np.flatnonzero(self._read_s[places] <= read_s)
+        at = places[newer]
+        self.rows[at] = rows[newer]
+        self._read_s[at] = read_s
+        if read_s < self._tracked_s:
+            self.since_s[at] = read_s
+        else:
+            # What changed while it was read may not be in it.
+            changed_s = self._changed_s[at]
+            self.since_s[at] = np.where(changed_s >= read_s, changed_s, np.inf)
         return places
+
+    def due(self, places: Places, now_s: float, age_s: float) -> tuple[Places, Places]:
+        """Which of the rows are too old to be used, and which are to be read soon, once."""
+        since_s = self.since_s[places]
+        late = since_s <= now_s - age_s
+        half_s = now_s - age_s / 2
+        soon = np.flatnonzero((since_s <= half_s) & (self._asked_s[places] <= half_s) & ~late)
+        self._asked_s[places[soon]] = now_s
+        return np.flatnonzero(late), soon
+
+    def changed(self, ids: Sequence[Key] | None, now_s: float) -> None:
+        """The store has told that it has other rows of these by now; None: maybe of all."""
+        if ids is None:
+            places: Places | slice = slice(1, None)
+        else:
+            places = self.places(ids)
+            places = places[places != NOWHERE]
+        self._changed_s[places] = now_s
+        self.since_s[places] = np.minimum(self.since_s[places], now_s)
+
+    def track(self, tracked_s: float) -> None:
+        """Every change from a time on is told; inf: none is, what is kept grows old again."""
+        self._tracked_s = tracked_s
+        if tracked_s == np.inf:
+            self.since_s = np.minimum(self.since_s, self._read_s)
 
     def _place(self, entity_id: Key) -> int:
         place = self._place_of.get(entity_id)
@@ -69,7 +108,8 @@ class RowTable(Generic[Key]):
         if before is not None:
             del self._place_of[before]
         self._ids[place], self._place_of[entity_id] = entity_id, place
-        self.read_s[place] = self.asked_s[place] = _NEVER
+        for times in (self.since_s, self._read_s, self._asked_s, self._changed_s):
+            times[place] = _NEVER
         return place
 
 
@@ -116,7 +156,7 @@ class Kept:
 
 
 class KeptRows:
-    """Another store's rows, at most `age_s` old; 0: always read.
+    """Another store's rows, at most `age_s` behind; 0: always read, unless changes are told.
 
     A reading that fails raises DependencyUnavailable; what is kept stays in use.
     """
@@ -138,13 +178,32 @@ class KeptRows:
         none = np.zeros(1, _BOTH)
         none["rows"] = empty_rows(2, CONTEXT_ROW)
         self._contexts: RowTable[tuple[str, str]] = RowTable(none, rows_max=rows_max)
+        self._told = {ITEM_STATE.name: self._items, CATEGORY_STATE.name: self._categories}
         self._refreshing: set[asyncio.Task[None]] = set()
+        self._tracked = metrics_of.gauge(metrics.RANKER_ROWS_TRACKED)
         rows = metrics_of.counter(metrics.RANKER_ROWS)
         self._count = {
             (view, source): rows.labels(view, source)
             for view in ("items", "categories", "contexts")
             for source in ("kept", "store")
         }
+
+    def tracked(self) -> None:
+        """From now on every change of items and categories is told."""
+        self._track(self._clock_s())
+
+    def untracked(self) -> None:
+        """From now on none is."""
+        self._track(np.inf)
+
+    def _track(self, tracked_s: float) -> None:
+        for table in self._told.values():
+            table.track(tracked_s)
+        self._tracked.set(float(tracked_s < np.inf))
+
+    def changed(self, view: str, entity_ids: list[str] | None) -> None:
+        """The store has other rows of these by now."""
+        self._told[view].changed(entity_ids, self._clock_s())
 
     async def user(self, user_id: str) -> Rows:
         """USER_ROW, shape (1,), as of now."""
@@ -213,15 +272,10 @@ class KeptRows:
     ) -> list[Key]:
         """What has to be waited for; what will have to be soon is read meanwhile."""
         places = table.places(ids)
-        read_s = table.read_s[places]
-        late = read_s <= now_s - self._age_s
-        missing = np.flatnonzero(late)
+        missing, soon = table.due(places, now_s, self._age_s)
         self._count[view, "kept"].inc(len(ids) - len(missing))
         self._count[view, "store"].inc(len(missing))
-        asked_s = np.maximum(read_s, table.asked_s[places])
-        soon = np.flatnonzero((asked_s <= now_s - self._age_s / 2) & ~late)
         if len(soon):
-            table.asked_s[places[soon]] = now_s
             task = asyncio.create_task(self._refresh(table, _at(ids, soon), read, now_s))
             self._refreshing.add(task)
             task.add_done_callback(self._refreshing.discard)

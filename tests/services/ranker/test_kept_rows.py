@@ -187,6 +187,57 @@ async def test_a_store_that_fails_leaves_what_is_kept_in_use() -> None:
     assert rig.readings("i1", "i2") == [1, -1]
 
 
+async def test_what_the_store_would_tell_of_is_read_again_only_when_it_does() -> None:
+    rig = Rig()
+    rig.kept.tracked()
+    rig.now_s += 1
+    await rig.kept.read_items(["i1", "i2"])
+    rig.now_s += 100 * AGE_S
+
+    await rig.kept.read_items(["i1", "i2"])
+    rig.kept.changed("item_state", ["i2", "i9"])
+    rig.now_s += AGE_S
+    await rig.kept.read_items(["i1", "i2"])
+    rig.kept.changed("item_state", None)
+    rig.now_s += AGE_S
+    await rig.kept.read_items(["i1", "i2"])
+
+    assert rig.inner.asked == [["i1", "i2"], ["i2"], ["i1", "i2"]]
+    assert rig.registry.get_sample_value("rankstream_ranker_rows_tracked") == 1
+
+
+async def test_what_was_read_before_changes_were_told_grows_old() -> None:
+    rig = Rig()
+    await rig.kept.read_items(["i1"])
+    rig.now_s += AGE_S / 4
+    rig.kept.tracked()
+    rig.now_s += AGE_S
+
+    await rig.kept.read_items(["i1"])
+    rig.now_s += 100 * AGE_S
+    await rig.kept.read_items(["i1"])
+    rig.kept.untracked()
+    await rig.kept.read_items(["i1"])
+
+    assert rig.inner.asked == [["i1"]] * 3
+    assert rig.registry.get_sample_value("rankstream_ranker_rows_tracked") == 0
+
+
+def test_a_change_while_a_row_is_read_makes_the_row_old() -> None:
+    table: RowTable[str] = RowTable(empty_rows(1, CATEGORY_ROW), rows_max=4)
+    table.track(1.0)
+    row = empty_rows(1, CATEGORY_ROW)
+    table.put(["c"], row, 5.0)
+
+    table.changed(["c"], 6.1)
+    table.put(["c"], row, 6.0)
+    during = table.since_s[table.places(["c"])].tolist()
+    table.put(["c"], row, 6.2)
+
+    assert during == [6.1]
+    assert table.since_s[table.places(["c"])].tolist() == [np.inf]
+
+
 @given(
     rows_max=st.integers(1, 6),
     asked=st.lists(st.lists(st.integers(0, 9), max_size=9), max_size=20),
