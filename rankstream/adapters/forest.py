@@ -19,6 +19,7 @@ import onnx
 from onnx import TensorProto, helper
 
 Floats = npt.NDArray[np.float32]
+types: Any = numba.types  # some of it has no types
 
 OPERATOR: Final = "TreeEnsembleRegressor"
 SUMS: Final = "sums"  # what the rest of a graph takes
@@ -163,7 +164,18 @@ def _scratch(nodes: int) -> tuple[npt.NDArray[Any], ...]:
     return kept
 
 
-@numba.njit(nogil=True, cache=True)
+def _array(dtype: Any, dimensions: int = 1, *, readonly: bool = False) -> Any:
+    return types.Array(dtype, dimensions, "C", readonly=readonly)
+
+
+# Compiled when this module is loaded, not when the first answer waits.
+_ROWS: Final = _array(types.float32, 2, readonly=True)
+_SIZES, _NUMBERS, _FLOATS = _array(types.int64), _array(types.uint32), _array(types.float32)
+_NODES: Final = types.Tuple((_SIZES, _SIZES, _NUMBERS, _NUMBERS, _FLOATS, _FLOATS))
+_SCRATCH: Final = types.Tuple((_SIZES, _NUMBERS, _NUMBERS, _FLOATS, _FLOATS))
+
+
+@numba.njit([types.void(_ROWS, _SIZES, _NODES, _FLOATS)], nogil=True, cache=True)
 def _add(rows: Any, columns: Any, nodes: Any, out: Any) -> None:
     """Add to each of `out`, shape (n,), the leaves that its row reaches.
 
@@ -199,6 +211,17 @@ def _add(rows: Any, columns: Any, nodes: Any, out: Any) -> None:
 
 
 @numba.njit(nogil=True, cache=True)
+def _decided(node: Any, begin: Any, nodes: Any, equal: Any, row: Any) -> Any:
+    """Where a walk comes to that does not look at a column in which rows differ."""
+    _, _, child, feature, threshold, _ = nodes
+    below = begin + child[node]
+    while below != node and equal[feature[node]]:
+        node = below + np.int64(row[feature[node]] >= threshold[node])
+        below = begin + child[node]
+    return node
+
+
+@numba.njit([types.void(_ROWS, _NODES, _SCRATCH, _FLOATS)], nogil=True, cache=True)
 def _prune_and_add(rows: Any, nodes: Any, scratch: Any, out: Any) -> None:
     """As `_add`, without the branches that all rows take alike."""
     first, depth, child, feature, threshold, leaf = nodes
@@ -237,14 +260,3 @@ def _prune_and_add(rows: Any, nodes: Any, scratch: Any, out: Any) -> None:
     new_first[len(depth)] = new_end
     pruned = (new_first, new_depth, new_child, new_feature, new_threshold, new_leaf)
     _add(rows, columns, pruned, out)
-
-
-@numba.njit(nogil=True, cache=True)
-def _decided(node: Any, begin: Any, nodes: Any, equal: Any, row: Any) -> Any:
-    """Where a walk comes to that does not look at a column in which rows differ."""
-    _, _, child, feature, threshold, _ = nodes
-    below = begin + child[node]
-    while below != node and equal[feature[node]]:
-        node = below + np.int64(row[feature[node]] >= threshold[node])
-        below = begin + child[node]
-    return node

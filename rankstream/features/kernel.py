@@ -7,6 +7,7 @@ are written.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numba
@@ -37,6 +38,40 @@ _TTL_MS: Final = tuple(known.ttl_ms for known in CONTEXT_ATTRIBUTES)
 _UNKNOWN: Final = tuple(known.unknown for known in CONTEXT_ATTRIBUTES)
 _CTR, _CVR, _STRENGTH = spec.CTR_PRIOR, spec.CVR_PRIOR, spec.PRIOR_STRENGTH
 _RATING, _RATING_STRENGTH = spec.RATING_PRIOR, spec.RATING_STRENGTH
+
+
+types: Any = numba.types  # some of it has no types
+
+
+# What callers pass, whatever its strides and whether or not it may be written to: one compilation
+# for all, done when this module is loaded.
+def _read_only(dtype: Any, dimensions: int) -> Any:
+    return types.Array(dtype, dimensions, "A", readonly=True, aligned=False)
+
+
+_OUT: Final = types.Array(types.float32, 2, "C")
+_AT: Final = types.int64
+_TIMES: Final = _read_only(types.int64, 1)
+_PLACES: Final = _read_only(types.intp, 1)
+_HASHES: Final = _read_only(types.uint64, 1)
+_INTS: Final = _read_only(types.int32, 1)
+_COUNTED: Final = types.Tuple(
+    (
+        _read_only(types.int64, 2),
+        _read_only(types.int32, 3),
+        _read_only(types.int64, 2),
+        _read_only(types.int64, 1),
+    )
+)
+_HASHED: Final = _read_only(types.uint64, 2)
+_COUNTS: Final = _read_only(types.int32, 2)
+_WIDE: Final = _read_only(types.int64, 2)
+_VALUES: Final = _read_only(types.float32, 2)
+
+
+def _compiled(*arguments: Any) -> Callable[[Any], Any]:
+    decorated: Callable[[Any], Any] = numba.njit([types.void(*arguments)], nogil=True, cache=True)
+    return decorated
 
 
 @numba.njit(nogil=True, cache=True)
@@ -79,7 +114,7 @@ def _counters(out: Any, at: Any, i: Any, rows: Any, r: Any, now_ms: Any) -> None
     out[i, at + 5] = idle_log_s
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled(_OUT, _AT, _COUNTED, _PLACES, _TIMES)
 def counters(out: Any, at: Any, rows: Any, of: Any, as_of_ms: Any) -> None:
     """COUNTER_COLUMNS of each candidate's entity.
 
@@ -123,7 +158,10 @@ def _affinity(out: Any, at: Any, i: Any, tastes: Any, recent: Any, u: Any, categ
     out[i, at + 3] = same / max(used, 1)
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled(
+    _OUT, _AT, _AT, _COUNTED, _HASHES, _PLACES,
+    types.Tuple((_HASHED, _COUNTS, _COUNTS, _COUNTS, _WIDE)), types.Tuple((_HASHED, _WIDE)), _TIMES,
+)  # fmt: skip
 def categories(
     out: Any, at: Any, affinity_at: Any, rows: Any, category_hash: Any, of: Any,
     tastes: Any, recent: Any, as_of_ms: Any,
@@ -149,7 +187,7 @@ def categories(
         _affinity(out, affinity_at, i, tastes, recent, user, category_hash[c])
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled(_OUT, _AT, types.Tuple((_TIMES, _TIMES, _INTS, _INTS)), _TIMES)
 def session(out: Any, at: Any, rows: Any, as_of_ms: Any) -> None:
     """The user's last session, as far as it has been seen; it is open until its gap has passed.
 
@@ -165,7 +203,7 @@ def session(out: Any, at: Any, rows: Any, as_of_ms: Any) -> None:
         out[i, at + 2] = clicks[u] if is_open else 0
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled(_OUT, _AT, _VALUES, _PLACES)
 def attributes(out: Any, at: Any, values: Any, of: Any) -> None:
     """The attributes of each candidate's entity, -1 where unknown; `of` as in `counters`."""
     for i in range(len(out)):
@@ -175,7 +213,7 @@ def attributes(out: Any, at: Any, values: Any, of: Any) -> None:
             out[i, at + k] = -1.0 if np.isnan(value) else value
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled(_OUT, _AT, _WIDE, _VALUES, _TIMES)
 def context(out: Any, at: Any, time_ms: Any, value: Any, as_of_ms: Any) -> None:
     """What the newest `context` events of the user state, as far as it still holds.
 
@@ -191,7 +229,7 @@ def context(out: Any, at: Any, time_ms: Any, value: Any, as_of_ms: Any) -> None:
             out[i, at + k] = value[u, k] if holds else _UNKNOWN[k]
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled(_OUT, _AT, _TIMES)
 def clock(out: Any, at: Any, as_of_ms: Any) -> None:
     """The time of day on a circle."""
     for i in range(len(out)):

@@ -22,6 +22,8 @@ TIMEOUT: Final = "features_timeout"
 MISMATCH: Final = "features_mismatch"
 UNKNOWN_USER: Final = "unknown_user"
 
+_NO_CONTEXT: Final = empty_rows(2, CONTEXT_ROW)[None]
+
 T = TypeVar("T")
 
 
@@ -109,18 +111,16 @@ class Enrichment:
         `withdrawn`: whether items that are withdrawn stay. The rest of an answer must not await:
         it reads rows where they are kept.
         """
-        store = self._store
-
-        async def all_rows() -> Rows:
-            around = await store.context(context.query, context.location)
-            await store.read_items(item_ids)
-            await store.read_categories(store.items(item_ids).names)
-            return around
-
-        around = await self._read(all_rows, degraded)
-        if around is None:
-            around = empty_rows(2, CONTEXT_ROW)[None]
+        store, around = self._store, _NO_CONTEXT
         kept = store.items(item_ids)
+        late = store.due_items(item_ids, kept)
+        if late or context.query or context.location:
+            read = await self._read(lambda: self._items_and_context(late, context), degraded)
+            around = _NO_CONTEXT if read is None else read
+            kept = store.items(item_ids)
+        if late := store.due_categories(kept.names):
+            await self._read(lambda: store.read_categories(late), degraded)
+            kept = store.items(item_ids)
         if not withdrawn and (gone := kept.rows["withdrawn"][kept.item_of] != 0).any():
             item_ids = [item_ids[i] for i in np.flatnonzero(~gone).tolist()]
             kept = store.items(item_ids)
@@ -136,6 +136,11 @@ class Enrichment:
             category_hash=kept.category_hash,
         )
         return Enriched(item_ids, kept, categories, around, features)
+
+    async def _items_and_context(self, late: list[str], context: Context) -> Rows:
+        if late:
+            await self._store.read_items(late)
+        return await self._store.context(context.query, context.location)
 
     async def _read(self, read: Callable[[], Awaitable[T]], degraded: Degraded) -> T | None:
         if TIMEOUT in degraded.reasons:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -55,8 +56,8 @@ class RowTable(Generic[Key]):
 
     def places(self, ids: Sequence[Key]) -> Places:
         """Where the row of each is, NOWHERE for one that is not kept, shape (n,)."""
-        place_of = self._place_of.get
-        return np.array([place_of(entity_id, NOWHERE) for entity_id in ids], np.intp)
+        found = map(self._place_of.get, ids, repeat(NOWHERE))
+        return np.fromiter(found, np.intp, len(ids))
 
     def put(self, ids: Sequence[Key], rows: Rows, read_s: float) -> Places:
         """Keep rows whose reading began at a time, unless a later reading is kept; their places."""
@@ -210,22 +211,36 @@ class KeptRows:
         return await self._store.user(user_id)
 
     async def user_and_items(self, user_id: str, item_ids: Sequence[str]) -> Rows:
-        """As `user`, and `read_items` as far as it waits, in one round trip."""
+        """As `user`, in one round trip with the items that have to be waited for."""
         now_s = self._clock_s()
-        missing = self._missing(self._items, "items", item_ids, self._store.items, now_s)
-        if not missing:
+        places = self._items.places(item_ids)
+        late = self._due(self._items, "items", item_ids, places, self._store.items, now_s)
+        if not late:
             return await self._store.user(user_id)
-        user, found = await self._store.user_and_items(user_id, missing)
-        self._items.put(missing, found, now_s)
+        user, found = await self._store.user_and_items(user_id, late)
+        self._items.put(late, found, now_s)
         return user
 
+    def due_items(self, item_ids: Sequence[str], kept: Kept) -> list[str]:
+        """Which of the candidates have to be read before they are used."""
+        now_s = self._clock_s()
+        return self._due(self._items, "items", item_ids, kept.item_of, self._store.items, now_s)
+
     async def read_items(self, item_ids: Sequence[str]) -> None:
-        """Return when all are kept and none is too old."""
-        await self._read(self._items, "items", item_ids, self._store.items)
+        """Read them now."""
+        now_s = self._clock_s()
+        self._items.put(item_ids, await self._store.items(item_ids), now_s)
+
+    def due_categories(self, names: Sequence[str]) -> list[str]:
+        """Which of the categories have to be read before they are used."""
+        table, now_s = self._categories, self._clock_s()
+        places = table.places(names)
+        return self._due(table, "categories", names, places, self._store.categories, now_s)
 
     async def read_categories(self, names: Sequence[str]) -> None:
-        """Return when all are kept and none is too old."""
-        await self._read(self._categories, "categories", names, self._store.categories)
+        """Read them now."""
+        now_s = self._clock_s()
+        self._categories.put(names, await self._store.categories(names), now_s)
 
     async def context(self, query: str, location: str) -> Rows:
         """CONTEXT_ROW, shape (1, 2)."""
@@ -238,48 +253,51 @@ class KeptRows:
                 found["rows"][k] = (await self._store.context(*key))[0]
             return found
 
-        keys = ((query, location),)
-        await self._read(self._contexts, "contexts", keys, read)
-        context: Rows = self._contexts.rows["rows"][self._contexts.places(keys)]
+        table, keys, now_s = self._contexts, ((query, location),), self._clock_s()
+        if self._due(table, "contexts", keys, table.places(keys), read, now_s):
+            table.put(keys, await read(keys), now_s)
+        context: Rows = table.rows["rows"][table.places(keys)]
         return context
 
     def items(self, item_ids: Sequence[str]) -> Kept:
         """The candidates; one that is not kept has the row of nothing known."""
         table = self._items
         places = table.places(item_ids)
-        numbers, which = np.unique(table.category[places], return_inverse=True)
-        known = numbers.tolist()
+        numbers = table.category[places]
+        place = np.zeros(len(table.names), np.intp)
+        place[numbers] = 1
+        known = np.flatnonzero(place)
+        place[known] = np.arange(len(known))
         return Kept(
             table.rows,
             places,
-            [table.names[number] for number in known],
-            np.array([table.hashes[number] for number in known], np.uint64),
-            which,
+            [table.names[number] for number in known.tolist()],
+            np.array([table.hashes[number] for number in known.tolist()], np.uint64),
+            place[numbers],
         )
 
     def categories(self, names: Sequence[str]) -> Rows:
         """CATEGORY_ROW, shape (m,), as they are kept."""
         return self._categories.rows[self._categories.places(names)]
 
-    async def _read(self, table: RowTable[Key], view: str, ids: Sequence[Key], read: Read) -> None:
-        now_s = self._clock_s()
-        missing = self._missing(table, view, ids, read, now_s)
-        if missing:
-            table.put(missing, await read(missing), now_s)
-
-    def _missing(
-        self, table: RowTable[Key], view: str, ids: Sequence[Key], read: Read, now_s: float
+    def _due(
+        self,
+        table: RowTable[Key],
+        view: str,
+        ids: Sequence[Key],
+        places: Places,
+        read: Read,
+        now_s: float,
     ) -> list[Key]:
         """What has to be waited for; what will have to be soon is read meanwhile."""
-        places = table.places(ids)
-        missing, soon = table.due(places, now_s, self._age_s)
-        self._count[view, "kept"].inc(len(ids) - len(missing))
-        self._count[view, "store"].inc(len(missing))
+        late, soon = table.due(places, now_s, self._age_s)
+        self._count[view, "kept"].inc(len(ids) - len(late))
+        self._count[view, "store"].inc(len(late))
         if len(soon):
             task = asyncio.create_task(self._refresh(table, _at(ids, soon), read, now_s))
             self._refreshing.add(task)
             task.add_done_callback(self._refreshing.discard)
-        return _at(ids, missing)
+        return _at(ids, late)
 
     async def _refresh(
         self, table: RowTable[Key], ids: list[Key], read: Read, now_s: float

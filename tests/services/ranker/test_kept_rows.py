@@ -74,6 +74,11 @@ class Rig:
         labels = {"view": view, "source": source}
         return self.registry.get_sample_value("rankstream_ranker_rows_total", labels) or 0.0
 
+    async def need(self, item_ids: list[str]) -> None:
+        """What an answer does before it uses rows of items."""
+        if late := self.kept.due_items(item_ids, self.kept.items(item_ids)):
+            await self.kept.read_items(late)
+
     def readings(self, *item_ids: str) -> list[int]:
         """Which reading each item's row is of, as it is kept."""
         kept = self.kept.items(item_ids)
@@ -83,12 +88,12 @@ class Rig:
 
 async def test_only_what_is_unknown_or_old_is_waited_for() -> None:
     rig = Rig()
-    await rig.kept.read_items(["i1", "i2"])
+    await rig.need(["i1", "i2"])
     rig.now_s += AGE_S / 3
 
-    await rig.kept.read_items(["i3", "i2", "i1"])
+    await rig.need(["i3", "i2", "i1"])
     rig.now_s += AGE_S * 2 / 3
-    await rig.kept.read_items(["i1", "i2"])
+    await rig.need(["i1", "i2"])
 
     assert rig.inner.asked == [["i1", "i2"], ["i3"], ["i1", "i2"]]
     assert rig.readings("i1", "i2", "i3") == [3, 3, 2]
@@ -97,15 +102,15 @@ async def test_only_what_is_unknown_or_old_is_waited_for() -> None:
 
 async def test_a_row_in_use_is_read_once_in_the_background_before_it_is_too_old() -> None:
     rig = Rig()
-    await rig.kept.read_items(["i1"])
+    await rig.need(["i1"])
     rig.now_s += AGE_S * 0.6
 
-    await rig.kept.read_items(["i1"])
-    await rig.kept.read_items(["i1"])
+    await rig.need(["i1"])
+    await rig.need(["i1"])
     before = rig.readings("i1")
     await asyncio.sleep(0)
     rig.now_s += AGE_S * 0.6
-    await rig.kept.read_items(["i1"])
+    await rig.need(["i1"])
 
     assert before == [1]
     assert rig.readings("i1") == [2]
@@ -118,7 +123,7 @@ async def test_users_are_always_read_and_with_them_the_items_that_are_missing() 
     rig = Rig()
     await rig.kept.user("u1")
     await rig.kept.user("u1")
-    await rig.kept.read_items(["i1"])
+    await rig.need(["i1"])
 
     user = await rig.kept.user_and_items("u1", ["i1", "i2"])
     await rig.kept.user_and_items("u1", ["i1", "i2"])
@@ -129,11 +134,12 @@ async def test_users_are_always_read_and_with_them_the_items_that_are_missing() 
 
 async def test_categories_are_kept_apart_from_items() -> None:
     rig = Rig()
-    await rig.kept.read_items(["x1"])
+    await rig.need(["x1"])
 
-    await rig.kept.read_categories(["x1"])
-    await rig.kept.read_categories(["x1"])
+    late = rig.kept.due_categories(["x1"])
+    await rig.kept.read_categories(late)
 
+    assert (late, rig.kept.due_categories(["x1"])) == (["x1"], [])
     assert rig.inner.asked == [["x1"], ["x1"]]
     assert rig.kept.categories(["x1"])["offset"].tolist() == [2]
     assert rig.kept.categories(["x1"]).dtype == CATEGORY_ROW
@@ -141,7 +147,7 @@ async def test_categories_are_kept_apart_from_items() -> None:
 
 async def test_candidates_come_with_each_of_their_categories_once() -> None:
     rig = Rig()
-    await rig.kept.read_items(["i1", "i2", "i3"])
+    await rig.need(["i1", "i2", "i3"])
 
     kept = rig.kept.items(["i3", "unknown", "i2", "i1"])
 
@@ -154,7 +160,7 @@ async def test_age_zero_reads_always() -> None:
     rig = Rig(age_s=0)
 
     for _ in range(3):
-        await rig.kept.read_items(["i1"])
+        await rig.need(["i1"])
 
     assert rig.inner.asked == [["i1"]] * 3
 
@@ -174,15 +180,15 @@ async def test_a_context_is_read_once_and_nothing_of_nobody() -> None:
 
 async def test_a_store_that_fails_leaves_what_is_kept_in_use() -> None:
     rig = Rig()
-    await rig.kept.read_items(["i1"])
+    await rig.need(["i1"])
     rig.inner.fails = True
     rig.now_s += AGE_S * 0.6
-    await rig.kept.read_items(["i1"])
+    await rig.need(["i1"])
     await asyncio.sleep(0)
     rig.now_s += AGE_S
 
     with pytest.raises(DependencyUnavailable):
-        await rig.kept.read_items(["i1", "i2"])
+        await rig.need(["i1", "i2"])
 
     assert rig.readings("i1", "i2") == [1, -1]
 
@@ -191,16 +197,16 @@ async def test_what_the_store_would_tell_of_is_read_again_only_when_it_does() ->
     rig = Rig()
     rig.kept.tracked()
     rig.now_s += 1
-    await rig.kept.read_items(["i1", "i2"])
+    await rig.need(["i1", "i2"])
     rig.now_s += 100 * AGE_S
 
-    await rig.kept.read_items(["i1", "i2"])
+    await rig.need(["i1", "i2"])
     rig.kept.changed("item_state", ["i2", "i9"])
     rig.now_s += AGE_S
-    await rig.kept.read_items(["i1", "i2"])
+    await rig.need(["i1", "i2"])
     rig.kept.changed("item_state", None)
     rig.now_s += AGE_S
-    await rig.kept.read_items(["i1", "i2"])
+    await rig.need(["i1", "i2"])
 
     assert rig.inner.asked == [["i1", "i2"], ["i2"], ["i1", "i2"]]
     assert rig.registry.get_sample_value("rankstream_ranker_rows_tracked") == 1
@@ -208,16 +214,16 @@ async def test_what_the_store_would_tell_of_is_read_again_only_when_it_does() ->
 
 async def test_what_was_read_before_changes_were_told_grows_old() -> None:
     rig = Rig()
-    await rig.kept.read_items(["i1"])
+    await rig.need(["i1"])
     rig.now_s += AGE_S / 4
     rig.kept.tracked()
     rig.now_s += AGE_S
 
-    await rig.kept.read_items(["i1"])
+    await rig.need(["i1"])
     rig.now_s += 100 * AGE_S
-    await rig.kept.read_items(["i1"])
+    await rig.need(["i1"])
     rig.kept.untracked()
-    await rig.kept.read_items(["i1"])
+    await rig.need(["i1"])
 
     assert rig.inner.asked == [["i1"]] * 3
     assert rig.registry.get_sample_value("rankstream_ranker_rows_tracked") == 0
