@@ -1,0 +1,1 @@
+"""What a Python team would put together instead, each as its documentation says."""
