@@ -48,7 +48,8 @@ class SendResult:
 
 @dataclass(frozen=True)
 class RankedItem:
-    """One slot of a slate; `propensity` is P(item in this slot | slots above)."""
+    """One slot of a slate; `propensity` is P(item in this slot | slots above), 0 if that is
+    simulated later: its explanation has it."""
 
     item_id: str
     score: float
@@ -90,6 +91,19 @@ class ExplainedItem:
     pctr: float
     propensity: float
     contributions: tuple[Contribution, ...]
+    place: int
+    propensity_error: float
+
+
+@dataclass(frozen=True)
+class PolicyStep:
+    """What a step of the policy moved: slots, and places of their items before and after it."""
+
+    name: str
+    slots: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    removed: int
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,10 @@ class Explanation:
     items: tuple[ExplainedItem, ...]
     degraded: tuple[str, ...]
     method: str
+    policy: str
+    policy_hash: str
+    steps: tuple[PolicyStep, ...]
+    propensity_draws: int
 
 
 def _codes(cls: type[RankstreamError]) -> Iterator[tuple[str, type[RankstreamError]]]:
@@ -175,6 +193,8 @@ def explanation(reply: ranker_pb2.ExplainReply) -> Explanation:
             item.pctr,
             item.propensity,
             tuple(Contribution(c.feature, c.value, c.contribution) for c in item.contributions),
+            item.place,
+            item.propensity_error,
         )
         for item in reply.items
     )
@@ -190,4 +210,13 @@ def explanation(reply: ranker_pb2.ExplainReply) -> Explanation:
         items=items,
         degraded=tuple(reply.degraded),
         method=reply.method,
+        policy=reply.policy,
+        policy_hash=reply.policy_hash,
+        steps=tuple(
+            PolicyStep(
+                step.name, tuple(step.slot), tuple(step.before), tuple(step.after), step.removed
+            )
+            for step in reply.steps
+        ),
+        propensity_draws=reply.propensity_draws,
     )

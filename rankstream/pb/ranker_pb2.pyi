@@ -1,3 +1,4 @@
+from rankstream.pb import events_pb2 as _events_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -105,7 +106,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ...) -> None: ...
 
 class ExplainReply(_message.Message):
-    __slots__ = ("request_id", "user_id", "served_time_ms", "model_id", "index_id", "spec_id", "experiment_id", "variant", "items", "degraded", "method")
+    __slots__ = ("request_id", "user_id", "served_time_ms", "model_id", "index_id", "spec_id", "experiment_id", "variant", "items", "degraded", "method", "policy", "policy_hash", "steps", "propensity_draws")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SERVED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +118,10 @@ class ExplainReply(_message.Message):
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    POLICY_HASH_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_DRAWS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     user_id: str
     served_time_ms: int
@@ -128,21 +133,29 @@ class ExplainReply(_message.Message):
     items: _containers.RepeatedCompositeFieldContainer[ExplainedItem]
     degraded: _containers.RepeatedScalarFieldContainer[str]
     method: str
-    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., spec_id: _Optional[str] = ..., experiment_id: _Optional[str] = ..., variant: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExplainedItem, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., method: _Optional[str] = ...) -> None: ...
+    policy: str
+    policy_hash: str
+    steps: _containers.RepeatedCompositeFieldContainer[_events_pb2.PolicyStep]
+    propensity_draws: int
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., spec_id: _Optional[str] = ..., experiment_id: _Optional[str] = ..., variant: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExplainedItem, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., method: _Optional[str] = ..., policy: _Optional[str] = ..., policy_hash: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[_events_pb2.PolicyStep, _Mapping]]] = ..., propensity_draws: _Optional[int] = ...) -> None: ...
 
 class ExplainedItem(_message.Message):
-    __slots__ = ("item_id", "logit", "pctr", "propensity", "contributions")
+    __slots__ = ("item_id", "logit", "pctr", "propensity", "contributions", "place", "propensity_error")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     LOGIT_FIELD_NUMBER: _ClassVar[int]
     PCTR_FIELD_NUMBER: _ClassVar[int]
     PROPENSITY_FIELD_NUMBER: _ClassVar[int]
     CONTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_ERROR_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     logit: float
     pctr: float
     propensity: float
     contributions: _containers.RepeatedCompositeFieldContainer[Contribution]
-    def __init__(self, item_id: _Optional[str] = ..., logit: _Optional[float] = ..., pctr: _Optional[float] = ..., propensity: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ...) -> None: ...
+    place: int
+    propensity_error: float
+    def __init__(self, item_id: _Optional[str] = ..., logit: _Optional[float] = ..., pctr: _Optional[float] = ..., propensity: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., place: _Optional[int] = ..., propensity_error: _Optional[float] = ...) -> None: ...
 
 class Contribution(_message.Message):
     __slots__ = ("feature", "value", "contribution")

@@ -34,7 +34,7 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
-class Decision:
+class Choice:
     """A slate; `place`, shape (n,), is where the model's order has the candidate of each slot."""
 
     slate: Slate
@@ -45,7 +45,7 @@ class Decision:
 
 def decide(
     policy: Policy, facts: Facts, n: int, as_of_ms: int, *, salt: str, request_id: str
-) -> Decision:
+) -> Choice:
     """The slate that a policy makes of the candidates; a function of its arguments alone."""
     rng = generator(salt, request_id)
     if policy.is_plain:
@@ -66,26 +66,26 @@ def decide(
         steps.append(_step(name, slots, places[slots], slots, 0))
     model = changes[0].before[chosen] if changes else places
     kept = tuple(step for step in steps if step.slots or step.removed)
-    return Decision(replace(filled.slate, chosen=chosen), model, kept, filled)
+    return Choice(replace(filled.slate, chosen=chosen), model, kept, filled)
 
 
 def plain(
     preference: npt.NDArray[np.float32], n: int, epsilon: float, rng: np.random.Generator
-) -> Decision:
+) -> Choice:
     """Epsilon-greedy over the model's order."""
     ordered = order(preference)
     slate = epsilon_greedy(ordered, n, epsilon, rng)
     return plain_of(slate, _places(ordered)[slate.chosen])
 
 
-def plain_of(slate: Slate, place: npt.NDArray[np.intp]) -> Decision:
+def plain_of(slate: Slate, place: npt.NDArray[np.intp]) -> Choice:
     """What is told of an epsilon-greedy slate whose candidates had these places."""
     explored = np.flatnonzero(slate.explored)
     # The best one that was left, if all before it stand above.
     best = [np.count_nonzero(place[:slot] < place[slot]) == place[slot] for slot in explored]
     slots = explored[~np.array(best, bool)]
     steps = (_step(EXPLORATION, slots, place[slots], slots, 0),) if len(slots) else ()
-    return Decision(slate, place, steps, None)
+    return Choice(slate, place, steps, None)
 
 
 def _places(ordered: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
@@ -106,15 +106,15 @@ def _step(
 
 
 def propensities(
-    policy: Policy, decision: Decision, *, salt: str, request_id: str
+    policy: Policy, choice: Choice, *, salt: str, request_id: str
 ) -> tuple[Floats, Floats] | None:
     """P(item in slot | slots above) and its standard error, shape (n,) each; None: all is exact.
 
     By simulation, with draws of its own that the salt and the request seed.
     """
-    filled = decision.filled
+    filled = choice.filled
     if filled is None or filled.contest is None or policy.thompson is None:
         return None
     rng = generator(f"{salt}\x1fpropensity", request_id)
     p, error = simulated(filled.contest, policy.thompson.draws, rng)
-    return decision.slate.propensity + filled.greedy * p, filled.greedy * error
+    return choice.slate.propensity + filled.greedy * p, filled.greedy * error

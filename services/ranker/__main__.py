@@ -33,6 +33,7 @@ from services.ranker.candidates import RetrievalClient
 from services.ranker.core import Ranker
 from services.ranker.enrichment import Enrichment
 from services.ranker.models import CHAMPION, Models, PopularItems
+from services.ranker.policies import Policies
 from services.ranker.recent_rows import RecentFeatureStore
 from services.ranker.settings import PREFIX, RankerSettings
 from services.ranker.variants import Variants
@@ -136,6 +137,7 @@ async def main(settings: RankerSettings) -> None:
     ranker = Ranker(
         settings,
         models=models,
+        policies=Policies.load(settings),
         variants=variants,
         enrichment=Enrichment(store, timeout_s=settings.features_timeout_ms / 1000),
         retrieval=clients.retrieval,

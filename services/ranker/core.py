@@ -35,16 +35,16 @@ from rankstream.features.rows import Rows
 from rankstream.pb import ranker_pb2, retrieval_pb2
 from rankstream.pb.events_pb2 import ServedSlate
 from rankstream.ports import Model, Scores
-from rankstream.ranking.policy import epsilon_greedy, generator
-from rankstream.ranking.scoring import check_finite, order
+from rankstream.ranking.scoring import check_finite
 from services.ranker.answers import Answers
 from services.ranker.candidates import RetrievalFailed
 from services.ranker.enrichment import Degraded, Enriched, Enrichment, is_known
 from services.ranker.explanation import explain
 from services.ranker.models import Models, preference
+from services.ranker.policies import Chosen, Named, Policies, choose
 from services.ranker.requests import RankRequest, RecommendRequest
 from services.ranker.settings import RankerSettings
-from services.ranker.slates import assigned, record, reply_of
+from services.ranker.slates import assigned, finished, record, reply_of
 from services.ranker.variants import Variants
 
 T = TypeVar("T")
@@ -64,9 +64,10 @@ class Candidates(Protocol):
 
 @dataclass(frozen=True)
 class Decision:
-    """Which model answers, and the assignment that says so; `exposes` if it is to be logged."""
+    """Which model and policy answer, and the assignment that says so; `exposes` if it is logged."""
 
     model: Model
+    policy: Named
     assignment: Assignment | None
     exposes: bool
 
@@ -79,6 +80,7 @@ class Ranker:
         settings: RankerSettings,
         *,
         models: Models,
+        policies: Policies,
         variants: Variants,
         enrichment: Enrichment,
         retrieval: Candidates,
@@ -89,6 +91,7 @@ class Ranker:
     ) -> None:
         self._settings = settings
         self._models = models
+        self._policies = policies
         self._variants = variants
         self._enrichment = enrichment
         self._retrieval = retrieval
@@ -97,7 +100,6 @@ class Ranker:
         self._now_ms = now_ms
         self._running: set[str] = set()  # request ids given by callers, being answered
         self._in_flight = 0
-        self._policy = f"epsilon_greedy:{settings.explore_epsilon:g}:{settings.policy_salt}"
         self._requests = metrics_of.counter(metrics.RANKER_REQUESTS)
         self._degraded = metrics_of.counter(metrics.RANKER_DEGRADED)
         self._candidates = metrics_of.histogram(metrics.RANKER_CANDIDATES)
@@ -193,9 +195,9 @@ class Ranker:
                 enriched = await self._enrichment.enrich(
                     user, item_ids, rows, request.context, now, degraded
                 )
-            slate = self._slate(request, request_id, n, now, decision, user, enriched)
+            slate, chosen = self._slate(request, request_id, n, now, decision, user, enriched)
             slate.index_id = index_id
-            return self._answer(request.preview, slate, decision, degraded, ())
+            return self._answer(request.preview, slate, chosen, decision, degraded, ())
 
     async def _rank(self, request: RankRequest) -> ranker_pb2.RankReply:
         item_ids = request.item_ids
@@ -223,8 +225,8 @@ class Ranker:
                 enriched = await self._enrichment.enrich(
                     user, item_ids, rows, request.context, now, degraded
                 )
-            slate = self._slate(request, request_id, n, now, decision, user, enriched)
-            return self._answer(request.preview, slate, decision, degraded, unknown)
+            slate, chosen = self._slate(request, request_id, n, now, decision, user, enriched)
+            return self._answer(request.preview, slate, chosen, decision, degraded, unknown)
 
     async def _explain(self, request_id: str) -> ranker_pb2.ExplainReply:
         if not request_id:
@@ -284,14 +286,16 @@ class Ranker:
         self, user_id: str, overrides: Mapping[str, str], now: int, degraded: Degraded
     ) -> Decision:
         assignment, active = self._variants.of(user_id, overrides, now)
+        default = self._policies.default
         if assignment is None:
-            return Decision(self._models.champion(), None, False)
+            return Decision(self._models.champion(), default, None, False)
         model = self._models.of_alias(assignment.model)
-        if model is None:
+        policy = self._policies.named(assignment.policy)
+        if model is None or policy is None:
             # The user did not feel the variant, so the answer is not part of the experiment.
-            degraded.add("variant_model_missing")
-            return Decision(self._models.champion(), None, False)
-        return Decision(model, assignment, active)
+            degraded.add("variant_model_missing" if model is None else "variant_policy_missing")
+            return Decision(self._models.champion(), default, None, False)
+        return Decision(model, policy, assignment, active)
 
     async def _retrieve(
         self, request: RecommendRequest, request_id: str, user: Rows, degraded: Degraded
@@ -324,7 +328,7 @@ class Ranker:
         decision: Decision,
         user: Rows,
         enriched: Enriched,
-    ) -> ServedSlate:
+    ) -> tuple[ServedSlate, Chosen]:
         """Score, order and choose; everything that explains the outcome goes into the record."""
         with self._timed("score"):
             if enriched.item_ids:
@@ -335,26 +339,18 @@ class Ranker:
             check_finite(scores.logit, decision.model.model_id)
             check_finite(preferred, decision.model.model_id)
         with self._timed("policy"):
-            rng = generator(self._settings.policy_salt, request_id)
-            slate = epsilon_greedy(order(preferred), n, self._settings.explore_epsilon, rng)
+            chosen = choose(decision.policy, enriched, scores, preferred, n, now, request_id)
         self._candidates.observe(len(preferred))
-        return record(
-            request,
-            request_id,
-            now,
-            decision.model.model_id,
-            self._policy,
-            slate,
-            scores.logit,
-            scores.pctr,
-            user,
-            enriched,
-        )
+        model_id, logit, pctr = decision.model.model_id, scores.logit, scores.pctr
+        slate = record(request, request_id, now, model_id, chosen, n, logit, pctr, user, enriched)
+        self._models.sign(slate)
+        return slate, chosen
 
     def _answer(
         self,
         preview: bool,
         slate: ServedSlate,
+        chosen: Chosen,
         decision: Decision,
         degraded: Degraded,
         unknown: Sequence[str],
@@ -367,7 +363,9 @@ class Ranker:
         if decision.assignment is not None:
             exposure = assigned(slate, decision.assignment)
         if not preview:
-            self._answers.append(slate, exposure if decision.exposes else None)
+            exposure = exposure if decision.exposes else None
+            finish = finished(slate, chosen, candidates=self._settings.log_candidates)
+            self._answers.append(slate, exposure, finish)
         return reply_of(slate, unknown)
 
     @contextmanager

@@ -21,7 +21,7 @@ from rankstream.adapters.metrics import Metrics
 from rankstream.contracts.ids import id64
 from rankstream.errors import InvalidArtifact, NotReady, UnknownAnswer
 from rankstream.features import spec
-from rankstream.pb.events_pb2 import ModelPointer
+from rankstream.pb.events_pb2 import ModelPointer, ServedSlate
 from rankstream.ports import Model, Scores
 from rankstream.ranking.scoring import expected_utility
 from rankstream.retrieval import popular
@@ -89,6 +89,7 @@ class Models:
         self._aliases: dict[str, Model] = {}
         self._by_id: dict[str, Model] = {}  # oldest first; explains answers of earlier models
         self._sha256: dict[bytes, str] = {}
+        self._version: dict[str, str] = {}  # model id -> sha256 of its manifest
         self._info = metrics_of.gauge(metrics.MODEL_INFO)
         self.popular: PopularItems | None = None
 
@@ -116,7 +117,9 @@ class Models:
             return
         uri = locate(pointer.uri, self._artifacts)
         if role == "ranker":
-            self._swap(alias, await asyncio.to_thread(self._load, uri, pointer.sha256))
+            model = await asyncio.to_thread(self._load, uri, pointer.sha256)
+            self._version[model.model_id] = pointer.sha256
+            self._swap(alias, model)
         elif role == "retrieval" and alias == CHAMPION:
             self.popular = await asyncio.to_thread(self._load_popular, uri, pointer.sha256)
         self._sha256[record.key] = pointer.sha256
@@ -129,6 +132,7 @@ class Models:
         spare = [model_id for model_id in self._by_id if model_id not in in_use]
         for model_id in spare[: max(0, len(self._by_id) - self._kept)]:
             del self._by_id[model_id]
+            self._version.pop(model_id, None)
         self._export()
         structlog.get_logger().info("model_loaded", alias=alias, model_id=model.model_id)
         if alias == CHAMPION:
@@ -148,6 +152,11 @@ class Models:
                 " Publish one, or try again soon."
             )
         return model
+
+    def sign(self, slate: ServedSlate) -> None:
+        """Write into a slate which version of its model scored it, and what data trained that."""
+        slate.model_sha256 = self._version[slate.model_id]
+        slate.data_version = self._by_id[slate.model_id].data_version
 
     def of_alias(self, alias: str) -> Model | None:
         """The model of a variant's alias, None if none is loaded."""

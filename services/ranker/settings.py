@@ -36,4 +36,8 @@ class RankerSettings(ServiceSettings):
     answer_ttl_s: int = Field(default=900, ge=1, le=604_800)
     explore_epsilon: float = Field(default=0.05, ge=0, le=1)
     policy_salt: str = Field(default="policy-1", min_length=1, pattern=r"^[^\x1f]*$")
+    # JSON object, name -> rankstream.contracts.policy.Policy; "default" replaces epsilon-greedy.
+    policies: str = Field(default="")
+    # What a policy other than epsilon-greedy read of all candidates goes into the slate's record.
+    log_candidates: bool = Field(default=True)
     models_kept: int = Field(default=8, ge=1, le=100)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rankstream.contracts.policy import Policy
-from rankstream.ranking.decide import Decision, decide
+from rankstream.ranking.decide import Choice, decide
 from rankstream.ranking.facts import Facts
 
 NOW_MS = 1_750_000_000_000
@@ -56,10 +56,11 @@ def random_facts(m: int, seed: int) -> Facts:
     )
 
 
-def decided(policy: Policy, facts: Facts, n: int = 5, request_id: str = "r") -> Decision:
+def decided(policy: Policy, facts: Facts, n: int = 5, request_id: str = "r") -> Choice:
     return decide(policy, facts, n, NOW_MS, salt="s", request_id=request_id)
 
 
 def shown(policy: Policy, facts: Facts, n: int = 5, request_id: str = "r") -> list[int]:
     """The candidates of the slots."""
-    return decided(policy, facts, n, request_id).slate.chosen.tolist()
+    chosen: list[int] = decided(policy, facts, n, request_id).slate.chosen.tolist()
+    return chosen

@@ -24,6 +24,7 @@ from rankstream.contracts.codec import encode_experiment
 from rankstream.contracts.experiment import Experiment, Variant
 from rankstream.contracts.ids import id64
 from rankstream.contracts.manifest import Utility
+from rankstream.contracts.policy import Policy
 from rankstream.errors import DependencyUnavailable
 from rankstream.features import spec
 from rankstream.features.rows import (
@@ -44,6 +45,7 @@ from services.ranker.candidates import RetrievalFailed
 from services.ranker.core import Ranker
 from services.ranker.enrichment import Enrichment
 from services.ranker.models import Models, PopularItems
+from services.ranker.policies import Policies
 from services.ranker.requests import RankRequest, RecommendRequest
 from services.ranker.settings import RankerSettings
 from services.ranker.variants import Variants
@@ -184,6 +186,7 @@ class Rig:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     loaded: dict[str, Model] = field(default_factory=dict)
     popular: dict[str, PopularItems] = field(default_factory=dict)
+    policies: dict[str, Policy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         metrics_of = Metrics(self.registry)
@@ -209,6 +212,11 @@ class Rig:
         self.ranker = Ranker(
             self.settings,
             models=self.models,
+            policies=Policies(
+                self.policies,
+                epsilon=self.settings.explore_epsilon,
+                salt=self.settings.policy_salt,
+            ),
             variants=self.variants,
             enrichment=Enrichment(self.store, timeout_s=self.settings.features_timeout_ms / 1000),
             retrieval=self.retrieval,
