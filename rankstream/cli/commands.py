@@ -22,6 +22,7 @@ from rankstream.cli.console import (
 )
 from rankstream.cli.dead import dead
 from rankstream.cli.partitions import repartition
+from rankstream.cli.reproduce import reproduce
 from rankstream.client import (
     EXPERIMENTS_URL,
     INGEST_URL,
@@ -33,6 +34,7 @@ from rankstream.client import (
 app = typer.Typer(no_args_is_help=True, help="Rankstream from the command line.")
 app.add_typer(dead, name="dead")
 app.command()(repartition)
+app.command()(reproduce)
 
 
 @app.callback()

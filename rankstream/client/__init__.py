@@ -12,12 +12,14 @@ from rankstream.client.client import EXPERIMENTS_URL, INGEST_URL, RANKER_TARGET,
 from rankstream.client.log import LogProducer
 from rankstream.client.replies import (
     Contribution,
+    Difference,
     ExplainedItem,
     Explanation,
     PolicyStep,
     RankedItem,
     Ranking,
     Rejection,
+    Reproduction,
     SendResult,
 )
 
@@ -27,6 +29,7 @@ __all__ = [
     "RANKER_TARGET",
     "Client",
     "Contribution",
+    "Difference",
     "ExplainedItem",
     "Explanation",
     "LogProducer",
@@ -34,5 +37,6 @@ __all__ = [
     "RankedItem",
     "Ranking",
     "Rejection",
+    "Reproduction",
     "SendResult",
 ]

@@ -127,6 +127,29 @@ class Explanation:
     propensity_draws: int
 
 
+@dataclass(frozen=True)
+class Difference:
+    """Where an answer made again differs from its record."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A past answer made again; without differences it is equal to the last bit."""
+
+    request_id: str
+    model_id: str
+    model_sha256: str
+    data_version: str
+    policy: str
+    policy_hash: str
+    items: int
+    candidates: int
+    differences: tuple[Difference, ...]
+
+
 def _codes(cls: type[RankstreamError]) -> Iterator[tuple[str, type[RankstreamError]]]:
     yield cls.code, cls
     for child in cls.__subclasses__():
@@ -219,4 +242,18 @@ def explanation(reply: ranker_pb2.ExplainReply) -> Explanation:
             for step in reply.steps
         ),
         propensity_draws=reply.propensity_draws,
+    )
+
+
+def reproduction(reply: ranker_pb2.ReproduceReply) -> Reproduction:
+    return Reproduction(
+        request_id=reply.request_id,
+        model_id=reply.model_id,
+        model_sha256=reply.model_sha256,
+        data_version=reply.data_version,
+        policy=reply.policy,
+        policy_hash=reply.policy_hash,
+        items=reply.items,
+        candidates=reply.candidates,
+        differences=tuple(Difference(d.code, d.detail) for d in reply.differences),
     )

@@ -139,6 +139,44 @@ class ExplainReply(_message.Message):
     propensity_draws: int
     def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., spec_id: _Optional[str] = ..., experiment_id: _Optional[str] = ..., variant: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExplainedItem, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., method: _Optional[str] = ..., policy: _Optional[str] = ..., policy_hash: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[_events_pb2.PolicyStep, _Mapping]]] = ..., propensity_draws: _Optional[int] = ...) -> None: ...
 
+class ReproduceRequest(_message.Message):
+    __slots__ = ("request_id", "record")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    record: bytes
+    def __init__(self, request_id: _Optional[str] = ..., record: _Optional[bytes] = ...) -> None: ...
+
+class ReproduceReply(_message.Message):
+    __slots__ = ("request_id", "model_id", "model_sha256", "data_version", "policy", "policy_hash", "items", "candidates", "differences")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
+    DATA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    POLICY_HASH_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    model_id: str
+    model_sha256: str
+    data_version: str
+    policy: str
+    policy_hash: str
+    items: int
+    candidates: int
+    differences: _containers.RepeatedCompositeFieldContainer[Difference]
+    def __init__(self, request_id: _Optional[str] = ..., model_id: _Optional[str] = ..., model_sha256: _Optional[str] = ..., data_version: _Optional[str] = ..., policy: _Optional[str] = ..., policy_hash: _Optional[str] = ..., items: _Optional[int] = ..., candidates: _Optional[int] = ..., differences: _Optional[_Iterable[_Union[Difference, _Mapping]]] = ...) -> None: ...
+
+class Difference(_message.Message):
+    __slots__ = ("code", "detail")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    detail: str
+    def __init__(self, code: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
+
 class ExplainedItem(_message.Message):
     __slots__ = ("item_id", "logit", "pctr", "propensity", "contributions", "place", "propensity_error")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]

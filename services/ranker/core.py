@@ -28,7 +28,6 @@ from rankstream.errors import (
     NotReady,
     QueueFull,
     RankstreamError,
-    UnknownAnswer,
 )
 from rankstream.experiments.assign import Assignment
 from rankstream.features.rows import Rows
@@ -39,8 +38,8 @@ from rankstream.ranking.scoring import check_finite
 from services.ranker.answers import Answers
 from services.ranker.candidates import RetrievalFailed
 from services.ranker.enrichment import Degraded, Enriched, Enrichment, is_known
-from services.ranker.explanation import explain
 from services.ranker.models import Models, preference
+from services.ranker.past import Past
 from services.ranker.policies import Chosen, Named, Policies, choose
 from services.ranker.requests import RankRequest, RecommendRequest
 from services.ranker.settings import RankerSettings
@@ -97,6 +96,9 @@ class Ranker:
         self._retrieval = retrieval
         self._answers = answers
         self._health = health
+        self._past = Past(
+            answers=answers, models=models, policies=policies, ttl_s=settings.answer_ttl_s
+        )
         self._now_ms = now_ms
         self._running: set[str] = set()  # request ids given by callers, being answered
         self._in_flight = 0
@@ -132,7 +134,14 @@ class Ranker:
         Raises: InvalidRequest, UnknownAnswer (never made, expired, or its model is not loaded),
             DependencyUnavailable.
         """
-        return await self._counted("explain", transport, self._explain(request_id))
+        return await self._counted("explain", transport, self._past.explain(request_id))
+
+    async def reproduce(
+        self, request_id: str, record: bytes, *, transport: str
+    ) -> ranker_pb2.ReproduceReply:
+        """A past answer made again from its record, and compared; see `Past.reproduce`."""
+        work = self._past.reproduce(request_id, record)
+        return await self._counted("reproduce", transport, work)
 
     def refused(self, method: str, transport: str, error: RankstreamError) -> None:
         """Count a request that a transport refused before it could be read."""
@@ -227,20 +236,6 @@ class Ranker:
                 )
             slate, chosen = self._slate(request, request_id, n, now, decision, user, enriched)
             return self._answer(request.preview, slate, chosen, decision, degraded, unknown)
-
-    async def _explain(self, request_id: str) -> ranker_pb2.ExplainReply:
-        if not request_id:
-            raise InvalidRequest(
-                "invalid_request: request_id is empty. Not explained. Give the id of an answer."
-            )
-        slate = await self._answers.find(request_id)
-        if slate is None:
-            raise UnknownAnswer(
-                f"unknown_answer: no answer {request_id[:128]!r} in the last"
-                f" {self._settings.answer_ttl_s} s. Not explained. Previews are not kept; older"
-                " answers are in topic served."
-            )
-        return await explain(slate, self._models.of_id(slate.model_id))
 
     @asynccontextmanager
     async def _once(

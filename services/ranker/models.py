@@ -19,7 +19,7 @@ from rankstream.adapters.item_table import read_item_table
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.contracts.ids import id64
-from rankstream.errors import InvalidArtifact, NotReady, UnknownAnswer
+from rankstream.errors import InvalidArtifact, NotReady, SpecMismatch, UnknownAnswer
 from rankstream.features import spec
 from rankstream.pb.events_pb2 import ModelPointer, ServedSlate
 from rankstream.ports import Model, Scores
@@ -162,16 +162,20 @@ class Models:
         """The model of a variant's alias, None if none is loaded."""
         return self._aliases.get(alias)
 
-    def of_id(self, model_id: str) -> Model:
-        """A model that answered before.
+    async def past(self, model_id: str, sha256: str) -> Model:
+        """A model that answered before: loaded, or loaded again from the folder of artefacts.
 
-        Raises: UnknownAnswer if it is not loaded any more.
+        Raises: UnknownAnswer if there is none any more, or not this version of it.
         """
         model = self._by_id.get(model_id)
-        if model is None:
+        if model is not None and sha256 in ("", self._version[model_id]):
+            return model
+        uri = locate(f"ranker/{model_id}", self._artifacts)
+        try:
+            return await asyncio.to_thread(self._load, uri, sha256)
+        except (InvalidArtifact, SpecMismatch) as error:
             raise UnknownAnswer(
-                f"unknown_answer: its model {model_id} is not loaded any more"
-                f" (loaded: {', '.join(self._by_id) or 'none'}). Not explained."
-                " Raise RANKER_MODELS_KEPT, or read the slate in topic served."
-            )
-        return model
+                f"unknown_answer: its model {model_id} is not loaded any more (loaded:"
+                f" {', '.join(self._by_id) or 'none'}), and {error}"
+                " Keep its folder, or raise RANKER_MODELS_KEPT."
+            ) from None

@@ -189,3 +189,24 @@ class ExplainReplyBody(_Body):
     policy_hash: str
     steps: list[PolicyStepBody]
     propensity_draws: int = Field(description="Of the simulation of propensities; 0: exact.")
+
+
+class DifferenceBody(_Body):
+    """Where an answer made again differs from its record."""
+
+    code: str
+    detail: str
+
+
+class ReproduceReplyBody(_Body):
+    """A past answer made again from its record; without differences it is equal to the last bit."""
+
+    request_id: str
+    model_id: str
+    model_sha256: str
+    data_version: str
+    policy: str
+    policy_hash: str
+    items: int
+    candidates: int
+    differences: list[DifferenceBody]

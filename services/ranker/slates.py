@@ -56,16 +56,7 @@ def record(
         slots=n,
         candidate=places,
         place=choice.place.tolist(),
-        step=[
-            PolicyStep(
-                name=step.name,
-                slot=step.slots,
-                before=step.before,
-                after=step.after,
-                removed=step.removed,
-            )
-            for step in choice.steps
-        ],
+        step=steps_of(choice),
         user_stamp=stamps(user)[0],
         item_stamp=stamps(enriched.rows[chosen]),
         category_stamp=stamps(enriched.category_rows[of_category]),
@@ -76,6 +67,20 @@ def record(
         query=request.context.query,
         location=request.context.location,
     )
+
+
+def steps_of(choice: Choice) -> list[PolicyStep]:
+    """The steps of a policy as a record keeps them."""
+    return [
+        PolicyStep(
+            name=step.name,
+            slot=step.slots,
+            before=step.before,
+            after=step.after,
+            removed=step.removed,
+        )
+        for step in choice.steps
+    ]
 
 
 def _told(choice: Choice) -> npt.NDArray[np.float64]:

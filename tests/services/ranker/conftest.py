@@ -25,7 +25,7 @@ from rankstream.contracts.experiment import Experiment, Variant
 from rankstream.contracts.ids import id64
 from rankstream.contracts.manifest import Utility
 from rankstream.contracts.policy import Policy
-from rankstream.errors import DependencyUnavailable
+from rankstream.errors import DependencyUnavailable, InvalidArtifact
 from rankstream.features import spec
 from rankstream.features.rows import (
     CATEGORY_ROW,
@@ -199,7 +199,7 @@ class Rig:
         )
         self.variants = Variants()
         self.models = Models(
-            load=lambda uri, _sha256: self.loaded[uri],
+            load=self._load,
             load_popular=lambda uri, _sha256: self.popular[uri],
             artifacts="/artifacts",
             kept=3,
@@ -225,6 +225,11 @@ class Rig:
             metrics_of=metrics_of,
             now_ms=lambda: NOW_MS,
         )
+
+    def _load(self, uri: str, _sha256: str) -> Model:
+        if uri not in self.loaded:
+            raise InvalidArtifact(f"invalid_artifact: {uri} is not there.")
+        return self.loaded[uri]
 
     def count(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(f"rankstream_{name}", labels) or 0.0

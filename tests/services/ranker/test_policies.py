@@ -156,7 +156,8 @@ def test_policies_come_from_a_file(settings: RankerSettings, tmp_path: Path) -> 
     assert few.policy == Policy(cap=2)
     assert found.default.label == "epsilon_greedy:0:policy-1"
     assert found.of_hash(few.policy.sha256) == few.policy
-    assert found.named("many") is found.of_hash("0") is None
+    assert found.named("many") is None
+    assert found.of_hash("0") is None
 
 
 def test_a_missing_file_and_an_unknown_attribute_are_named(settings: RankerSettings) -> None:
