@@ -195,13 +195,15 @@ def explain(context: typer.Context, request_id: str, as_json: AsJson = False) ->
         likely = f"{item.propensity:.3g}"
         if answer.propensity_draws:
             likely += f" ± {item.propensity_error:.2g}"
+        if answer.other_model_id:
+            likely += f", team {'AB'[item.team]}"
         cells = (f"{item.pctr:.4f}", str(item.place + 1), likely, why)
         printed.add_row(str(slot), item.item_id, *cells)
     out.print(printed)
     _print_steps(answer.steps)
     named = (
         *("model_id", "index_id", "spec_id", "experiment_id", "variant", "method", "policy"),
-        *("policy_hash", "propensity_draws"),
+        *("policy_hash", "propensity_draws", "other_model_id"),
     )
     _print_named({name: getattr(answer, name) for name in named})
     if answer.degraded:

@@ -93,6 +93,7 @@ class ExplainedItem:
     contributions: tuple[Contribution, ...]
     place: int
     propensity_error: float
+    team: int
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ class Explanation:
     policy_hash: str
     steps: tuple[PolicyStep, ...]
     propensity_draws: int
+    other_model_id: str
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,7 @@ def explanation(reply: ranker_pb2.ExplainReply) -> Explanation:
             tuple(Contribution(c.feature, c.value, c.contribution) for c in item.contributions),
             item.place,
             item.propensity_error,
+            item.team,
         )
         for item in reply.items
     )
@@ -242,6 +245,7 @@ def explanation(reply: ranker_pb2.ExplainReply) -> Explanation:
             for step in reply.steps
         ),
         propensity_draws=reply.propensity_draws,
+        other_model_id=reply.other_model_id,
     )
 
 

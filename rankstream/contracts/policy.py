@@ -174,6 +174,12 @@ class Policy(Contract):
         return self == Policy(epsilon=self.epsilon)
 
     @cached_property
+    def settled(self) -> Policy:
+        """The same without what is drawn: no exploration and no Thompson sampling."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return Policy(**{**fields, "epsilon": 0.0, "thompson": None})
+
+    @cached_property
     def attributes(self) -> tuple[str, ...]:
         """The item attributes that it reads, each once, sorted."""
         names = {match.attribute for match in self._matches()}

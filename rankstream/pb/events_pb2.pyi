@@ -370,8 +370,26 @@ class PolicyFacts(_message.Message):
     item_id: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, config: _Optional[str] = ..., preference: _Optional[bytes] = ..., pctr: _Optional[bytes] = ..., category: _Optional[_Iterable[int]] = ..., category_name: _Optional[_Iterable[str]] = ..., attribute: _Optional[bytes] = ..., impressions: _Optional[_Iterable[int]] = ..., clicks: _Optional[_Iterable[int]] = ..., category_impressions: _Optional[_Iterable[int]] = ..., category_clicks: _Optional[_Iterable[int]] = ..., item_id: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class Interleaving(_message.Message):
+    __slots__ = ("model_id", "model_sha256", "team", "logit", "first", "second", "facts")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
+    TEAM_FIELD_NUMBER: _ClassVar[int]
+    LOGIT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    model_sha256: str
+    team: _containers.RepeatedScalarFieldContainer[int]
+    logit: _containers.RepeatedScalarFieldContainer[float]
+    first: _containers.RepeatedScalarFieldContainer[int]
+    second: _containers.RepeatedScalarFieldContainer[int]
+    facts: PolicyFacts
+    def __init__(self, model_id: _Optional[str] = ..., model_sha256: _Optional[str] = ..., team: _Optional[_Iterable[int]] = ..., logit: _Optional[_Iterable[float]] = ..., first: _Optional[_Iterable[int]] = ..., second: _Optional[_Iterable[int]] = ..., facts: _Optional[_Union[PolicyFacts, _Mapping]] = ...) -> None: ...
+
 class ServedSlate(_message.Message):
-    __slots__ = ("request_id", "user_id", "served_time_ms", "item_id", "category", "logit", "pctr", "propensity", "features", "spec_id", "model_id", "index_id", "policy", "experiment_id", "experiment_version", "variant", "user_stamp", "item_stamp", "category_stamp", "degraded", "candidates", "device", "query", "location", "query_stamp", "location_stamp", "model_sha256", "data_version", "policy_hash", "policy_salt", "slots", "candidate", "place", "step", "propensity_error", "propensity_draws", "facts")
+    __slots__ = ("request_id", "user_id", "served_time_ms", "item_id", "category", "logit", "pctr", "propensity", "features", "spec_id", "model_id", "index_id", "policy", "experiment_id", "experiment_version", "variant", "user_stamp", "item_stamp", "category_stamp", "degraded", "candidates", "device", "query", "location", "query_stamp", "location_stamp", "model_sha256", "data_version", "policy_hash", "policy_salt", "slots", "candidate", "place", "step", "propensity_error", "propensity_draws", "facts", "interleaving")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SERVED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
@@ -409,6 +427,7 @@ class ServedSlate(_message.Message):
     PROPENSITY_ERROR_FIELD_NUMBER: _ClassVar[int]
     PROPENSITY_DRAWS_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
+    INTERLEAVING_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     user_id: str
     served_time_ms: int
@@ -446,7 +465,8 @@ class ServedSlate(_message.Message):
     propensity_error: _containers.RepeatedScalarFieldContainer[float]
     propensity_draws: int
     facts: PolicyFacts
-    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_id: _Optional[_Iterable[str]] = ..., category: _Optional[_Iterable[str]] = ..., logit: _Optional[_Iterable[float]] = ..., pctr: _Optional[_Iterable[float]] = ..., propensity: _Optional[_Iterable[float]] = ..., features: _Optional[bytes] = ..., spec_id: _Optional[str] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., policy: _Optional[str] = ..., experiment_id: _Optional[str] = ..., experiment_version: _Optional[int] = ..., variant: _Optional[str] = ..., user_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., item_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., category_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., candidates: _Optional[int] = ..., device: _Optional[str] = ..., query: _Optional[str] = ..., location: _Optional[str] = ..., query_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., location_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., model_sha256: _Optional[str] = ..., data_version: _Optional[str] = ..., policy_hash: _Optional[str] = ..., policy_salt: _Optional[str] = ..., slots: _Optional[int] = ..., candidate: _Optional[_Iterable[int]] = ..., place: _Optional[_Iterable[int]] = ..., step: _Optional[_Iterable[_Union[PolicyStep, _Mapping]]] = ..., propensity_error: _Optional[_Iterable[float]] = ..., propensity_draws: _Optional[int] = ..., facts: _Optional[_Union[PolicyFacts, _Mapping]] = ...) -> None: ...
+    interleaving: Interleaving
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_id: _Optional[_Iterable[str]] = ..., category: _Optional[_Iterable[str]] = ..., logit: _Optional[_Iterable[float]] = ..., pctr: _Optional[_Iterable[float]] = ..., propensity: _Optional[_Iterable[float]] = ..., features: _Optional[bytes] = ..., spec_id: _Optional[str] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., policy: _Optional[str] = ..., experiment_id: _Optional[str] = ..., experiment_version: _Optional[int] = ..., variant: _Optional[str] = ..., user_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., item_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., category_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., candidates: _Optional[int] = ..., device: _Optional[str] = ..., query: _Optional[str] = ..., location: _Optional[str] = ..., query_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., location_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., model_sha256: _Optional[str] = ..., data_version: _Optional[str] = ..., policy_hash: _Optional[str] = ..., policy_salt: _Optional[str] = ..., slots: _Optional[int] = ..., candidate: _Optional[_Iterable[int]] = ..., place: _Optional[_Iterable[int]] = ..., step: _Optional[_Iterable[_Union[PolicyStep, _Mapping]]] = ..., propensity_error: _Optional[_Iterable[float]] = ..., propensity_draws: _Optional[int] = ..., facts: _Optional[_Union[PolicyFacts, _Mapping]] = ..., interleaving: _Optional[_Union[Interleaving, _Mapping]] = ...) -> None: ...
 
 class Exposure(_message.Message):
     __slots__ = ("experiment_id", "experiment_version", "variant", "unit", "bucket", "exposure_time_ms", "request_id", "overridden")

@@ -106,7 +106,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ...) -> None: ...
 
 class ExplainReply(_message.Message):
-    __slots__ = ("request_id", "user_id", "served_time_ms", "model_id", "index_id", "spec_id", "experiment_id", "variant", "items", "degraded", "method", "policy", "policy_hash", "steps", "propensity_draws")
+    __slots__ = ("request_id", "user_id", "served_time_ms", "model_id", "index_id", "spec_id", "experiment_id", "variant", "items", "degraded", "method", "policy", "policy_hash", "steps", "other_model_id", "propensity_draws")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SERVED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
@@ -121,6 +121,7 @@ class ExplainReply(_message.Message):
     POLICY_FIELD_NUMBER: _ClassVar[int]
     POLICY_HASH_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
+    OTHER_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     PROPENSITY_DRAWS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     user_id: str
@@ -136,8 +137,9 @@ class ExplainReply(_message.Message):
     policy: str
     policy_hash: str
     steps: _containers.RepeatedCompositeFieldContainer[_events_pb2.PolicyStep]
+    other_model_id: str
     propensity_draws: int
-    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., spec_id: _Optional[str] = ..., experiment_id: _Optional[str] = ..., variant: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExplainedItem, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., method: _Optional[str] = ..., policy: _Optional[str] = ..., policy_hash: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[_events_pb2.PolicyStep, _Mapping]]] = ..., propensity_draws: _Optional[int] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., spec_id: _Optional[str] = ..., experiment_id: _Optional[str] = ..., variant: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExplainedItem, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., method: _Optional[str] = ..., policy: _Optional[str] = ..., policy_hash: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[_events_pb2.PolicyStep, _Mapping]]] = ..., other_model_id: _Optional[str] = ..., propensity_draws: _Optional[int] = ...) -> None: ...
 
 class ReproduceRequest(_message.Message):
     __slots__ = ("request_id", "record")
@@ -178,7 +180,7 @@ class Difference(_message.Message):
     def __init__(self, code: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class ExplainedItem(_message.Message):
-    __slots__ = ("item_id", "logit", "pctr", "propensity", "contributions", "place", "propensity_error")
+    __slots__ = ("item_id", "logit", "pctr", "propensity", "contributions", "place", "propensity_error", "team")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     LOGIT_FIELD_NUMBER: _ClassVar[int]
     PCTR_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +188,7 @@ class ExplainedItem(_message.Message):
     CONTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
     PLACE_FIELD_NUMBER: _ClassVar[int]
     PROPENSITY_ERROR_FIELD_NUMBER: _ClassVar[int]
+    TEAM_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     logit: float
     pctr: float
@@ -193,7 +196,8 @@ class ExplainedItem(_message.Message):
     contributions: _containers.RepeatedCompositeFieldContainer[Contribution]
     place: int
     propensity_error: float
-    def __init__(self, item_id: _Optional[str] = ..., logit: _Optional[float] = ..., pctr: _Optional[float] = ..., propensity: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., place: _Optional[int] = ..., propensity_error: _Optional[float] = ...) -> None: ...
+    team: int
+    def __init__(self, item_id: _Optional[str] = ..., logit: _Optional[float] = ..., pctr: _Optional[float] = ..., propensity: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., place: _Optional[int] = ..., propensity_error: _Optional[float] = ..., team: _Optional[int] = ...) -> None: ...
 
 class Contribution(_message.Message):
     __slots__ = ("feature", "value", "contribution")

@@ -8,9 +8,8 @@ reply names in `degraded` and a counter counts.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -29,18 +28,17 @@ from rankstream.errors import (
     QueueFull,
     RankstreamError,
 )
-from rankstream.experiments.assign import Assignment
 from rankstream.features.rows import Rows
 from rankstream.pb import ranker_pb2, retrieval_pb2
 from rankstream.pb.events_pb2 import ServedSlate
-from rankstream.ports import Model, Scores
-from rankstream.ranking.scoring import check_finite
 from services.ranker.answers import Answers
 from services.ranker.candidates import RetrievalFailed
+from services.ranker.decisions import Decision, Decisions
 from services.ranker.enrichment import Degraded, Enriched, Enrichment, is_known
-from services.ranker.models import Models, preference
+from services.ranker.interleaved import interleave
+from services.ranker.models import Models, scored
 from services.ranker.past import Past
-from services.ranker.policies import Chosen, Named, Policies, choose
+from services.ranker.policies import Chosen, Policies, choose
 from services.ranker.requests import RankRequest, RecommendRequest
 from services.ranker.settings import RankerSettings
 from services.ranker.slates import assigned, finished, record, reply_of
@@ -59,16 +57,6 @@ class Candidates(Protocol):
         k: int,
         exclude_item_ids: list[str],
     ) -> retrieval_pb2.RetrieveReply: ...
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Which model and policy answer, and the assignment that says so; `exposes` if it is logged."""
-
-    model: Model
-    policy: Named
-    assignment: Assignment | None
-    exposes: bool
 
 
 class Ranker:
@@ -90,8 +78,7 @@ class Ranker:
     ) -> None:
         self._settings = settings
         self._models = models
-        self._policies = policies
-        self._variants = variants
+        self._decisions = Decisions(models, policies, variants)
         self._enrichment = enrichment
         self._retrieval = retrieval
         self._answers = answers
@@ -188,7 +175,7 @@ class Ranker:
                 return reply_of(earlier, ())
             now = self._now_ms()
             degraded = Degraded()
-            decision = self._decide(request.user_id, request.variant_overrides, now, degraded)
+            decision = self._decisions.of(request.user_id, request.variant_overrides, now, degraded)
             with self._timed("user"):
                 user = await self._enrichment.user(request.user_id, degraded)
             with self._timed("retrieve"):
@@ -222,7 +209,7 @@ class Ranker:
                 return reply_of(earlier, ())
             now = self._now_ms()
             degraded = Degraded()
-            decision = self._decide(request.user_id, request.variant_overrides, now, degraded)
+            decision = self._decisions.of(request.user_id, request.variant_overrides, now, degraded)
             with self._timed("items"):
                 user, rows = await self._enrichment.user_and_items(
                     request.user_id, item_ids, degraded
@@ -277,21 +264,6 @@ class Ranker:
             )
         return slate
 
-    def _decide(
-        self, user_id: str, overrides: Mapping[str, str], now: int, degraded: Degraded
-    ) -> Decision:
-        assignment, active = self._variants.of(user_id, overrides, now)
-        default = self._policies.default
-        if assignment is None:
-            return Decision(self._models.champion(), default, None, False)
-        model = self._models.of_alias(assignment.model)
-        policy = self._policies.named(assignment.policy)
-        if model is None or policy is None:
-            # The user did not feel the variant, so the answer is not part of the experiment.
-            degraded.add("variant_model_missing" if model is None else "variant_policy_missing")
-            return Decision(self._models.champion(), default, None, False)
-        return Decision(model, policy, assignment, active)
-
     async def _retrieve(
         self, request: RecommendRequest, request_id: str, user: Rows, degraded: Degraded
     ) -> tuple[list[str], str]:
@@ -326,19 +298,20 @@ class Ranker:
     ) -> tuple[ServedSlate, Chosen]:
         """Score, order and choose; everything that explains the outcome goes into the record."""
         with self._timed("score"):
-            if enriched.item_ids:
-                scores = decision.model.score(enriched.features)
-            else:
-                scores = Scores(*np.empty((3, 0), np.float32))
-            preferred = preference(decision.model, scores, enriched.features)
-            check_finite(scores.logit, decision.model.model_id)
-            check_finite(preferred, decision.model.model_id)
+            scores, preferred = scored(decision.model, enriched)
+            other = decision.other
+            against = None if other is None else (other, *scored(other, enriched))
+        between = None
         with self._timed("policy"):
-            chosen = choose(decision.policy, enriched, scores, preferred, n, now, request_id)
+            if against is None:
+                chosen = choose(decision.policy, enriched, scores, preferred, n, now, request_id)
+            else:
+                both = ((decision.model, scores, preferred), against)
+                chosen, between = interleave(decision.policy, enriched, both, n, now, request_id)
         self._candidates.observe(len(preferred))
         model_id, logit, pctr = decision.model.model_id, scores.logit, scores.pctr
         slate = record(request, request_id, now, model_id, chosen, n, logit, pctr, user, enriched)
-        self._models.sign(slate)
+        self._models.sign(slate, between)
         return slate, chosen
 
     def _answer(

@@ -21,10 +21,11 @@ from rankstream.adapters.metrics import Metrics
 from rankstream.contracts.ids import id64
 from rankstream.errors import InvalidArtifact, NotReady, SpecMismatch, UnknownAnswer
 from rankstream.features import spec
-from rankstream.pb.events_pb2 import ModelPointer, ServedSlate
+from rankstream.pb.events_pb2 import Interleaving, ModelPointer, ServedSlate
 from rankstream.ports import Model, Scores
-from rankstream.ranking.scoring import expected_utility
+from rankstream.ranking.scoring import check_finite, expected_utility
 from rankstream.retrieval import popular
+from services.ranker.enrichment import Enriched
 
 Floats = npt.NDArray[np.float32]
 
@@ -66,6 +67,20 @@ def preference(model: Model, scores: Scores, features: Floats) -> Floats:
     if weights.value:
         value = features[:, spec.NAMES.index(weights.value)]
     return expected_utility(weights, scores.pctr, scores.pcvr, value)
+
+
+def scored(model: Model, enriched: Enriched) -> tuple[Scores, Floats]:
+    """Scores of candidates, and what the model orders them by, shape (m,).
+
+    Raises: DependencyUnavailable if any of them is not a finite number.
+    """
+    scores = Scores(*np.empty((3, 0), np.float32))
+    if enriched.item_ids:
+        scores = model.score(enriched.features)
+    preferred = preference(model, scores, enriched.features)
+    check_finite(scores.logit, model.model_id)
+    check_finite(preferred, model.model_id)
+    return scores, preferred
 
 
 class Models:
@@ -153,10 +168,16 @@ class Models:
             )
         return model
 
-    def sign(self, slate: ServedSlate) -> None:
-        """Write into a slate which version of its model scored it, and what data trained that."""
+    def sign(self, slate: ServedSlate, between: Interleaving | None) -> None:
+        """Write into a slate which versions of models scored it, and what data trained the first.
+
+        between: of an interleaved slate; it becomes a part of the slate.
+        """
         slate.model_sha256 = self._version[slate.model_id]
         slate.data_version = self._by_id[slate.model_id].data_version
+        if between is not None:
+            between.model_sha256 = self._version[between.model_id]
+            slate.interleaving.CopyFrom(between)
 
     def of_alias(self, alias: str) -> Model | None:
         """The model of a variant's alias, None if none is loaded."""

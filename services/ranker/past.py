@@ -43,8 +43,11 @@ class Past:
         if slate is None:
             slate = await self._find(request_id, "reproduced")
         model = await self._models.past(slate.model_id, slate.model_sha256)
+        between, other = slate.interleaving, None
+        if slate.HasField("interleaving"):
+            other = await self._models.past(between.model_id, between.model_sha256)
         # Off the loop: the batch is as large as the one that was served.
-        found = await asyncio.to_thread(reproduce, slate, model, self._policies.of_hash)
+        found = await asyncio.to_thread(reproduce, slate, model, other, self._policies.of_hash)
         return ReproduceReply(
             request_id=slate.request_id,
             model_id=slate.model_id,
@@ -79,11 +82,12 @@ def _parsed(request_id: str, record: bytes) -> ServedSlate:
             f"invalid_request: record of {len(record)} bytes is not a slate: {error}."
             " Not reproduced. Bring a record of topic served."
         ) from None
-    plain = slate.model_id and Path(slate.model_id).name == slate.model_id
+    names = [slate.model_id, slate.interleaving.model_id or slate.model_id]
+    plain = all(name and Path(name).name == name for name in names)
     if slate.request_id != request_id or not plain:
         raise InvalidRequest(
             f"invalid_request: the record is of answer {slate.request_id[:128]!r} by model"
-            f" {slate.model_id[:128]!r}, asked for {request_id[:128]!r}. Not reproduced."
+            f" {names[-1][:128]!r}, asked for {request_id[:128]!r}. Not reproduced."
             " Bring the record of that answer."
         )
     return slate

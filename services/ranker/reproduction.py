@@ -7,7 +7,7 @@ model's order are enough for that; other policies need what they read of all can
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +22,10 @@ from rankstream.pb.events_pb2 import ServedSlate
 from rankstream.pb.ranker_pb2 import Difference
 from rankstream.ports import Model, Scores
 from rankstream.ranking.decide import Choice, decide, plain_of, propensities
+from rankstream.ranking.facts import Facts
+from rankstream.ranking.interleaving import team_draft
 from rankstream.ranking.policy import epsilon_greedy, generator
+from services.ranker.interleaved import draft_generator, drafted, told
 from services.ranker.models import preference
 from services.ranker.policy_facts import decode_facts
 from services.ranker.slates import steps_of
@@ -48,11 +51,15 @@ class Rescored:
 
 
 def reproduce(
-    slate: ServedSlate, model: Model, policy_of: Callable[[str], Policy | None]
+    slate: ServedSlate,
+    model: Model,
+    other: Model | None,
+    policy_of: Callable[[str], Policy | None],
 ) -> list[Difference]:
     """Where the record and the answer made again differ; none: they agree to the last bit.
 
     Args:
+        other: the second model of an interleaved slate.
         policy_of: a policy by its hash, None if it is not known.
 
     Raises:
@@ -61,7 +68,18 @@ def reproduce(
     """
     check_record(slate)
     found = rescored(slate, model)
-    return [*_scored(slate, model, found), *_chosen(slate, found, policy_of)]
+    out = _scored(slate, model, found)
+    policy = policy_of(slate.policy_hash) or _kept(slate)
+    if policy is None:
+        return [*out, _difference(POLICY, f"nobody knows policy {slate.policy_hash}")]
+    try:
+        if other is None:
+            return [*out, *_chosen(slate, found, policy)]
+        return [*out, *redrafted(slate, found, rescored(slate, other), policy.settled)]
+    except ValueError as error:
+        raise UnknownAnswer(
+            f"unknown_answer: the facts of {slate.request_id} do not fit: {error}. Not reproduced."
+        ) from None
 
 
 def check_record(slate: ServedSlate) -> None:
@@ -71,10 +89,11 @@ def check_record(slate: ServedSlate) -> None:
             f"spec_mismatch: answer {slate.request_id} has features {slate.spec_id}, this service"
             f" knows {spec.SPEC_ID}. Not reproduced. Ask a service of its version."
         )
-    n, m = len(slate.item_id), slate.candidates
+    n, m, between = len(slate.item_id), slate.candidates, slate.interleaving
     columns = (slate.logit, slate.pctr, slate.propensity, slate.candidate, slate.place)
     whole = all(len(column) == n for column in columns)
-    inside = all(i < m for i in (*slate.candidate, *slate.place))
+    places = (*slate.candidate, *slate.place, *between.first, *between.second)
+    inside = all(i < m for i in places)
     if not whole or not inside or len(slate.features) != n * spec.WIDTH * 4:
         raise UnknownAnswer(
             f"unknown_answer: the record of {slate.request_id} does not hold what its {n} items"
@@ -115,30 +134,63 @@ def _scored(slate: ServedSlate, model: Model, found: Rescored) -> list[Differenc
     return [_difference(SCORES, detail)]
 
 
-def _chosen(
-    slate: ServedSlate, found: Rescored, policy_of: Callable[[str], Policy | None]
-) -> list[Difference]:
-    policy = policy_of(slate.policy_hash) or _kept(slate)
-    if policy is None:
-        return [_difference(POLICY, f"nobody knows policy {slate.policy_hash}")]
+def _chosen(slate: ServedSlate, found: Rescored, policy: Policy) -> list[Difference]:
     if policy.is_plain:
-        return [*_ordered(slate, found), *_compared(slate, _again(slate, policy), None)]
+        out = _ordered(found, slate.candidate, slate.place)
+        return [*out, *_compared(slate, _again(slate, policy), None)]
     if not slate.HasField("facts"):
-        return [_difference(CANDIDATES, "RANKER_LOG_CANDIDATES was off: policy not run again")]
-    try:
-        facts = decode_facts(slate.facts, policy)
-    except ValueError as error:
-        raise UnknownAnswer(
-            f"unknown_answer: the facts of {slate.request_id} do not fit: {error}. Not reproduced."
-        ) from None
-    off = facts.preference[np.array(slate.candidate, np.intp)] != found.preference
-    out = [_difference(PREFERENCES, f"{np.count_nonzero(off)} of {len(off)}")] if off.any() else []
+        return [_NOT_KEPT]
+    facts = decode_facts(slate.facts, policy)
+    out = _preferred(slate, facts, found)
     salt, request_id = slate.policy_salt, slate.request_id
     choice = decide(
         policy, facts, slate.slots, slate.served_time_ms, salt=salt, request_id=request_id
     )
     simulated = propensities(policy, choice, salt=salt, request_id=request_id)
     return [*out, *_compared(slate, choice, simulated)]
+
+
+def _preferred(slate: ServedSlate, facts: Facts, found: Rescored) -> list[Difference]:
+    """Whether the policy read what the model gives to the slots now."""
+    off = facts.preference[np.array(slate.candidate, np.intp)] != found.preference
+    return [_difference(PREFERENCES, f"{np.count_nonzero(off)} of {len(off)}")] if off.any() else []
+
+
+def redrafted(
+    slate: ServedSlate, first: Rescored, second: Rescored, policy: Policy
+) -> list[Difference]:
+    """An interleaved slate drafted again, from rankings that are made again if they can be."""
+    kept, out = slate.interleaving, []
+    if second.scores.logit.tolist() != list(kept.logit):
+        out.append(_difference(SCORES, f"of the second model {kept.model_id}"))
+    salt, request_id = slate.policy_salt, slate.request_id
+    rankings = [np.array(ranking, np.intp) for ranking in (kept.first, kept.second)]
+    if policy.is_plain:
+        # The rankings are the orders of the models, as far as they were drafted.
+        out += _ordered(first, slate.candidate, slate.place)
+        for ranking, found in zip(rankings, (first, second), strict=True):
+            place_of = {candidate: place for place, candidate in enumerate(ranking.tolist())}
+            last = len(ranking)
+            places = [place_of.get(candidate, last) for candidate in slate.candidate]
+            shown = [i for i, place in enumerate(places) if place < last]
+            of_shown = Rescored(found.scores, found.preference[shown])
+            candidates = [slate.candidate[i] for i in shown]
+            out += _ordered(of_shown, candidates, [places[i] for i in shown])
+        rng = draft_generator(salt, request_id)
+        draft = team_draft(rankings[0], rankings[1], slate.slots, rng)
+        choice = told(draft, np.array(slate.place, np.intp))
+    elif not slate.HasField("facts") or not kept.HasField("facts"):
+        return [*out, _NOT_KEPT]
+    else:
+        facts = [decode_facts(one, policy) for one in (slate.facts, kept.facts)]
+        out += _preferred(slate, facts[0], first) + _preferred(slate, facts[1], second)
+        now = slate.served_time_ms
+        draft, choice, again = drafted(policy, facts, slate.slots, now, salt, request_id)
+        if [ranking.tolist() for ranking in again] != [ranking.tolist() for ranking in rankings]:
+            out.append(_difference(SLATE, "rankings of the two models"))
+    if draft.team.tolist() != list(kept.team) or draft.chosen.tolist() != list(slate.candidate):
+        out.append(_difference(SLATE, f"teams {draft.team.tolist()} now"))
+    return [*out, *_compared(slate, choice, None)]
 
 
 def _kept(slate: ServedSlate) -> Policy | None:
@@ -157,10 +209,10 @@ def _again(slate: ServedSlate, policy: Policy) -> Choice:
     return plain_of(chosen, chosen.chosen)
 
 
-def _ordered(slate: ServedSlate, found: Rescored) -> list[Difference]:
-    """Whether the places are those of the preferences: falling, equal ones as they came."""
-    keys = list(zip(-found.preference, slate.candidate, strict=True))
-    by_place = [keys[i] for i in np.argsort(np.array(slate.place, np.intp)).tolist()]
+def _ordered(found: Rescored, candidates: Sequence[int], places: Sequence[int]) -> list[Difference]:
+    """Whether places are those of the preferences: falling, equal ones as they came."""
+    keys = list(zip((-found.preference).tolist(), candidates, strict=True))
+    by_place = [keys[i] for i in np.argsort(np.array(places, np.intp)).tolist()]
     if by_place == sorted(by_place):
         return []
     return [_difference(PREFERENCES, "places are not in the order of the preferences")]
@@ -189,3 +241,8 @@ def _compared(
 
 def _difference(code: str, detail: str) -> Difference:
     return Difference(code=code, detail=detail)
+
+
+_NOT_KEPT: Final = _difference(
+    CANDIDATES, "RANKER_LOG_CANDIDATES was off: the policy was not run again"
+)

@@ -158,6 +158,7 @@ class ExplainedItemBody(_Body):
     propensity: float
     propensity_error: float = Field(description="Standard error; 0: exact.")
     place: int = Field(description="In the model's order; 0 is first.")
+    team: int = Field(description="Of interleaving: 0 model_id's pick, 1 other_model_id's.")
     contributions: list[ContributionBody]
 
 
@@ -189,6 +190,7 @@ class ExplainReplyBody(_Body):
     policy_hash: str
     steps: list[PolicyStepBody]
     propensity_draws: int = Field(description="Of the simulation of propensities; 0: exact.")
+    other_model_id: str = Field(description="Interleaved with model_id; empty: no interleaving.")
 
 
 class DifferenceBody(_Body):

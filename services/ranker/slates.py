@@ -136,6 +136,8 @@ def finished(
     """
     if candidates and chosen.facts is not None:
         slate.facts.CopyFrom(encode_facts(chosen.facts, chosen.by.policy))
+    if not candidates and slate.HasField("interleaving"):
+        slate.interleaving.ClearField("facts")
     simulation, step = chosen.simulation, chosen.by.policy.thompson
     if simulation is None or step is None:
         return None

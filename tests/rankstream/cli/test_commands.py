@@ -92,13 +92,14 @@ EXPLANATION = Explanation(
     spec_id="s",
     experiment_id="",
     variant="",
-    items=(ExplainedItem("i1", 0.0, 0.5, 0.25, (Contribution("ctr", 1.0, 2.0),), 6, 0.02),),
+    items=(ExplainedItem("i1", 0.0, 0.5, 0.25, (Contribution("ctr", 1.0, 2.0),), 6, 0.02, 1),),
     degraded=(),
     method="occlusion",
     policy="cold:0:p",
     policy_hash="abcd",
     steps=(PolicyStep("rules", (0,), (6,), (2,), 3), PolicyStep("thompson", (0,), (2,), (0,), 0)),
     propensity_draws=400,
+    other_model_id="m2",
 )
 
 
@@ -115,7 +116,8 @@ def test_explain_shows_every_step_of_the_policy(
         "rules",
         "#1: place 7 to 3",
         "#1: place 3 to 1",
-        "policy_hash=abcd",
+        "team B",
+        "model_id=m2",
     ):
         assert text in human.stdout
     assert [step["removed"] for step in json.loads(machine.stdout)["steps"]] == [3, 0]
