@@ -26,7 +26,7 @@ _TOWER_IO: Final = (
     ("query",),
 )
 # What ONNX Runtime raises for bytes that are no graph, and for a graph that it cannot run.
-_REFUSALS: Final = (
+REFUSALS: Final = (
     ort_errors.Fail,
     ort_errors.InvalidArgument,
     ort_errors.InvalidGraph,
@@ -52,7 +52,7 @@ def _session(
         )
     except OSError as error:
         raise _invalid(path, f"cannot be read: {error.strerror}") from None
-    except _REFUSALS as error:
+    except REFUSALS as error:
         raise _invalid(path, f"is not a graph that can run: {str(error)[:200]}") from None
     inputs = {value.name: (value.type, len(value.shape)) for value in session.get_inputs()}
     if inputs != io[0]:
@@ -112,7 +112,7 @@ class OnnxModel:
         probe = np.concatenate([defaults, self.feature_means[None]])
         try:
             logit, *probabilities = (head for head in self.score(probe) if head is not None)
-        except _REFUSALS as error:
+        except REFUSALS as error:
             raise _invalid(
                 path, f"cannot score {spec.WIDTH} features: {str(error)[:200]}"
             ) from None
@@ -158,7 +158,7 @@ class QueryTower:
         tower = cls(_session(path, _TOWER_IO), dimensions)
         try:
             query = tower.embed(np.zeros(1, np.int64))
-        except _REFUSALS as error:
+        except REFUSALS as error:
             raise _invalid(path, f"cannot embed a history: {str(error)[:200]}") from None
         if query.shape != (dimensions,) or not np.isfinite(query).all():
             raise _invalid(path, f"gives a query of shape {query.shape}, not ({dimensions},)")

@@ -468,6 +468,36 @@ class ServedSlate(_message.Message):
     interleaving: Interleaving
     def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_id: _Optional[_Iterable[str]] = ..., category: _Optional[_Iterable[str]] = ..., logit: _Optional[_Iterable[float]] = ..., pctr: _Optional[_Iterable[float]] = ..., propensity: _Optional[_Iterable[float]] = ..., features: _Optional[bytes] = ..., spec_id: _Optional[str] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., policy: _Optional[str] = ..., experiment_id: _Optional[str] = ..., experiment_version: _Optional[int] = ..., variant: _Optional[str] = ..., user_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., item_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., category_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., candidates: _Optional[int] = ..., device: _Optional[str] = ..., query: _Optional[str] = ..., location: _Optional[str] = ..., query_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., location_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., model_sha256: _Optional[str] = ..., data_version: _Optional[str] = ..., policy_hash: _Optional[str] = ..., policy_salt: _Optional[str] = ..., slots: _Optional[int] = ..., candidate: _Optional[_Iterable[int]] = ..., place: _Optional[_Iterable[int]] = ..., step: _Optional[_Iterable[_Union[PolicyStep, _Mapping]]] = ..., propensity_error: _Optional[_Iterable[float]] = ..., propensity_draws: _Optional[int] = ..., facts: _Optional[_Union[PolicyFacts, _Mapping]] = ..., interleaving: _Optional[_Union[Interleaving, _Mapping]] = ...) -> None: ...
 
+class ShadowSlate(_message.Message):
+    __slots__ = ("request_id", "user_id", "served_time_ms", "model_id", "shadow_model_id", "slots", "candidates", "item_id", "pctr", "shadow_pctr", "place", "shadow_place", "score_ms")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    SERVED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    PCTR_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_PCTR_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_PLACE_FIELD_NUMBER: _ClassVar[int]
+    SCORE_MS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    user_id: str
+    served_time_ms: int
+    model_id: str
+    shadow_model_id: str
+    slots: int
+    candidates: int
+    item_id: _containers.RepeatedScalarFieldContainer[str]
+    pctr: _containers.RepeatedScalarFieldContainer[float]
+    shadow_pctr: _containers.RepeatedScalarFieldContainer[float]
+    place: _containers.RepeatedScalarFieldContainer[int]
+    shadow_place: _containers.RepeatedScalarFieldContainer[int]
+    score_ms: float
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., model_id: _Optional[str] = ..., shadow_model_id: _Optional[str] = ..., slots: _Optional[int] = ..., candidates: _Optional[int] = ..., item_id: _Optional[_Iterable[str]] = ..., pctr: _Optional[_Iterable[float]] = ..., shadow_pctr: _Optional[_Iterable[float]] = ..., place: _Optional[_Iterable[int]] = ..., shadow_place: _Optional[_Iterable[int]] = ..., score_ms: _Optional[float] = ...) -> None: ...
+
 class Exposure(_message.Message):
     __slots__ = ("experiment_id", "experiment_version", "variant", "unit", "bucket", "exposure_time_ms", "request_id", "overridden")
     EXPERIMENT_ID_FIELD_NUMBER: _ClassVar[int]

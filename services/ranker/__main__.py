@@ -29,6 +29,7 @@ from rankstream.errors import DependencyUnavailable
 from rankstream.ports import FeatureStore
 from services.ranker.answers import Answers, RedisAnswers
 from services.ranker.app import SERVICE, add_routes, methods
+from services.ranker.canary import Canary
 from services.ranker.candidates import RetrievalClient
 from services.ranker.core import Ranker
 from services.ranker.enrichment import Enrichment
@@ -36,6 +37,7 @@ from services.ranker.models import CHAMPION, Models, PopularItems
 from services.ranker.policies import Policies
 from services.ranker.recent_rows import RecentFeatureStore
 from services.ranker.settings import PREFIX, RankerSettings
+from services.ranker.shadow import Shadow
 from services.ranker.variants import Variants
 
 EXPERIMENTS = "experiments"
@@ -134,6 +136,7 @@ async def main(settings: RankerSettings) -> None:
         clock_s=time.monotonic,
         metrics_of=metrics_of,
     )
+    shadow = Shadow(settings, models, clients.producer, metrics_of=metrics_of)
     ranker = Ranker(
         settings,
         models=models,
@@ -142,6 +145,8 @@ async def main(settings: RankerSettings) -> None:
         enrichment=Enrichment(store, timeout_s=settings.features_timeout_ms / 1000),
         retrieval=clients.retrieval,
         answers=answers,
+        canary=Canary(settings, models, metrics_of=metrics_of),
+        shadow=shadow,
         health=health,
         metrics_of=metrics_of,
         now_ms=now_ms,
@@ -155,11 +160,12 @@ async def main(settings: RankerSettings) -> None:
 
     async def stop() -> None:
         await server.stop(settings.shutdown_timeout_s)
+        shadow.close()
         await answers.drain(settings.shutdown_timeout_s)
         await clients.close(settings.shutdown_timeout_s)
 
     log = following(settings, models, variants, health, metrics_of)
-    background = [await_store(clients.store, health), log]
+    background = [await_store(clients.store, health), log, shadow.run()]
     await serve(app, settings, on_stop=stop, background=background)
 
 

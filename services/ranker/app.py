@@ -89,6 +89,10 @@ def add_routes(app: FastAPI, ranker: Ranker) -> None:
         reply = await ranker.reproduce(request_id, b"", transport=HTTP)
         return ReproduceReplyBody.model_validate(_plain(reply))
 
+    @app.get("/v1/canary", summary="What runs as a canary, and how it goes")
+    async def canary() -> dict[str, object]:
+        return ranker.canary()
+
 
 def _plain(message: Any) -> Any:
     """A message as dicts and lists, every field present, 64-bit integers as numbers."""

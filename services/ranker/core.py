@@ -32,6 +32,7 @@ from rankstream.features.rows import Rows
 from rankstream.pb import ranker_pb2, retrieval_pb2
 from rankstream.pb.events_pb2 import ServedSlate
 from services.ranker.answers import Answers
+from services.ranker.canary import Canary
 from services.ranker.candidates import RetrievalFailed
 from services.ranker.decisions import Decision, Decisions
 from services.ranker.enrichment import Degraded, Enriched, Enrichment, is_known
@@ -41,6 +42,7 @@ from services.ranker.past import Past
 from services.ranker.policies import Chosen, Policies, choose
 from services.ranker.requests import RankRequest, RecommendRequest
 from services.ranker.settings import RankerSettings
+from services.ranker.shadow import Shadow
 from services.ranker.slates import assigned, finished, record, reply_of
 from services.ranker.variants import Variants
 
@@ -72,6 +74,8 @@ class Ranker:
         enrichment: Enrichment,
         retrieval: Candidates,
         answers: Answers,
+        canary: Canary,
+        shadow: Shadow,
         health: Health,
         metrics_of: Metrics,
         now_ms: Callable[[], int],
@@ -82,6 +86,8 @@ class Ranker:
         self._enrichment = enrichment
         self._retrieval = retrieval
         self._answers = answers
+        self._canary = canary
+        self._shadow = shadow
         self._health = health
         self._past = Past(
             answers=answers, models=models, policies=policies, ttl_s=settings.answer_ttl_s
@@ -122,6 +128,10 @@ class Ranker:
             DependencyUnavailable.
         """
         return await self._counted("explain", transport, self._past.explain(request_id))
+
+    def canary(self) -> dict[str, object]:
+        """What runs as a canary, and how it goes."""
+        return self._canary.status()
 
     async def reproduce(
         self, request_id: str, record: bytes, *, transport: str
@@ -191,7 +201,9 @@ class Ranker:
                 enriched = await self._enrichment.enrich(
                     user, item_ids, rows, request.context, now, degraded
                 )
-            slate, chosen = self._slate(request, request_id, n, now, decision, user, enriched)
+            slate, chosen = self._slate(
+                request, request_id, n, now, decision, user, enriched, degraded
+            )
             slate.index_id = index_id
             return self._answer(request.preview, slate, chosen, decision, degraded, ())
 
@@ -221,7 +233,9 @@ class Ranker:
                 enriched = await self._enrichment.enrich(
                     user, item_ids, rows, request.context, now, degraded
                 )
-            slate, chosen = self._slate(request, request_id, n, now, decision, user, enriched)
+            slate, chosen = self._slate(
+                request, request_id, n, now, decision, user, enriched, degraded
+            )
             return self._answer(request.preview, slate, chosen, decision, degraded, unknown)
 
     @asynccontextmanager
@@ -295,23 +309,31 @@ class Ranker:
         decision: Decision,
         user: Rows,
         enriched: Enriched,
+        degraded: Degraded,
     ) -> tuple[ServedSlate, Chosen]:
         """Score, order and choose; everything that explains the outcome goes into the record."""
         with self._timed("score"):
-            scores, preferred = scored(decision.model, enriched)
-            other = decision.other
+            model, other = decision.model, decision.other
+            if decision.assignment is None and not request.preview:
+                model, scores, preferred = self._canary.scored(
+                    model, request_id, enriched, degraded
+                )
+            else:
+                scores, preferred = scored(model, enriched)
             against = None if other is None else (other, *scored(other, enriched))
         between = None
         with self._timed("policy"):
             if against is None:
                 chosen = choose(decision.policy, enriched, scores, preferred, n, now, request_id)
             else:
-                both = ((decision.model, scores, preferred), against)
+                both = ((model, scores, preferred), against)
                 chosen, between = interleave(decision.policy, enriched, both, n, now, request_id)
         self._candidates.observe(len(preferred))
-        model_id, logit, pctr = decision.model.model_id, scores.logit, scores.pctr
+        model_id, logit, pctr = model.model_id, scores.logit, scores.pctr
         slate = record(request, request_id, now, model_id, chosen, n, logit, pctr, user, enriched)
         self._models.sign(slate, between)
+        if not request.preview:
+            self._shadow.offer(slate, enriched, preferred, pctr)
         return slate, chosen
 
     def _answer(

@@ -168,6 +168,10 @@ class Models:
             )
         return model
 
+    def version(self, model_id: str) -> str:
+        """SHA-256 of the manifest of a loaded model."""
+        return self._version[model_id]
+
     def sign(self, slate: ServedSlate, between: Interleaving | None) -> None:
         """Write into a slate which versions of models scored it, and what data trained the first.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +12,13 @@ from rankstream.contracts.policy import Policy
 from rankstream.pb.events_pb2 import PolicyFacts
 from rankstream.ranking.facts import Facts
 
+_COUNT_MAX: Final = 2**60
+
 
 def encode_facts(facts: Facts, policy: Policy) -> PolicyFacts:
     """About 5 bytes per candidate, 9 to 11 if the policy counts, 4 for each attribute it reads."""
     counted = policy.thompson is not None
     return PolicyFacts(
-        config=policy.model_dump_json(),
         preference=_bytes(facts.preference),
         pctr=b"" if facts.by_logit else _bytes(facts.pctr),
         category=facts.category.tolist(),
@@ -31,7 +33,7 @@ def encode_facts(facts: Facts, policy: Policy) -> PolicyFacts:
 
 
 def decode_facts(kept: PolicyFacts, policy: Policy) -> Facts:
-    """The same facts. Raises: ValueError if the columns do not fit one another."""
+    """The same facts. Raises: ValueError if the columns do not fit one another, or the policy."""
     preference = np.frombuffer(kept.preference, "<f4")
     m, k = len(preference), len(policy.attributes)
     facts = Facts(
@@ -48,10 +50,29 @@ def decode_facts(kept: PolicyFacts, policy: Policy) -> Facts:
         category_clicks=_integers(kept.category_clicks),
         item_ids=list(kept.item_id),
     )
-    columns = (facts.pctr, facts.category, facts.impressions, facts.clicks, facts.item_ids)
-    if any(len(column) not in (0, m) for column in columns):
-        raise ValueError(f"columns of {', '.join(str(len(c)) for c in columns)} for {m} candidates")
+    _check(facts, policy)
     return facts
+
+
+def _check(facts: Facts, policy: Policy) -> None:
+    m, c = len(facts.preference), len(facts.categories)
+    counted, drawn = m * policy.counts, c * (policy.thompson is not None)
+    wanted = {
+        "pctr": (len(facts.pctr), m),
+        "category": (len(facts.category), m),
+        "impressions": (len(facts.impressions), counted),
+        "clicks": (len(facts.clicks), counted),
+        "category_impressions": (len(facts.category_impressions), drawn),
+        "category_clicks": (len(facts.category_clicks), drawn),
+        "item_id": (len(facts.item_ids), m * policy.names_items),
+    }
+    for name, (found, expected) in wanted.items():
+        if found != expected:
+            raise ValueError(f"{name} has {found} entries, not {expected}")
+    if m and facts.category.max() >= c:
+        raise ValueError(f"category {facts.category.max()} of {c}")
+    if not np.isfinite(facts.preference).all() or not np.isfinite(facts.pctr).all():
+        raise ValueError("a preference or a probability is not finite")
 
 
 def _bytes(column: npt.NDArray[np.float32]) -> bytes:
@@ -59,4 +80,6 @@ def _bytes(column: npt.NDArray[np.float32]) -> bytes:
 
 
 def _integers(column: Sequence[int]) -> npt.NDArray[np.int64]:
+    if max(column, default=0) > _COUNT_MAX:
+        raise ValueError(f"a count of {max(column)}")
     return np.array(column, np.int64)

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from rankstream.contracts.policy import Policy
 from rankstream.errors import SpecMismatch, UnknownAnswer
 from rankstream.features import spec
-from rankstream.pb.events_pb2 import ServedSlate
+from rankstream.pb.events_pb2 import PolicyFacts, ServedSlate
 from rankstream.pb.ranker_pb2 import Difference
 from rankstream.ports import Model, Scores
 from rankstream.ranking.decide import Choice, decide, plain_of, propensities
@@ -31,6 +31,9 @@ from services.ranker.policy_facts import decode_facts
 from services.ranker.slates import steps_of
 
 Floats = npt.NDArray[np.float32]
+
+# Of a record that is brought; no ranker scores more.
+CANDIDATES_MAX: Final = 10_000
 
 SCORES: Final = "scores_differ"
 BATCH: Final = "scores_depend_on_other_rows"
@@ -94,7 +97,11 @@ def check_record(slate: ServedSlate) -> None:
     whole = all(len(column) == n for column in columns)
     places = (*slate.candidate, *slate.place, *between.first, *between.second)
     inside = all(i < m for i in places)
-    if not whole or not inside or len(slate.features) != n * spec.WIDTH * 4:
+    sizes = (slate.candidates, slate.slots)
+    fits = whole and inside and all(0 <= size <= CANDIDATES_MAX for size in sizes)
+    if between.model_id:
+        fits = fits and len(between.logit) == len(between.team) == n
+    if not fits or len(slate.features) != n * spec.WIDTH * 4:
         raise UnknownAnswer(
             f"unknown_answer: the record of {slate.request_id} does not hold what its {n} items"
             " of their candidates need. Not reproduced. Records before places were logged cannot"
@@ -140,7 +147,7 @@ def _chosen(slate: ServedSlate, found: Rescored, policy: Policy) -> list[Differe
         return [*out, *_compared(slate, _again(slate, policy), None)]
     if not slate.HasField("facts"):
         return [_NOT_KEPT]
-    facts = decode_facts(slate.facts, policy)
+    facts = _facts(slate, slate.facts, policy)
     out = _preferred(slate, facts, found)
     salt, request_id = slate.policy_salt, slate.request_id
     choice = decide(
@@ -148,6 +155,13 @@ def _chosen(slate: ServedSlate, found: Rescored, policy: Policy) -> list[Differe
     )
     simulated = propensities(policy, choice, salt=salt, request_id=request_id)
     return [*out, *_compared(slate, choice, simulated)]
+
+
+def _facts(slate: ServedSlate, kept: PolicyFacts, policy: Policy) -> Facts:
+    facts = decode_facts(kept, policy)
+    if len(facts.preference) != slate.candidates:
+        raise ValueError(f"preferences of {len(facts.preference)}, not {slate.candidates}")
+    return facts
 
 
 def _preferred(slate: ServedSlate, facts: Facts, found: Rescored) -> list[Difference]:
@@ -182,7 +196,7 @@ def redrafted(
     elif not slate.HasField("facts") or not kept.HasField("facts"):
         return [*out, _NOT_KEPT]
     else:
-        facts = [decode_facts(one, policy) for one in (slate.facts, kept.facts)]
+        facts = [_facts(slate, one, policy) for one in (slate.facts, kept.facts)]
         out += _preferred(slate, facts[0], first) + _preferred(slate, facts[1], second)
         now = slate.served_time_ms
         draft, choice, again = drafted(policy, facts, slate.slots, now, salt, request_id)

@@ -135,7 +135,10 @@ def finished(
     That is the simulation of propensities, which takes longer than the answer may wait.
     """
     if candidates and chosen.facts is not None:
-        slate.facts.CopyFrom(encode_facts(chosen.facts, chosen.by.policy))
+        policy = chosen.by.policy
+        read_by = policy.settled if slate.HasField("interleaving") else policy
+        slate.facts.CopyFrom(encode_facts(chosen.facts, read_by))
+        slate.facts.config = policy.model_dump_json()
     if not candidates and slate.HasField("interleaving"):
         slate.interleaving.ClearField("facts")
     simulation, step = chosen.simulation, chosen.by.policy.thompson

@@ -41,6 +41,7 @@ from rankstream.ports import Model
 from rankstream.testing import FakeFeatureStore, FakeModel
 from services.ranker.answers import Answers
 from services.ranker.app import SERVICE, add_routes, methods
+from services.ranker.canary import Canary
 from services.ranker.candidates import RetrievalFailed
 from services.ranker.core import Ranker
 from services.ranker.enrichment import Enrichment
@@ -48,6 +49,7 @@ from services.ranker.models import Models, PopularItems
 from services.ranker.policies import Policies
 from services.ranker.requests import RankRequest, RecommendRequest
 from services.ranker.settings import RankerSettings
+from services.ranker.shadow import Shadow
 from services.ranker.variants import Variants
 
 NOW_MS = 1_700_000_000_000
@@ -187,6 +189,7 @@ class Rig:
     loaded: dict[str, Model] = field(default_factory=dict)
     popular: dict[str, PopularItems] = field(default_factory=dict)
     policies: dict[str, Policy] = field(default_factory=dict)
+    clock_s: float = 0.0
 
     def __post_init__(self) -> None:
         metrics_of = Metrics(self.registry)
@@ -209,6 +212,7 @@ class Rig:
         self.answers = Answers(
             self.log, self.kept, queue_max=self.settings.log_queue_max, metrics_of=metrics_of
         )
+        self.shadow = Shadow(self.settings, self.models, self.log, metrics_of=metrics_of)
         self.ranker = Ranker(
             self.settings,
             models=self.models,
@@ -221,6 +225,10 @@ class Rig:
             enrichment=Enrichment(self.store, timeout_s=self.settings.features_timeout_ms / 1000),
             retrieval=self.retrieval,
             answers=self.answers,
+            canary=Canary(
+                self.settings, self.models, metrics_of=metrics_of, clock_s=lambda: self.clock_s
+            ),
+            shadow=self.shadow,
             health=self.health,
             metrics_of=metrics_of,
             now_ms=lambda: NOW_MS,

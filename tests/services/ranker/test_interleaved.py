@@ -8,7 +8,7 @@ import pytest
 
 from rankstream.contracts.codec import decode_experiment, encode_experiment
 from rankstream.contracts.experiment import Variant
-from rankstream.contracts.policy import Diversity, Match, Policy, Rule
+from rankstream.contracts.policy import Diversity, Floor, Match, Policy, Rule, Thompson
 from rankstream.pb.events_pb2 import ServedSlate
 from services.ranker.settings import RankerSettings
 from tests.services.ranker.conftest import Rig, an_experiment, item_row, recommend
@@ -87,16 +87,22 @@ async def test_rules_hold_for_both_and_nothing_is_explored(settings: RankerSetti
         assert sorted(reply.item_id) == ["i29", "i3", "i30", "i4"]
 
 
-@pytest.mark.parametrize("policy", [Policy(epsilon=0.0), DIVERSE], ids=["plain", "diverse"])
+COLD = Policy(
+    thompson=Thompson(), floors=(Floor(slots=1, match=Match(impressions_below=9)),), cap=5
+)
+
+
+@pytest.mark.parametrize(
+    "policy", [Policy(epsilon=0.0), DIVERSE, COLD], ids=["plain", "diverse", "cold"]
+)
 async def test_a_draft_comes_out_again(settings: RankerSettings, policy: Policy) -> None:
     rig = await both(settings, **({} if policy.is_plain else {"default": policy}))
     for request in range(6):
         await recommend(rig, n=7, request_id=f"r{request}")
         await rig.answers.drain(1.0)
-
         reply = await rig.ranker.reproduce(f"r{request}", b"", transport="grpc")
-
         assert list(reply.differences) == []
+        assert reply.items > 4
 
 
 def other_team(slate: ServedSlate) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rankstream.adapters.onnx_model import OnnxModel
 from rankstream.contracts.manifest import Utility
@@ -268,3 +271,48 @@ async def test_a_record_that_does_not_hold_enough_is_refused(rig: Rig) -> None:
         await reproduced(rig, "r1", slate.SerializeToString())
     with pytest.raises(UnknownAnswer, match=r"Not reproduced\. Previews are not kept"):
         await reproduced(rig, "r9")
+
+
+LISTS = ("item_id", "logit", "pctr", "propensity", "candidate", "place", "step")
+NUMBERS = ("candidates", "slots", "served_time_ms", "propensity_draws")
+FACTS = ("category", "category_name", "impressions", "clicks", "category_clicks", "item_id")
+
+
+@given(st.data())
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_a_record_of_any_content_is_answered_or_refused_by_name(
+    ready: tuple[Rig, ServedSlate], data: st.DataObject
+) -> None:
+    rig, whole = ready
+    slate = ServedSlate.FromString(whole.SerializeToString())
+    message, name = data.draw(
+        st.sampled_from(
+            [
+                *((slate, name) for name in (*LISTS, *NUMBERS, "features", "policy_salt")),
+                *((slate.facts, name) for name in (*FACTS, "preference", "attribute", "config")),
+            ]
+        )
+    )
+    found = getattr(message, name)
+    if isinstance(found, int):
+        setattr(message, name, data.draw(st.integers(-(2**31), 2**31 - 1)))
+    elif isinstance(found, bytes):
+        setattr(message, name, found[: data.draw(st.integers(0, len(found)))])
+    elif isinstance(found, str):
+        setattr(message, name, data.draw(st.text(max_size=9)))
+    else:
+        del found[data.draw(st.integers(0, len(found))) :]
+        if name in ("candidate", "place", "category", "impressions", "clicks"):
+            found.extend(data.draw(st.lists(st.integers(0, 2**32 - 1), max_size=3)))
+
+    with suppress(UnknownAnswer, InvalidRequest):  # and nothing else
+        await rig.ranker.reproduce("r1", slate.SerializeToString(), transport="grpc")
+
+
+@pytest.fixture
+async def ready(settings: RankerSettings) -> tuple[Rig, ServedSlate]:
+    """A record that holds everything a record may hold."""
+    rig = await a_rig(settings, EVERYTHING)
+    await recommend(rig, n=8, request_id="r1")
+    (slate,) = await rig.slates()
+    return rig, slate
