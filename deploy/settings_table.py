@@ -251,6 +251,13 @@ MEANINGS: Final[Mapping[str, str]] = {
     "ranker.answer_ttl_s": "An answer can be explained for this long.",
     "ranker.explore_epsilon": "Probability that a slot is explored.",
     "ranker.policy_salt": "Seeds exploration together with the request id.",
+    "ranker.policies": "JSON file of policies by name; `default` replaces epsilon-greedy.",
+    "ranker.log_candidates": (
+        "Keep in a slate's record what its policy read of all candidates, to run it again."
+    ),
+    "ranker.shadow_percent": "Share of answers that the shadow scores.",
+    "ranker.canary_percent": "Share of requests that the canary answers; as many are its control.",
+    "ranker.canary_latency_ms": "Scoring that takes longer counts as a failure.",
     "ranker.models_kept": "Models kept loaded at most.",
     "monitor.records_per_poll": "Records read at once at most.",
     "monitor.report_every_s": "The report and its metrics are made this often.",

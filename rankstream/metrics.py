@@ -164,6 +164,27 @@ RANKER_LOG_QUEUE: Final = _gauge("ranker_log_queue", "Records of answers not yet
 RANKER_LOG_RECORDS: Final = _counter(
     "ranker_log_records", "Records of answers, by fate.", "topic", "fate"
 )
+RANKER_SHADOW_ANSWERS: Final = _counter(
+    "ranker_shadow_answers", "Answers offered to the shadow: logged, lost, failed, dropped.", "fate"
+)
+RANKER_SHADOW_SECONDS: Final = _histogram(
+    "ranker_shadow_seconds", "Scoring by the shadow, at low priority.", LATENCY_S
+)
+RANKER_CANARY_ANSWERS: Final = _counter(
+    "ranker_canary_answers",
+    "Answers of canary and control: ok, slow, not_finite, error.",
+    "arm",
+    "model_id",
+    "outcome",
+)
+RANKER_CANARY_EVIDENCE: Final = _gauge(
+    "ranker_canary_evidence",
+    "Logarithm of the evidence that the canary fails more often than its control.",
+    "model_id",
+)
+RANKER_CANARY_OFF: Final = _gauge(
+    "ranker_canary_rolled_back", "1 when a canary was taken off for its failures.", "model_id"
+)
 
 # Features
 FRESHNESS_S: Final = (

@@ -86,6 +86,11 @@ class Model(Protocol):
         ...
 
     @property
+    def data_version(self) -> str:
+        """The data that it was trained on."""
+        ...
+
+    @property
     def feature_means(self) -> npt.NDArray[np.float32]:
         """Baseline of explanations, shape (d,)."""
         ...

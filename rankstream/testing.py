@@ -106,6 +106,7 @@ class FakeModel:
         self.purchase_weights = purchase_weights
         self.utility = utility
         self.model_id = model_id
+        self.data_version = f"data of {model_id}"
         self.feature_means = np.zeros_like(weights) if means is None else means
 
     def score(self, features: npt.NDArray[np.float32]) -> Scores:

@@ -53,6 +53,7 @@ LABELS: Final = Topic(
 )
 SESSIONS: Final = Topic("sessions", "partition of the source", "features", "Session")
 SERVED: Final = Topic("served", "user_id", "ranker", "ServedSlate", retention_ms=30 * DAY_MS)
+SHADOW: Final = Topic("shadow", "user_id", "ranker", "ShadowSlate")
 EXPOSURES: Final = Topic("exposures", "unit", "ranker", "Exposure", retention_ms=90 * DAY_MS)
 EXPERIMENTS: Final = Topic(
     "experiments",
@@ -75,6 +76,7 @@ ALL: Final[tuple[Topic, ...]] = (
     LABELS,
     SESSIONS,
     SERVED,
+    SHADOW,
     EXPOSURES,
     EXPERIMENTS,
     MODELS,

@@ -118,6 +118,10 @@ class OnnxModel:
         return self.manifest.model_id
 
     @property
+    def data_version(self) -> str:
+        return self.manifest.data_version
+
+    @property
     def utility(self) -> Utility | None:
         return self.manifest.utility
 

@@ -22,11 +22,19 @@ from rankstream.cli.console import (
 )
 from rankstream.cli.dead import dead
 from rankstream.cli.partitions import repartition
-from rankstream.client import EXPERIMENTS_URL, INGEST_URL, RANKER_TARGET, SendResult
+from rankstream.cli.reproduce import reproduce
+from rankstream.client import (
+    EXPERIMENTS_URL,
+    INGEST_URL,
+    RANKER_TARGET,
+    PolicyStep,
+    SendResult,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Rankstream from the command line.")
 app.add_typer(dead, name="dead")
 app.command()(repartition)
+app.command()(reproduce)
 
 
 @app.callback()
@@ -156,6 +164,18 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:+.2f}%"
 
 
+def _print_steps(steps: tuple[PolicyStep, ...]) -> None:
+    """Each step of the policy that moved something, in order."""
+    if not steps:
+        return
+    printed = table("Policy", "step", "what it moved", "took out")
+    for step in steps:
+        moves = zip(step.slots, step.before, step.after, strict=True)
+        moved = ", ".join(f"#{slot + 1}: place {a + 1} to {b + 1}" for slot, a, b in moves)
+        printed.add_row(step.name, moved, str(step.removed or ""))
+    out.print(printed)
+
+
 @app.command()
 def explain(context: typer.Context, request_id: str, as_json: AsJson = False) -> None:
     """Say why a past answer was what it was."""
@@ -165,14 +185,26 @@ def explain(context: typer.Context, request_id: str, as_json: AsJson = False) ->
         print_json(dataclasses.asdict(answer))
         return
     title = f"{answer.request_id}: for {answer.user_id}, {time_of(answer.served_time_ms)}"
-    printed = table(title, "#", "item", "pctr", "propensity", "what moved its logit most")
+    printed = table(
+        title, "#", "item", "pctr", "model's place", "propensity", "what moved its logit most"
+    )
     for slot, item in enumerate(answer.items, 1):
         why = ", ".join(
             f"{c.feature}={c.value:g} {c.contribution:+.3f}" for c in item.contributions[:4]
         )
-        printed.add_row(str(slot), item.item_id, f"{item.pctr:.4f}", f"{item.propensity:.3g}", why)
+        likely = f"{item.propensity:.3g}"
+        if answer.propensity_draws:
+            likely += f" ± {item.propensity_error:.2g}"
+        if answer.other_model_id:
+            likely += f", team {'AB'[item.team]}"
+        cells = (f"{item.pctr:.4f}", str(item.place + 1), likely, why)
+        printed.add_row(str(slot), item.item_id, *cells)
     out.print(printed)
-    named = ("model_id", "index_id", "spec_id", "experiment_id", "variant", "method")
+    _print_steps(answer.steps)
+    named = (
+        *("model_id", "index_id", "spec_id", "experiment_id", "variant", "method", "policy"),
+        *("policy_hash", "propensity_draws", "other_model_id"),
+    )
     _print_named({name: getattr(answer, name) for name in named})
     if answer.degraded:
         out.print(f"degraded: {', '.join(answer.degraded)}", style="yellow")

@@ -12,11 +12,14 @@ from rankstream.client.client import EXPERIMENTS_URL, INGEST_URL, RANKER_TARGET,
 from rankstream.client.log import LogProducer
 from rankstream.client.replies import (
     Contribution,
+    Difference,
     ExplainedItem,
     Explanation,
+    PolicyStep,
     RankedItem,
     Ranking,
     Rejection,
+    Reproduction,
     SendResult,
 )
 
@@ -26,11 +29,14 @@ __all__ = [
     "RANKER_TARGET",
     "Client",
     "Contribution",
+    "Difference",
     "ExplainedItem",
     "Explanation",
     "LogProducer",
+    "PolicyStep",
     "RankedItem",
     "Ranking",
     "Rejection",
+    "Reproduction",
     "SendResult",
 ]

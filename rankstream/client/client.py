@@ -16,11 +16,13 @@ from google.protobuf.message import Message as PbMessage
 from rankstream.client.replies import (
     Explanation,
     Ranking,
+    Reproduction,
     SendResult,
     error_of_call,
     error_of_reply,
     explanation,
     ranking,
+    reproduction,
     send_result,
 )
 from rankstream.contracts.events import Message
@@ -72,6 +74,9 @@ class Client:
         )
         self._rank = self._method("Rank", ranker_pb2.RankRequest, ranker_pb2.RankReply)
         self._explain = self._method("Explain", ranker_pb2.ExplainRequest, ranker_pb2.ExplainReply)
+        self._reproduce = self._method(
+            "Reproduce", ranker_pb2.ReproduceRequest, ranker_pb2.ReproduceReply
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -198,6 +203,15 @@ class Client:
         """Why a past answer was what it was. Raises: UnknownAnswer."""
         request = ranker_pb2.ExplainRequest(request_id=request_id)
         return explanation(self._call(self._explain, request))
+
+    def reproduce(self, request_id: str, *, record: bytes = b"") -> Reproduction:
+        """A past answer made again and compared; `record`: its record of topic served, if the
+        ranker does not keep the answer any more.
+
+        Raises: UnknownAnswer, SpecMismatch.
+        """
+        request = ranker_pb2.ReproduceRequest(request_id=request_id, record=record)
+        return reproduction(self._call(self._reproduce, request))
 
     def scorecard(self, experiment_id: str, *, alpha: float = 0.05) -> Scorecard:
         """The scorecard as of now; its intervals are valid at any look.

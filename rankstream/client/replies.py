@@ -48,7 +48,8 @@ class SendResult:
 
 @dataclass(frozen=True)
 class RankedItem:
-    """One slot of a slate; `propensity` is P(item in this slot | slots above)."""
+    """One slot of a slate; `propensity` is P(item in this slot | slots above), 0 if that is
+    simulated later: its explanation has it."""
 
     item_id: str
     score: float
@@ -90,6 +91,20 @@ class ExplainedItem:
     pctr: float
     propensity: float
     contributions: tuple[Contribution, ...]
+    place: int
+    propensity_error: float
+    team: int
+
+
+@dataclass(frozen=True)
+class PolicyStep:
+    """What a step of the policy moved: slots, and places of their items before and after it."""
+
+    name: str
+    slots: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    removed: int
 
 
 @dataclass(frozen=True)
@@ -107,6 +122,34 @@ class Explanation:
     items: tuple[ExplainedItem, ...]
     degraded: tuple[str, ...]
     method: str
+    policy: str
+    policy_hash: str
+    steps: tuple[PolicyStep, ...]
+    propensity_draws: int
+    other_model_id: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where an answer made again differs from its record."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A past answer made again; without differences it is equal to the last bit."""
+
+    request_id: str
+    model_id: str
+    model_sha256: str
+    data_version: str
+    policy: str
+    policy_hash: str
+    items: int
+    candidates: int
+    differences: tuple[Difference, ...]
 
 
 def _codes(cls: type[RankstreamError]) -> Iterator[tuple[str, type[RankstreamError]]]:
@@ -175,6 +218,9 @@ def explanation(reply: ranker_pb2.ExplainReply) -> Explanation:
             item.pctr,
             item.propensity,
             tuple(Contribution(c.feature, c.value, c.contribution) for c in item.contributions),
+            item.place,
+            item.propensity_error,
+            item.team,
         )
         for item in reply.items
     )
@@ -190,4 +236,28 @@ def explanation(reply: ranker_pb2.ExplainReply) -> Explanation:
         items=items,
         degraded=tuple(reply.degraded),
         method=reply.method,
+        policy=reply.policy,
+        policy_hash=reply.policy_hash,
+        steps=tuple(
+            PolicyStep(
+                step.name, tuple(step.slot), tuple(step.before), tuple(step.after), step.removed
+            )
+            for step in reply.steps
+        ),
+        propensity_draws=reply.propensity_draws,
+        other_model_id=reply.other_model_id,
+    )
+
+
+def reproduction(reply: ranker_pb2.ReproduceReply) -> Reproduction:
+    return Reproduction(
+        request_id=reply.request_id,
+        model_id=reply.model_id,
+        model_sha256=reply.model_sha256,
+        data_version=reply.data_version,
+        policy=reply.policy,
+        policy_hash=reply.policy_hash,
+        items=reply.items,
+        candidates=reply.candidates,
+        differences=tuple(Difference(d.code, d.detail) for d in reply.differences),
     )

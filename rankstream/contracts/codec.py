@@ -180,10 +180,7 @@ def encode_experiment(experiment: Experiment) -> bytes:
         layer=experiment.layer,
         layer_start_bp=experiment.layer_start_bp,
         unit=experiment.unit,
-        variants=[
-            experiments_pb2.VariantDefinition(name=v.name, weight_bp=v.weight_bp, model=v.model)
-            for v in experiment.variants
-        ],
+        variants=[experiments_pb2.VariantDefinition(**v.model_dump()) for v in experiment.variants],
         traffic_bp=experiment.traffic_bp,
         overrides=experiment.overrides,
         status=f"EXPERIMENT_{experiment.status.upper()}",
@@ -213,7 +210,13 @@ def decode_experiment(record: bytes) -> Experiment:
                 "layer_start_bp": found.layer_start_bp,
                 "unit": found.unit,
                 "variants": tuple(
-                    Variant(name=v.name, weight_bp=v.weight_bp, model=v.model)
+                    Variant(
+                        name=v.name,
+                        weight_bp=v.weight_bp,
+                        model=v.model,
+                        policy=v.policy,
+                        interleave_with=v.interleave_with,
+                    )
                     for v in found.variants
                 ),
                 "traffic_bp": found.traffic_bp,

@@ -30,13 +30,18 @@ Flag = Literal["srm_mismatch", "mixed_units", "labels_dropped", "guardrail_worse
 
 
 class Variant(Contract):
-    """One arm: the share of the experiment's units that get it, and the model alias that serves
-    them.
+    """One arm: the share of the experiment's units that get it, the model alias that serves them,
+    and the name of the policy behind the model ("": the default one).
+
+    With `interleave_with` both models answer each request and their rankings are interleaved by
+    team draft; which of them an item came from is in the slate.
     """
 
     name: str = Name
     weight_bp: int = Field(gt=0, le=BUCKETS)
     model: str = Name
+    policy: str = Field(default="", max_length=64, pattern=r"^[A-Za-z0-9_.-]*$")
+    interleave_with: str = Field(default="", max_length=100, pattern=r"^[A-Za-z0-9_.:-]*$")
 
 
 class Experiment(Contract):

@@ -44,6 +44,8 @@ class Assignment:
     bucket: int
     propensity: float
     overridden: bool
+    policy: str = ""
+    interleave_with: str = ""
 
 
 def bucket(salt: str, unit: str, seed: int = VARIANT_SEED) -> int:
@@ -94,6 +96,8 @@ def assign(experiment: Experiment, unit: str, *, as_of_ms: int) -> Assignment | 
                 bucket=place,
                 propensity=1.0 if forced is not None else variant.weight_bp / BUCKETS,
                 overridden=forced is not None,
+                policy=variant.policy,
+                interleave_with=variant.interleave_with,
             )
     raise AssertionError("Experiment guarantees weights that cover every bucket")
 

@@ -330,8 +330,66 @@ class Stamp(_message.Message):
     items_offset: int
     def __init__(self, partition: _Optional[int] = ..., offset: _Optional[int] = ..., items_offset: _Optional[int] = ...) -> None: ...
 
+class PolicyStep(_message.Message):
+    __slots__ = ("name", "slot", "before", "after", "removed")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    slot: _containers.RepeatedScalarFieldContainer[int]
+    before: _containers.RepeatedScalarFieldContainer[int]
+    after: _containers.RepeatedScalarFieldContainer[int]
+    removed: int
+    def __init__(self, name: _Optional[str] = ..., slot: _Optional[_Iterable[int]] = ..., before: _Optional[_Iterable[int]] = ..., after: _Optional[_Iterable[int]] = ..., removed: _Optional[int] = ...) -> None: ...
+
+class PolicyFacts(_message.Message):
+    __slots__ = ("config", "preference", "pctr", "category", "category_name", "attribute", "impressions", "clicks", "category_impressions", "category_clicks", "item_id")
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    PREFERENCE_FIELD_NUMBER: _ClassVar[int]
+    PCTR_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_NAME_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTE_FIELD_NUMBER: _ClassVar[int]
+    IMPRESSIONS_FIELD_NUMBER: _ClassVar[int]
+    CLICKS_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_IMPRESSIONS_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_CLICKS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    config: str
+    preference: bytes
+    pctr: bytes
+    category: _containers.RepeatedScalarFieldContainer[int]
+    category_name: _containers.RepeatedScalarFieldContainer[str]
+    attribute: bytes
+    impressions: _containers.RepeatedScalarFieldContainer[int]
+    clicks: _containers.RepeatedScalarFieldContainer[int]
+    category_impressions: _containers.RepeatedScalarFieldContainer[int]
+    category_clicks: _containers.RepeatedScalarFieldContainer[int]
+    item_id: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, config: _Optional[str] = ..., preference: _Optional[bytes] = ..., pctr: _Optional[bytes] = ..., category: _Optional[_Iterable[int]] = ..., category_name: _Optional[_Iterable[str]] = ..., attribute: _Optional[bytes] = ..., impressions: _Optional[_Iterable[int]] = ..., clicks: _Optional[_Iterable[int]] = ..., category_impressions: _Optional[_Iterable[int]] = ..., category_clicks: _Optional[_Iterable[int]] = ..., item_id: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Interleaving(_message.Message):
+    __slots__ = ("model_id", "model_sha256", "team", "logit", "first", "second", "facts")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
+    TEAM_FIELD_NUMBER: _ClassVar[int]
+    LOGIT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    model_sha256: str
+    team: _containers.RepeatedScalarFieldContainer[int]
+    logit: _containers.RepeatedScalarFieldContainer[float]
+    first: _containers.RepeatedScalarFieldContainer[int]
+    second: _containers.RepeatedScalarFieldContainer[int]
+    facts: PolicyFacts
+    def __init__(self, model_id: _Optional[str] = ..., model_sha256: _Optional[str] = ..., team: _Optional[_Iterable[int]] = ..., logit: _Optional[_Iterable[float]] = ..., first: _Optional[_Iterable[int]] = ..., second: _Optional[_Iterable[int]] = ..., facts: _Optional[_Union[PolicyFacts, _Mapping]] = ...) -> None: ...
+
 class ServedSlate(_message.Message):
-    __slots__ = ("request_id", "user_id", "served_time_ms", "item_id", "category", "logit", "pctr", "propensity", "features", "spec_id", "model_id", "index_id", "policy", "experiment_id", "experiment_version", "variant", "user_stamp", "item_stamp", "category_stamp", "degraded", "candidates", "device", "query", "location", "query_stamp", "location_stamp")
+    __slots__ = ("request_id", "user_id", "served_time_ms", "item_id", "category", "logit", "pctr", "propensity", "features", "spec_id", "model_id", "index_id", "policy", "experiment_id", "experiment_version", "variant", "user_stamp", "item_stamp", "category_stamp", "degraded", "candidates", "device", "query", "location", "query_stamp", "location_stamp", "model_sha256", "data_version", "policy_hash", "policy_salt", "slots", "candidate", "place", "step", "propensity_error", "propensity_draws", "facts", "interleaving")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SERVED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
@@ -358,6 +416,18 @@ class ServedSlate(_message.Message):
     LOCATION_FIELD_NUMBER: _ClassVar[int]
     QUERY_STAMP_FIELD_NUMBER: _ClassVar[int]
     LOCATION_STAMP_FIELD_NUMBER: _ClassVar[int]
+    MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
+    DATA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    POLICY_HASH_FIELD_NUMBER: _ClassVar[int]
+    POLICY_SALT_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_ERROR_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_DRAWS_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    INTERLEAVING_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     user_id: str
     served_time_ms: int
@@ -384,7 +454,49 @@ class ServedSlate(_message.Message):
     location: str
     query_stamp: Stamp
     location_stamp: Stamp
-    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_id: _Optional[_Iterable[str]] = ..., category: _Optional[_Iterable[str]] = ..., logit: _Optional[_Iterable[float]] = ..., pctr: _Optional[_Iterable[float]] = ..., propensity: _Optional[_Iterable[float]] = ..., features: _Optional[bytes] = ..., spec_id: _Optional[str] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., policy: _Optional[str] = ..., experiment_id: _Optional[str] = ..., experiment_version: _Optional[int] = ..., variant: _Optional[str] = ..., user_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., item_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., category_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., candidates: _Optional[int] = ..., device: _Optional[str] = ..., query: _Optional[str] = ..., location: _Optional[str] = ..., query_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., location_stamp: _Optional[_Union[Stamp, _Mapping]] = ...) -> None: ...
+    model_sha256: str
+    data_version: str
+    policy_hash: str
+    policy_salt: str
+    slots: int
+    candidate: _containers.RepeatedScalarFieldContainer[int]
+    place: _containers.RepeatedScalarFieldContainer[int]
+    step: _containers.RepeatedCompositeFieldContainer[PolicyStep]
+    propensity_error: _containers.RepeatedScalarFieldContainer[float]
+    propensity_draws: int
+    facts: PolicyFacts
+    interleaving: Interleaving
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_id: _Optional[_Iterable[str]] = ..., category: _Optional[_Iterable[str]] = ..., logit: _Optional[_Iterable[float]] = ..., pctr: _Optional[_Iterable[float]] = ..., propensity: _Optional[_Iterable[float]] = ..., features: _Optional[bytes] = ..., spec_id: _Optional[str] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., policy: _Optional[str] = ..., experiment_id: _Optional[str] = ..., experiment_version: _Optional[int] = ..., variant: _Optional[str] = ..., user_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., item_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., category_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., candidates: _Optional[int] = ..., device: _Optional[str] = ..., query: _Optional[str] = ..., location: _Optional[str] = ..., query_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., location_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., model_sha256: _Optional[str] = ..., data_version: _Optional[str] = ..., policy_hash: _Optional[str] = ..., policy_salt: _Optional[str] = ..., slots: _Optional[int] = ..., candidate: _Optional[_Iterable[int]] = ..., place: _Optional[_Iterable[int]] = ..., step: _Optional[_Iterable[_Union[PolicyStep, _Mapping]]] = ..., propensity_error: _Optional[_Iterable[float]] = ..., propensity_draws: _Optional[int] = ..., facts: _Optional[_Union[PolicyFacts, _Mapping]] = ..., interleaving: _Optional[_Union[Interleaving, _Mapping]] = ...) -> None: ...
+
+class ShadowSlate(_message.Message):
+    __slots__ = ("request_id", "user_id", "served_time_ms", "model_id", "shadow_model_id", "slots", "candidates", "item_id", "pctr", "shadow_pctr", "place", "shadow_place", "score_ms")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    SERVED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    PCTR_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_PCTR_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_PLACE_FIELD_NUMBER: _ClassVar[int]
+    SCORE_MS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    user_id: str
+    served_time_ms: int
+    model_id: str
+    shadow_model_id: str
+    slots: int
+    candidates: int
+    item_id: _containers.RepeatedScalarFieldContainer[str]
+    pctr: _containers.RepeatedScalarFieldContainer[float]
+    shadow_pctr: _containers.RepeatedScalarFieldContainer[float]
+    place: _containers.RepeatedScalarFieldContainer[int]
+    shadow_place: _containers.RepeatedScalarFieldContainer[int]
+    score_ms: float
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., model_id: _Optional[str] = ..., shadow_model_id: _Optional[str] = ..., slots: _Optional[int] = ..., candidates: _Optional[int] = ..., item_id: _Optional[_Iterable[str]] = ..., pctr: _Optional[_Iterable[float]] = ..., shadow_pctr: _Optional[_Iterable[float]] = ..., place: _Optional[_Iterable[int]] = ..., shadow_place: _Optional[_Iterable[int]] = ..., score_ms: _Optional[float] = ...) -> None: ...
 
 class Exposure(_message.Message):
     __slots__ = ("experiment_id", "experiment_version", "variant", "unit", "bucket", "exposure_time_ms", "request_id", "overridden")

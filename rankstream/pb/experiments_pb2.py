@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frankstream/pb/experiments.proto\x12\rrankstream.v1\"\xe9\x03\n\x14\x45xperimentDefinition\x12\x15\n\rexperiment_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x0c\n\x04salt\x18\x03 \x01(\t\x12\r\n\x05layer\x18\x04 \x01(\t\x12\x0c\n\x04unit\x18\x05 \x01(\t\x12\x32\n\x08variants\x18\x06 \x03(\x0b\x32 .rankstream.v1.VariantDefinition\x12\x12\n\ntraffic_bp\x18\x07 \x01(\x05\x12\x45\n\toverrides\x18\x08 \x03(\x0b\x32\x32.rankstream.v1.ExperimentDefinition.OverridesEntry\x12/\n\x06status\x18\t \x01(\x0e\x32\x1f.rankstream.v1.ExperimentStatus\x12\x10\n\x08start_ms\x18\n \x01(\x03\x12\x0f\n\x07stop_ms\x18\x0b \x01(\x03\x12\x0f\n\x07\x63ontrol\x18\x0c \x01(\t\x12\x16\n\x0eprimary_metric\x18\r \x01(\t\x12\x16\n\x0elayer_start_bp\x18\x0e \x01(\x05\x12\x12\n\nguardrails\x18\x0f \x03(\t\x12\x14\n\x0cplanned_lift\x18\x10 \x01(\x01\x1a\x30\n\x0eOverridesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"C\n\x11VariantDefinition\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tweight_bp\x18\x02 \x01(\x05\x12\r\n\x05model\x18\x03 \x01(\t*X\n\x10\x45xperimentStatus\x12\x14\n\x10\x45XPERIMENT_DRAFT\x10\x00\x12\x16\n\x12\x45XPERIMENT_RUNNING\x10\x01\x12\x16\n\x12\x45XPERIMENT_STOPPED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frankstream/pb/experiments.proto\x12\rrankstream.v1\"\xe9\x03\n\x14\x45xperimentDefinition\x12\x15\n\rexperiment_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x0c\n\x04salt\x18\x03 \x01(\t\x12\r\n\x05layer\x18\x04 \x01(\t\x12\x0c\n\x04unit\x18\x05 \x01(\t\x12\x32\n\x08variants\x18\x06 \x03(\x0b\x32 .rankstream.v1.VariantDefinition\x12\x12\n\ntraffic_bp\x18\x07 \x01(\x05\x12\x45\n\toverrides\x18\x08 \x03(\x0b\x32\x32.rankstream.v1.ExperimentDefinition.OverridesEntry\x12/\n\x06status\x18\t \x01(\x0e\x32\x1f.rankstream.v1.ExperimentStatus\x12\x10\n\x08start_ms\x18\n \x01(\x03\x12\x0f\n\x07stop_ms\x18\x0b \x01(\x03\x12\x0f\n\x07\x63ontrol\x18\x0c \x01(\t\x12\x16\n\x0eprimary_metric\x18\r \x01(\t\x12\x16\n\x0elayer_start_bp\x18\x0e \x01(\x05\x12\x12\n\nguardrails\x18\x0f \x03(\t\x12\x14\n\x0cplanned_lift\x18\x10 \x01(\x01\x1a\x30\n\x0eOverridesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"l\n\x11VariantDefinition\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tweight_bp\x18\x02 \x01(\x05\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0e\n\x06policy\x18\x04 \x01(\t\x12\x17\n\x0finterleave_with\x18\x05 \x01(\t*X\n\x10\x45xperimentStatus\x12\x14\n\x10\x45XPERIMENT_DRAFT\x10\x00\x12\x16\n\x12\x45XPERIMENT_RUNNING\x10\x01\x12\x16\n\x12\x45XPERIMENT_STOPPED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXPERIMENTDEFINITION_OVERRIDESENTRY']._loaded_options = None
   _globals['_EXPERIMENTDEFINITION_OVERRIDESENTRY']._serialized_options = b'8\001'
-  _globals['_EXPERIMENTSTATUS']._serialized_start=611
-  _globals['_EXPERIMENTSTATUS']._serialized_end=699
+  _globals['_EXPERIMENTSTATUS']._serialized_start=652
+  _globals['_EXPERIMENTSTATUS']._serialized_end=740
   _globals['_EXPERIMENTDEFINITION']._serialized_start=51
   _globals['_EXPERIMENTDEFINITION']._serialized_end=540
   _globals['_EXPERIMENTDEFINITION_OVERRIDESENTRY']._serialized_start=492
   _globals['_EXPERIMENTDEFINITION_OVERRIDESENTRY']._serialized_end=540
   _globals['_VARIANTDEFINITION']._serialized_start=542
-  _globals['_VARIANTDEFINITION']._serialized_end=609
+  _globals['_VARIANTDEFINITION']._serialized_end=650
 # @@protoc_insertion_point(module_scope)

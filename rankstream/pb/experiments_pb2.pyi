@@ -60,11 +60,15 @@ class ExperimentDefinition(_message.Message):
     def __init__(self, experiment_id: _Optional[str] = ..., version: _Optional[int] = ..., salt: _Optional[str] = ..., layer: _Optional[str] = ..., unit: _Optional[str] = ..., variants: _Optional[_Iterable[_Union[VariantDefinition, _Mapping]]] = ..., traffic_bp: _Optional[int] = ..., overrides: _Optional[_Mapping[str, str]] = ..., status: _Optional[_Union[ExperimentStatus, str]] = ..., start_ms: _Optional[int] = ..., stop_ms: _Optional[int] = ..., control: _Optional[str] = ..., primary_metric: _Optional[str] = ..., layer_start_bp: _Optional[int] = ..., guardrails: _Optional[_Iterable[str]] = ..., planned_lift: _Optional[float] = ...) -> None: ...
 
 class VariantDefinition(_message.Message):
-    __slots__ = ("name", "weight_bp", "model")
+    __slots__ = ("name", "weight_bp", "model", "policy", "interleave_with")
     NAME_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_BP_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    INTERLEAVE_WITH_FIELD_NUMBER: _ClassVar[int]
     name: str
     weight_bp: int
     model: str
-    def __init__(self, name: _Optional[str] = ..., weight_bp: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
+    policy: str
+    interleave_with: str
+    def __init__(self, name: _Optional[str] = ..., weight_bp: _Optional[int] = ..., model: _Optional[str] = ..., policy: _Optional[str] = ..., interleave_with: _Optional[str] = ...) -> None: ...

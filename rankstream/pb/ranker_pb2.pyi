@@ -1,3 +1,4 @@
+from rankstream.pb import events_pb2 as _events_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -105,7 +106,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ...) -> None: ...
 
 class ExplainReply(_message.Message):
-    __slots__ = ("request_id", "user_id", "served_time_ms", "model_id", "index_id", "spec_id", "experiment_id", "variant", "items", "degraded", "method")
+    __slots__ = ("request_id", "user_id", "served_time_ms", "model_id", "index_id", "spec_id", "experiment_id", "variant", "items", "degraded", "method", "policy", "policy_hash", "steps", "other_model_id", "propensity_draws")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SERVED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +118,11 @@ class ExplainReply(_message.Message):
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    POLICY_HASH_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    OTHER_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_DRAWS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     user_id: str
     served_time_ms: int
@@ -128,21 +134,70 @@ class ExplainReply(_message.Message):
     items: _containers.RepeatedCompositeFieldContainer[ExplainedItem]
     degraded: _containers.RepeatedScalarFieldContainer[str]
     method: str
-    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., spec_id: _Optional[str] = ..., experiment_id: _Optional[str] = ..., variant: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExplainedItem, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., method: _Optional[str] = ...) -> None: ...
+    policy: str
+    policy_hash: str
+    steps: _containers.RepeatedCompositeFieldContainer[_events_pb2.PolicyStep]
+    other_model_id: str
+    propensity_draws: int
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., spec_id: _Optional[str] = ..., experiment_id: _Optional[str] = ..., variant: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExplainedItem, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., method: _Optional[str] = ..., policy: _Optional[str] = ..., policy_hash: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[_events_pb2.PolicyStep, _Mapping]]] = ..., other_model_id: _Optional[str] = ..., propensity_draws: _Optional[int] = ...) -> None: ...
+
+class ReproduceRequest(_message.Message):
+    __slots__ = ("request_id", "record")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    record: bytes
+    def __init__(self, request_id: _Optional[str] = ..., record: _Optional[bytes] = ...) -> None: ...
+
+class ReproduceReply(_message.Message):
+    __slots__ = ("request_id", "model_id", "model_sha256", "data_version", "policy", "policy_hash", "items", "candidates", "differences")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
+    DATA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    POLICY_HASH_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    model_id: str
+    model_sha256: str
+    data_version: str
+    policy: str
+    policy_hash: str
+    items: int
+    candidates: int
+    differences: _containers.RepeatedCompositeFieldContainer[Difference]
+    def __init__(self, request_id: _Optional[str] = ..., model_id: _Optional[str] = ..., model_sha256: _Optional[str] = ..., data_version: _Optional[str] = ..., policy: _Optional[str] = ..., policy_hash: _Optional[str] = ..., items: _Optional[int] = ..., candidates: _Optional[int] = ..., differences: _Optional[_Iterable[_Union[Difference, _Mapping]]] = ...) -> None: ...
+
+class Difference(_message.Message):
+    __slots__ = ("code", "detail")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    detail: str
+    def __init__(self, code: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class ExplainedItem(_message.Message):
-    __slots__ = ("item_id", "logit", "pctr", "propensity", "contributions")
+    __slots__ = ("item_id", "logit", "pctr", "propensity", "contributions", "place", "propensity_error", "team")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     LOGIT_FIELD_NUMBER: _ClassVar[int]
     PCTR_FIELD_NUMBER: _ClassVar[int]
     PROPENSITY_FIELD_NUMBER: _ClassVar[int]
     CONTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_ERROR_FIELD_NUMBER: _ClassVar[int]
+    TEAM_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     logit: float
     pctr: float
     propensity: float
     contributions: _containers.RepeatedCompositeFieldContainer[Contribution]
-    def __init__(self, item_id: _Optional[str] = ..., logit: _Optional[float] = ..., pctr: _Optional[float] = ..., propensity: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ...) -> None: ...
+    place: int
+    propensity_error: float
+    team: int
+    def __init__(self, item_id: _Optional[str] = ..., logit: _Optional[float] = ..., pctr: _Optional[float] = ..., propensity: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., place: _Optional[int] = ..., propensity_error: _Optional[float] = ..., team: _Optional[int] = ...) -> None: ...
 
 class Contribution(_message.Message):
     __slots__ = ("feature", "value", "contribution")

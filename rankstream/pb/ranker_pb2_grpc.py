@@ -49,6 +49,11 @@ class RankerStub:
                 request_serializer=rankstream_dot_pb_dot_ranker__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=rankstream_dot_pb_dot_ranker__pb2.ExplainReply.FromString,
                 _registered_method=True)
+        self.Reproduce = channel.unary_unary(
+                '/rankstream.v1.Ranker/Reproduce',
+                request_serializer=rankstream_dot_pb_dot_ranker__pb2.ReproduceRequest.SerializeToString,
+                response_deserializer=rankstream_dot_pb_dot_ranker__pb2.ReproduceReply.FromString,
+                _registered_method=True)
 
 
 class RankerServicer:
@@ -75,6 +80,13 @@ class RankerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reproduce(self, request, context):
+        """Make a past answer again, and compare.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RankerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -92,6 +104,11 @@ def add_RankerServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=rankstream_dot_pb_dot_ranker__pb2.ExplainRequest.FromString,
                     response_serializer=rankstream_dot_pb_dot_ranker__pb2.ExplainReply.SerializeToString,
+            ),
+            'Reproduce': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reproduce,
+                    request_deserializer=rankstream_dot_pb_dot_ranker__pb2.ReproduceRequest.FromString,
+                    response_serializer=rankstream_dot_pb_dot_ranker__pb2.ReproduceReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -175,6 +192,33 @@ class Ranker:
             '/rankstream.v1.Ranker/Explain',
             rankstream_dot_pb_dot_ranker__pb2.ExplainRequest.SerializeToString,
             rankstream_dot_pb_dot_ranker__pb2.ExplainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reproduce(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rankstream.v1.Ranker/Reproduce',
+            rankstream_dot_pb_dot_ranker__pb2.ReproduceRequest.SerializeToString,
+            rankstream_dot_pb_dot_ranker__pb2.ReproduceReply.FromString,
             options,
             channel_credentials,
             insecure,

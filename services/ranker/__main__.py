@@ -31,12 +31,15 @@ from rankstream.errors import DependencyUnavailable
 from rankstream.ports import FeatureStore
 from services.ranker.answers import Answers, RedisAnswers
 from services.ranker.app import SERVICE, add_routes, methods
+from services.ranker.canary import Canary
 from services.ranker.candidates import RetrievalClient
 from services.ranker.core import Ranker
 from services.ranker.enrichment import Enrichment
 from services.ranker.kept_rows import KeptRows
 from services.ranker.models import CHAMPION, Models, PopularItems
+from services.ranker.policies import Policies
 from services.ranker.settings import PREFIX, RankerSettings
+from services.ranker.shadow import Shadow
 from services.ranker.variants import Variants
 
 EXPERIMENTS = "experiments"
@@ -135,13 +138,17 @@ async def main(settings: RankerSettings) -> None:
         clock_s=time.monotonic,
         metrics_of=metrics_of,
     )
+    shadow = Shadow(settings, models, clients.producer, metrics_of=metrics_of)
     ranker = Ranker(
         settings,
         models=models,
+        policies=Policies.load(settings),
         variants=variants,
         enrichment=Enrichment(store, timeout_s=settings.features_timeout_ms / 1000),
         retrieval=clients.retrieval,
         answers=answers,
+        canary=Canary(settings, models, metrics_of=metrics_of),
+        shadow=shadow,
         health=health,
         metrics_of=metrics_of,
         now_ms=now_ms,
@@ -155,12 +162,13 @@ async def main(settings: RankerSettings) -> None:
 
     async def stop() -> None:
         await server.stop(settings.shutdown_timeout_s)
+        shadow.close()
         await answers.drain(settings.shutdown_timeout_s)
         await clients.close(settings.shutdown_timeout_s)
 
     log = following(settings, models, variants, health, metrics_of)
     changes = RedisChanges(settings.redis_url, (ITEM_STATE, CATEGORY_STATE))
-    background = [await_store(clients.store, health), log, changes.follow(store)]
+    background = [await_store(clients.store, health), log, changes.follow(store), shadow.run()]
     await serve(app, settings, on_stop=stop, background=background)
 
 

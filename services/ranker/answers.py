@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 import structlog
@@ -83,16 +83,35 @@ class Answers:
                 " bias every experiment. Try again."
             )
 
-    def append(self, slate: ServedSlate, exposure: Exposure | None) -> None:
-        """Send the records of an answer; returns at once."""
+    def append(
+        self,
+        slate: ServedSlate,
+        exposure: Exposure | None,
+        finish: Callable[[ServedSlate], None] | None = None,
+    ) -> None:
+        """Send the records of an answer; returns at once.
+
+        With `finish`, which runs in a thread, the slate is sent when that has completed it.
+        """
         body = slate.SerializeToString()
-        self._start(self._send(topics.SERVED.name, slate.user_id, body))
+        self._unkept[slate.request_id] = body
+        if finish is None:
+            self._start(self._send(topics.SERVED.name, slate.user_id, body))
+            self._start(self._keep(slate.request_id, body))
+        else:
+            self._start(self._finished(ServedSlate.FromString(body), finish))
         if exposure is not None:
             record = exposure.SerializeToString()
             self._start(self._send(topics.EXPOSURES.name, exposure.unit, record))
-        self._unkept[slate.request_id] = body
-        self._start(self._keep(slate.request_id, body))
         self._queue.set(len(self._tasks))
+
+    async def _finished(self, slate: ServedSlate, finish: Callable[[ServedSlate], None]) -> None:
+        await asyncio.to_thread(finish, slate)
+        body = slate.SerializeToString()
+        self._unkept[slate.request_id] = body
+        await asyncio.gather(
+            self._send(topics.SERVED.name, slate.user_id, body), self._keep(slate.request_id, body)
+        )
 
     async def find(self, request_id: str) -> ServedSlate | None:
         """A past answer, None if it is not kept (any more).

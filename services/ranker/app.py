@@ -20,6 +20,7 @@ from services.ranker.requests import (
     RankReplyBody,
     RankRequest,
     RecommendRequest,
+    ReproduceReplyBody,
     rank_of,
     recommend_of,
 )
@@ -51,12 +52,16 @@ def methods(ranker: Ranker) -> Mapping[str, grpc.RpcMethodHandler[Any, Any]]:
     async def explain(request: pb.ExplainRequest) -> pb.ExplainReply:
         return await ranker.explain(request.request_id, transport=GRPC)
 
+    async def reproduce(request: pb.ReproduceRequest) -> pb.ReproduceReply:
+        return await ranker.reproduce(request.request_id, request.record, transport=GRPC)
+
     def malformed(method: str) -> Any:
         return lambda error: ranker.refused(method, GRPC, error)
 
     return {
         "Recommend": unary(pb.RecommendRequest, recommend, on_malformed=malformed("recommend")),
         "Rank": unary(pb.RankRequest, rank, on_malformed=malformed("rank")),
+        "Reproduce": unary(pb.ReproduceRequest, reproduce, on_malformed=malformed("reproduce")),
         "Explain": unary(pb.ExplainRequest, explain, on_malformed=malformed("explain")),
     }
 
@@ -78,6 +83,15 @@ def add_routes(app: FastAPI, ranker: Ranker) -> None:
     async def explain(request_id: str) -> ExplainReplyBody:
         reply = await ranker.explain(request_id, transport=HTTP)
         return ExplainReplyBody.model_validate(_plain(reply))
+
+    @app.get("/v1/answers/{request_id}/reproduction", summary="Make a past answer again")
+    async def reproduce(request_id: str) -> ReproduceReplyBody:
+        reply = await ranker.reproduce(request_id, b"", transport=HTTP)
+        return ReproduceReplyBody.model_validate(_plain(reply))
+
+    @app.get("/v1/canary", summary="What runs as a canary, and how it goes")
+    async def canary() -> dict[str, object]:
+        return ranker.canary()
 
 
 def _plain(message: Any) -> Any:

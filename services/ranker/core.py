@@ -8,9 +8,8 @@ reply names in `degraded` and a counter counts.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -28,23 +27,23 @@ from rankstream.errors import (
     NotReady,
     QueueFull,
     RankstreamError,
-    UnknownAnswer,
 )
-from rankstream.experiments.assign import Assignment
 from rankstream.features.rows import Rows
 from rankstream.pb import ranker_pb2, retrieval_pb2
 from rankstream.pb.events_pb2 import ServedSlate
-from rankstream.ports import Model, Scores
-from rankstream.ranking.policy import epsilon_greedy, generator
-from rankstream.ranking.scoring import check_finite, order
 from services.ranker.answers import Answers
+from services.ranker.canary import Canary
 from services.ranker.candidates import RetrievalFailed
+from services.ranker.decisions import Decision, Decisions
 from services.ranker.enrichment import TIMEOUT, Degraded, Enriched, Enrichment
-from services.ranker.explanation import explain
-from services.ranker.models import Models, preference
+from services.ranker.interleaved import interleave
+from services.ranker.models import Models, scored
+from services.ranker.past import Past
+from services.ranker.policies import Chosen, Policies, choose
 from services.ranker.requests import RankRequest, RecommendRequest
 from services.ranker.settings import RankerSettings
-from services.ranker.slates import assigned, record, reply_of
+from services.ranker.shadow import Shadow
+from services.ranker.slates import assigned, finished, record, reply_of
 from services.ranker.variants import Variants
 
 T = TypeVar("T")
@@ -62,15 +61,6 @@ class Candidates(Protocol):
     ) -> retrieval_pb2.RetrieveReply: ...
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Which model answers, and the assignment that says so; `exposes` if it is to be logged."""
-
-    model: Model
-    assignment: Assignment | None
-    exposes: bool
-
-
 class Ranker:
     """One core behind gRPC and HTTP."""
 
@@ -79,25 +69,32 @@ class Ranker:
         settings: RankerSettings,
         *,
         models: Models,
+        policies: Policies,
         variants: Variants,
         enrichment: Enrichment,
         retrieval: Candidates,
         answers: Answers,
+        canary: Canary,
+        shadow: Shadow,
         health: Health,
         metrics_of: Metrics,
         now_ms: Callable[[], int],
     ) -> None:
         self._settings = settings
         self._models = models
-        self._variants = variants
+        self._decisions = Decisions(models, policies, variants)
         self._enrichment = enrichment
         self._retrieval = retrieval
         self._answers = answers
+        self._canary = canary
+        self._shadow = shadow
         self._health = health
+        self._past = Past(
+            answers=answers, models=models, policies=policies, ttl_s=settings.answer_ttl_s
+        )
         self._now_ms = now_ms
         self._running: set[str] = set()  # request ids given by callers, being answered
         self._in_flight = 0
-        self._policy = f"epsilon_greedy:{settings.explore_epsilon:g}:{settings.policy_salt}"
         self._requests = metrics_of.counter(metrics.RANKER_REQUESTS)
         self._degraded = metrics_of.counter(metrics.RANKER_DEGRADED)
         self._candidates = metrics_of.histogram(metrics.RANKER_CANDIDATES)
@@ -130,7 +127,18 @@ class Ranker:
         Raises: InvalidRequest, UnknownAnswer (never made, expired, or its model is not loaded),
             DependencyUnavailable.
         """
-        return await self._counted("explain", transport, self._explain(request_id))
+        return await self._counted("explain", transport, self._past.explain(request_id))
+
+    def canary(self) -> dict[str, object]:
+        """What runs as a canary, and how it goes."""
+        return self._canary.status()
+
+    async def reproduce(
+        self, request_id: str, record: bytes, *, transport: str
+    ) -> ranker_pb2.ReproduceReply:
+        """A past answer made again from its record, and compared; see `Past.reproduce`."""
+        work = self._past.reproduce(request_id, record)
+        return await self._counted("reproduce", transport, work)
 
     def refused(self, method: str, transport: str, error: RankstreamError) -> None:
         """Count a request that a transport refused before it could be read."""
@@ -177,7 +185,7 @@ class Ranker:
                 return reply_of(earlier, ())
             now = self._now_ms()
             degraded = Degraded()
-            decision = self._decide(request.user_id, request.variant_overrides, now, degraded)
+            decision = self._decisions.of(request.user_id, request.variant_overrides, now, degraded)
             with self._timed("user"):
                 user = await self._enrichment.user(request.user_id, degraded)
             with self._timed("retrieve"):
@@ -188,9 +196,11 @@ class Ranker:
                 )
             if not enriched.item_ids:
                 degraded.add("no_candidates")
-            slate = self._slate(request, request_id, n, now, decision, user, enriched)
+            slate, chosen = self._slate(
+                request, request_id, n, now, decision, user, enriched, degraded
+            )
             slate.index_id = index_id
-            return self._answer(request.preview, slate, decision, degraded, ())
+            return self._answer(request.preview, slate, chosen, decision, degraded, ())
 
     async def _rank(self, request: RankRequest) -> ranker_pb2.RankReply:
         item_ids = request.item_ids
@@ -206,7 +216,7 @@ class Ranker:
                 return reply_of(earlier, ())
             now = self._now_ms()
             degraded = Degraded()
-            decision = self._decide(request.user_id, request.variant_overrides, now, degraded)
+            decision = self._decisions.of(request.user_id, request.variant_overrides, now, degraded)
             with self._timed("user"):
                 user = await self._enrichment.user_and_items(request.user_id, item_ids, degraded)
             with self._timed("enrich"):
@@ -216,22 +226,10 @@ class Ranker:
             unknown: list[str] = []
             if TIMEOUT not in degraded.reasons:
                 unknown = [item_ids[i] for i in np.flatnonzero(~enriched.known()).tolist()]
-            slate = self._slate(request, request_id, n, now, decision, user, enriched)
-            return self._answer(request.preview, slate, decision, degraded, unknown)
-
-    async def _explain(self, request_id: str) -> ranker_pb2.ExplainReply:
-        if not request_id:
-            raise InvalidRequest(
-                "invalid_request: request_id is empty. Not explained. Give the id of an answer."
+            slate, chosen = self._slate(
+                request, request_id, n, now, decision, user, enriched, degraded
             )
-        slate = await self._answers.find(request_id)
-        if slate is None:
-            raise UnknownAnswer(
-                f"unknown_answer: no answer {request_id[:128]!r} in the last"
-                f" {self._settings.answer_ttl_s} s. Not explained. Previews are not kept; older"
-                " answers are in topic served."
-            )
-        return await explain(slate, self._models.of_id(slate.model_id))
+            return self._answer(request.preview, slate, chosen, decision, degraded, unknown)
 
     @asynccontextmanager
     async def _once(
@@ -273,19 +271,6 @@ class Ranker:
             )
         return slate
 
-    def _decide(
-        self, user_id: str, overrides: Mapping[str, str], now: int, degraded: Degraded
-    ) -> Decision:
-        assignment, active = self._variants.of(user_id, overrides, now)
-        if assignment is None:
-            return Decision(self._models.champion(), None, False)
-        model = self._models.of_alias(assignment.model)
-        if model is None:
-            # The user did not feel the variant, so the answer is not part of the experiment.
-            degraded.add("variant_model_missing")
-            return Decision(self._models.champion(), None, False)
-        return Decision(model, assignment, active)
-
     async def _retrieve(
         self, request: RecommendRequest, request_id: str, user: Rows, degraded: Degraded
     ) -> tuple[list[str], str]:
@@ -317,37 +302,38 @@ class Ranker:
         decision: Decision,
         user: Rows,
         enriched: Enriched,
-    ) -> ServedSlate:
+        degraded: Degraded,
+    ) -> tuple[ServedSlate, Chosen]:
         """Score, order and choose; everything that explains the outcome goes into the record."""
         with self._timed("score"):
-            if enriched.item_ids:
-                scores = decision.model.score(enriched.features)
+            model, other = decision.model, decision.other
+            if decision.assignment is None and not request.preview:
+                model, scores, preferred = self._canary.scored(
+                    model, request_id, enriched, degraded
+                )
             else:
-                scores = Scores(*np.empty((3, 0), np.float32))
-            preferred = preference(decision.model, scores, enriched.features)
-            check_finite(scores.logit, decision.model.model_id)
-            check_finite(preferred, decision.model.model_id)
+                scores, preferred = scored(model, enriched)
+            against = None if other is None else (other, *scored(other, enriched))
+        between = None
         with self._timed("policy"):
-            rng = generator(self._settings.policy_salt, request_id)
-            slate = epsilon_greedy(order(preferred), n, self._settings.explore_epsilon, rng)
+            if against is None:
+                chosen = choose(decision.policy, enriched, scores, preferred, n, now, request_id)
+            else:
+                both = ((model, scores, preferred), against)
+                chosen, between = interleave(decision.policy, enriched, both, n, now, request_id)
         self._candidates.observe(len(preferred))
-        return record(
-            request,
-            request_id,
-            now,
-            decision.model.model_id,
-            self._policy,
-            slate,
-            scores.logit,
-            scores.pctr,
-            user,
-            enriched,
-        )
+        model_id, logit, pctr = model.model_id, scores.logit, scores.pctr
+        slate = record(request, request_id, now, model_id, chosen, n, logit, pctr, user, enriched)
+        self._models.sign(slate, between)
+        if not request.preview:
+            self._shadow.offer(slate, enriched, preferred, pctr)
+        return slate, chosen
 
     def _answer(
         self,
         preview: bool,
         slate: ServedSlate,
+        chosen: Chosen,
         decision: Decision,
         degraded: Degraded,
         unknown: Sequence[str],
@@ -360,7 +346,9 @@ class Ranker:
         if decision.assignment is not None:
             exposure = assigned(slate, decision.assignment)
         if not preview:
-            self._answers.append(slate, exposure if decision.exposes else None)
+            exposure = exposure if decision.exposes else None
+            finish = finished(slate, chosen, candidates=self._settings.log_candidates)
+            self._answers.append(slate, exposure, finish)
         return reply_of(slate, unknown)
 
     @contextmanager

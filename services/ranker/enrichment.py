@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -65,8 +65,11 @@ class Enriched:
 
     def known(self) -> npt.NDArray[np.bool_]:
         """Whether the log has anything on each candidate, shape (n,)."""
-        rows, places = self.kept.rows, self.kept.item_of
-        return (rows["offset"][places] >= 0) | (rows["items_offset"][places] >= 0)
+        return (self.of_items("offset") >= 0) | (self.of_items("items_offset") >= 0)
+
+    def of_items(self, field: str) -> npt.NDArray[Any]:
+        """One field of every candidate's row, shape (n, ...)."""
+        return self.kept.rows[field][self.kept.item_of]
 
     def rows(self, chosen: npt.NDArray[np.intp]) -> Rows:
         """ITEM_ROW of some candidates."""

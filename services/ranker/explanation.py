@@ -46,6 +46,9 @@ def _explain(slate: ServedSlate, model: Model) -> ExplainReply:
             logit=slate.logit[i],
             pctr=slate.pctr[i],
             propensity=slate.propensity[i],
+            place=slate.place[i] if slate.place else i,
+            propensity_error=slate.propensity_error[i] if slate.propensity_error else 0.0,
+            team=slate.interleaving.team[i] if slate.interleaving.team else 0,
             contributions=[
                 Contribution(
                     feature=spec.NAMES[j],
@@ -69,4 +72,9 @@ def _explain(slate: ServedSlate, model: Model) -> ExplainReply:
         items=items,
         degraded=slate.degraded,
         method=METHOD,
+        policy=slate.policy,
+        policy_hash=slate.policy_hash,
+        steps=slate.step,
+        propensity_draws=slate.propensity_draws,
+        other_model_id=slate.interleaving.model_id,
     )

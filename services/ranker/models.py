@@ -19,12 +19,13 @@ from rankstream.adapters.item_table import read_item_table
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.contracts.ids import id64
-from rankstream.errors import InvalidArtifact, NotReady, UnknownAnswer
+from rankstream.errors import InvalidArtifact, NotReady, SpecMismatch, UnknownAnswer
 from rankstream.features import spec
-from rankstream.pb.events_pb2 import ModelPointer
+from rankstream.pb.events_pb2 import Interleaving, ModelPointer, ServedSlate
 from rankstream.ports import Model, Scores
-from rankstream.ranking.scoring import expected_utility
+from rankstream.ranking.scoring import check_finite, expected_utility
 from rankstream.retrieval import popular
+from services.ranker.enrichment import Enriched
 
 Floats = npt.NDArray[np.float32]
 
@@ -68,6 +69,20 @@ def preference(model: Model, scores: Scores, features: Floats) -> Floats:
     return expected_utility(weights, scores.pctr, scores.pcvr, value)
 
 
+def scored(model: Model, enriched: Enriched) -> tuple[Scores, Floats]:
+    """Scores of candidates, and what the model orders them by, shape (m,).
+
+    Raises: DependencyUnavailable if any of them is not a finite number.
+    """
+    scores = Scores(*np.empty((3, 0), np.float32))
+    if enriched.item_ids:
+        scores = model.score(enriched.features)
+    preferred = preference(model, scores, enriched.features)
+    check_finite(scores.logit, model.model_id)
+    check_finite(preferred, model.model_id)
+    return scores, preferred
+
+
 class Models:
     """Every alias of role ranker, loaded; replaced whole when its pointer moves."""
 
@@ -89,6 +104,7 @@ class Models:
         self._aliases: dict[str, Model] = {}
         self._by_id: dict[str, Model] = {}  # oldest first; explains answers of earlier models
         self._sha256: dict[bytes, str] = {}
+        self._version: dict[str, str] = {}  # model id -> sha256 of its manifest
         self._info = metrics_of.gauge(metrics.MODEL_INFO)
         self.popular: PopularItems | None = None
 
@@ -116,7 +132,9 @@ class Models:
             return
         uri = locate(pointer.uri, self._artifacts)
         if role == "ranker":
-            self._swap(alias, await asyncio.to_thread(self._load, uri, pointer.sha256))
+            model = await asyncio.to_thread(self._load, uri, pointer.sha256)
+            self._version[model.model_id] = pointer.sha256
+            self._swap(alias, model)
         elif role == "retrieval" and alias == CHAMPION:
             self.popular = await asyncio.to_thread(self._load_popular, uri, pointer.sha256)
         self._sha256[record.key] = pointer.sha256
@@ -129,6 +147,7 @@ class Models:
         spare = [model_id for model_id in self._by_id if model_id not in in_use]
         for model_id in spare[: max(0, len(self._by_id) - self._kept)]:
             del self._by_id[model_id]
+            self._version.pop(model_id, None)
         self._export()
         structlog.get_logger().info("model_loaded", alias=alias, model_id=model.model_id)
         if alias == CHAMPION:
@@ -149,20 +168,39 @@ class Models:
             )
         return model
 
+    def version(self, model_id: str) -> str:
+        """SHA-256 of the manifest of a loaded model."""
+        return self._version[model_id]
+
+    def sign(self, slate: ServedSlate, between: Interleaving | None) -> None:
+        """Write into a slate which versions of models scored it, and what data trained the first.
+
+        between: of an interleaved slate; it becomes a part of the slate.
+        """
+        slate.model_sha256 = self._version[slate.model_id]
+        slate.data_version = self._by_id[slate.model_id].data_version
+        if between is not None:
+            between.model_sha256 = self._version[between.model_id]
+            slate.interleaving.CopyFrom(between)
+
     def of_alias(self, alias: str) -> Model | None:
         """The model of a variant's alias, None if none is loaded."""
         return self._aliases.get(alias)
 
-    def of_id(self, model_id: str) -> Model:
-        """A model that answered before.
+    async def past(self, model_id: str, sha256: str) -> Model:
+        """A model that answered before: loaded, or loaded again from the folder of artefacts.
 
-        Raises: UnknownAnswer if it is not loaded any more.
+        Raises: UnknownAnswer if there is none any more, or not this version of it.
         """
         model = self._by_id.get(model_id)
-        if model is None:
+        if model is not None and sha256 in ("", self._version[model_id]):
+            return model
+        uri = locate(f"ranker/{model_id}", self._artifacts)
+        try:
+            return await asyncio.to_thread(self._load, uri, sha256)
+        except (InvalidArtifact, SpecMismatch) as error:
             raise UnknownAnswer(
-                f"unknown_answer: its model {model_id} is not loaded any more"
-                f" (loaded: {', '.join(self._by_id) or 'none'}). Not explained."
-                " Raise RANKER_MODELS_KEPT, or read the slate in topic served."
-            )
-        return model
+                f"unknown_answer: its model {model_id} is not loaded any more (loaded:"
+                f" {', '.join(self._by_id) or 'none'}), and {error}"
+                " Keep its folder, or raise RANKER_MODELS_KEPT."
+            ) from None

@@ -127,7 +127,9 @@ class RankReplyBody(_Body):
     request_id: str
     item_id: list[str]
     score: list[float] = Field(description="Calibrated click probability of each item.")
-    propensity: list[float] = Field(description="P(item in this slot | slots above).")
+    propensity: list[float] = Field(
+        description="P(item in this slot | slots above); 0: simulated later, see the explanation."
+    )
     category: list[str]
     model_id: str
     index_id: str
@@ -154,7 +156,20 @@ class ExplainedItemBody(_Body):
     logit: float
     pctr: float
     propensity: float
+    propensity_error: float = Field(description="Standard error; 0: exact.")
+    place: int = Field(description="In the model's order; 0 is first.")
+    team: int = Field(description="Of interleaving: 0 model_id's pick, 1 other_model_id's.")
     contributions: list[ContributionBody]
+
+
+class PolicyStepBody(_Body):
+    """What a step of the policy moved: slots, and places of their items before and after it."""
+
+    name: str
+    slot: list[int]
+    before: list[int]
+    after: list[int]
+    removed: int = Field(description="Candidates that it took out.")
 
 
 class ExplainReplyBody(_Body):
@@ -171,3 +186,29 @@ class ExplainReplyBody(_Body):
     items: list[ExplainedItemBody]
     degraded: list[str]
     method: str
+    policy: str
+    policy_hash: str
+    steps: list[PolicyStepBody]
+    propensity_draws: int = Field(description="Of the simulation of propensities; 0: exact.")
+    other_model_id: str = Field(description="Interleaved with model_id; empty: no interleaving.")
+
+
+class DifferenceBody(_Body):
+    """Where an answer made again differs from its record."""
+
+    code: str
+    detail: str
+
+
+class ReproduceReplyBody(_Body):
+    """A past answer made again from its record; without differences it is equal to the last bit."""
+
+    request_id: str
+    model_id: str
+    model_sha256: str
+    data_version: str
+    policy: str
+    policy_hash: str
+    items: int
+    candidates: int
+    differences: list[DifferenceBody]

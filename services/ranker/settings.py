@@ -37,4 +37,19 @@ class RankerSettings(ServiceSettings):
     answer_ttl_s: int = Field(default=900, ge=1, le=604_800)
     explore_epsilon: float = Field(default=0.05, ge=0, le=1)
     policy_salt: str = Field(default="policy-1", min_length=1, pattern=r"^[^\x1f]*$")
+    # JSON object, name -> rankstream.contracts.policy.Policy; "default" replaces epsilon-greedy.
+    policies: str = Field(default="")
+    # What a policy other than epsilon-greedy read of all candidates goes into the slate's record.
+    log_candidates: bool = Field(default=True)
+    # Alias of a model that scores answers behind them, into topic shadow; "": none.
+    shadow_alias: str = Field(default="")
+    shadow_percent: float = Field(default=100.0, ge=0, le=100)
+    # Answers that wait for the shadow, or for the ack of its record; about 0.2 MB each.
+    shadow_queue_max: int = Field(default=64, ge=1, le=10_000)
+    # Alias of a model that answers some requests, and is taken off if it fails too often; "": none.
+    canary_alias: str = Field(default="")
+    canary_percent: float = Field(default=5.0, ge=0, le=50)
+    canary_latency_ms: float = Field(default=20.0, gt=0, le=60_000)
+    # Chance that a canary that fails no more often than the champion is ever taken off.
+    canary_alpha: float = Field(default=0.001, gt=0, lt=0.5)
     models_kept: int = Field(default=8, ge=1, le=100)

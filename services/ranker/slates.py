@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +10,12 @@ import numpy.typing as npt
 from rankstream.experiments.assign import Assignment
 from rankstream.features import spec
 from rankstream.features.rows import Rows
-from rankstream.pb.events_pb2 import Exposure, ServedSlate
+from rankstream.pb.events_pb2 import Exposure, PolicyStep, ServedSlate
 from rankstream.pb.ranker_pb2 import RankReply
-from rankstream.ranking.policy import Slate
+from rankstream.ranking.decide import Choice
 from services.ranker.enrichment import Enriched, stamps
+from services.ranker.policies import Chosen
+from services.ranker.policy_facts import encode_facts
 from services.ranker.requests import RankRequest, RecommendRequest
 
 
@@ -22,14 +24,16 @@ def record(
     request_id: str,
     now_ms: int,
     model_id: str,
-    policy: str,
-    slate: Slate,
+    chosen_by: Chosen,
+    n: int,
     logit: npt.NDArray[np.float32],
     pctr: npt.NDArray[np.float32],
     user: Rows,
     enriched: Enriched,
 ) -> ServedSlate:
     """All that explains and reproduces the slate; logit and pctr are of the candidates, (m,)."""
+    by, choice = chosen_by.by, chosen_by.choice
+    slate = choice.slate
     chosen = slate.chosen
     places = chosen.tolist()
     of_category = enriched.category_of[chosen]
@@ -42,11 +46,17 @@ def record(
         category=[enriched.categories[k] for k in of_category.tolist()],
         logit=logit[chosen].tolist(),
         pctr=pctr[chosen].tolist(),
-        propensity=slate.propensity.tolist(),
+        propensity=_told(choice).tolist(),
         features=enriched.features[chosen].astype("<f4", copy=False).tobytes(),
         spec_id=spec.SPEC_ID,
         model_id=model_id,
-        policy=policy,
+        policy=by.label,
+        policy_hash=by.policy.sha256,
+        policy_salt=by.salt,
+        slots=n,
+        candidate=places,
+        place=choice.place.tolist(),
+        step=steps_of(choice),
         user_stamp=stamps(user)[0],
         item_stamp=stamps(enriched.rows(chosen)),
         category_stamp=stamps(enriched.category_rows[of_category]),
@@ -57,6 +67,28 @@ def record(
         query=request.context.query,
         location=request.context.location,
     )
+
+
+def steps_of(choice: Choice) -> list[PolicyStep]:
+    """The steps of a policy as a record keeps them."""
+    return [
+        PolicyStep(
+            name=step.name,
+            slot=step.slots,
+            before=step.before,
+            after=step.after,
+            removed=step.removed,
+        )
+        for step in choice.steps
+    ]
+
+
+def _told(choice: Choice) -> npt.NDArray[np.float64]:
+    """Propensities as far as they are known when the answer is given; 0: not before its record."""
+    propensity, filled = choice.slate.propensity, choice.filled
+    if filled is None or filled.contest is None:
+        return propensity
+    return np.where(filled.greedy > 0, 0.0, propensity)
 
 
 def assigned(slate: ServedSlate, assignment: Assignment) -> Exposure:
@@ -93,3 +125,30 @@ def reply_of(slate: ServedSlate, unknown: Sequence[str]) -> RankReply:
         candidates=slate.candidates,
         unknown_item_ids=unknown,
     )
+
+
+def finished(
+    slate: ServedSlate, chosen: Chosen, *, candidates: bool
+) -> Callable[[ServedSlate], None] | None:
+    """Put what its policy read into a slate, if `candidates`; what else completes its record.
+
+    That is the simulation of propensities, which takes longer than the answer may wait.
+    """
+    if candidates and chosen.facts is not None:
+        policy = chosen.by.policy
+        read_by = policy.settled if slate.HasField("interleaving") else policy
+        slate.facts.CopyFrom(encode_facts(chosen.facts, read_by))
+        slate.facts.config = policy.model_dump_json()
+    if not candidates and slate.HasField("interleaving"):
+        slate.interleaving.ClearField("facts")
+    simulation, step = chosen.simulation, chosen.by.policy.thompson
+    if simulation is None or step is None:
+        return None
+
+    def finish(slate: ServedSlate) -> None:
+        propensity, error = simulation()
+        slate.propensity[:] = propensity.tolist()
+        slate.propensity_error[:] = error.tolist()
+        slate.propensity_draws = step.draws
+
+    return finish

@@ -74,6 +74,8 @@ class Variants:
                     bucket=bucket(experiment.salt, user_id, VARIANT_SEED),
                     propensity=1.0,
                     overridden=True,
+                    policy=variant.policy,
+                    interleave_with=variant.interleave_with,
                 )
         known = ", ".join(variant.name for variant in experiment.variants)
         raise InvalidRequest(

@@ -24,7 +24,8 @@ from rankstream.contracts.codec import encode_experiment
 from rankstream.contracts.experiment import Experiment, Variant
 from rankstream.contracts.ids import id64
 from rankstream.contracts.manifest import Utility
-from rankstream.errors import DependencyUnavailable
+from rankstream.contracts.policy import Policy
+from rankstream.errors import DependencyUnavailable, InvalidArtifact
 from rankstream.features import spec
 from rankstream.features.rows import (
     CATEGORY_ROW,
@@ -40,13 +41,16 @@ from rankstream.ports import Model
 from rankstream.testing import FakeFeatureStore, FakeModel
 from services.ranker.answers import Answers
 from services.ranker.app import SERVICE, add_routes, methods
+from services.ranker.canary import Canary
 from services.ranker.candidates import RetrievalFailed
 from services.ranker.core import Ranker
 from services.ranker.enrichment import Enrichment
 from services.ranker.kept_rows import KeptRows
 from services.ranker.models import Models, PopularItems
+from services.ranker.policies import Policies
 from services.ranker.requests import RankRequest, RecommendRequest
 from services.ranker.settings import RankerSettings
+from services.ranker.shadow import Shadow
 from services.ranker.variants import Variants
 
 NOW_MS = 1_700_000_000_000
@@ -185,6 +189,8 @@ class Rig:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     loaded: dict[str, Model] = field(default_factory=dict)
     popular: dict[str, PopularItems] = field(default_factory=dict)
+    policies: dict[str, Policy] = field(default_factory=dict)
+    clock_s: float = 0.0
 
     def __post_init__(self) -> None:
         metrics_of = Metrics(self.registry)
@@ -197,7 +203,7 @@ class Rig:
         )
         self.variants = Variants()
         self.models = Models(
-            load=lambda uri, _sha256: self.loaded[uri],
+            load=self._load,
             load_popular=lambda uri, _sha256: self.popular[uri],
             artifacts="/artifacts",
             kept=3,
@@ -207,9 +213,15 @@ class Rig:
         self.answers = Answers(
             self.log, self.kept, queue_max=self.settings.log_queue_max, metrics_of=metrics_of
         )
+        self.shadow = Shadow(self.settings, self.models, self.log, metrics_of=metrics_of)
         self.ranker = Ranker(
             self.settings,
             models=self.models,
+            policies=Policies(
+                self.policies,
+                epsilon=self.settings.explore_epsilon,
+                salt=self.settings.policy_salt,
+            ),
             variants=self.variants,
             enrichment=Enrichment(
                 KeptRows(
@@ -219,10 +231,19 @@ class Rig:
             ),
             retrieval=self.retrieval,
             answers=self.answers,
+            canary=Canary(
+                self.settings, self.models, metrics_of=metrics_of, clock_s=lambda: self.clock_s
+            ),
+            shadow=self.shadow,
             health=self.health,
             metrics_of=metrics_of,
             now_ms=lambda: NOW_MS,
         )
+
+    def _load(self, uri: str, _sha256: str) -> Model:
+        if uri not in self.loaded:
+            raise InvalidArtifact(f"invalid_artifact: {uri} is not there.")
+        return self.loaded[uri]
 
     def count(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(f"rankstream_{name}", labels) or 0.0

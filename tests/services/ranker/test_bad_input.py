@@ -152,7 +152,7 @@ async def test_a_body_that_is_no_request_is_a_named_error(
     assert reply.json()["error"]["code"] in ("invalid_request", "too_large")
 
 
-@pytest.mark.parametrize("method", ["Recommend", "Rank", "Explain"])
+@pytest.mark.parametrize("method", ["Recommend", "Rank", "Explain", "Reproduce"])
 @pytest.mark.parametrize("body", [b"\xff\xff\xff", b"\x0a\x02\xc3\x28"], ids=["bytes", "not-utf8"])
 async def test_wrong_protobuf_is_a_named_error(
     rig: Rig, channels: Channels, method: str, body: bytes
