@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rankstream.adapters.artifacts import folder_of, read_manifest
-from rankstream.adapters.faiss_index import NAME as INDEX_FILE
-from rankstream.adapters.faiss_index import FaissIndex
+from rankstream.adapters.cell_index import coverage_of
+from rankstream.adapters.faiss_index import load_index
+from rankstream.adapters.index_file import NAME as INDEX_FILE
 from rankstream.adapters.item_table import NAME as ITEMS_FILE
 from rankstream.adapters.item_table import read_item_table
 from rankstream.adapters.neighbour_lists import NAME as NEIGHBOURS_FILE
@@ -69,7 +70,7 @@ class Catalog:
         self._tower = tower
         self._index = index
         self._item_id = item_id
-        self._popularity = popularity
+        self._popular = np.argsort(-popularity, kind="stable")
         self._lists = lists
         self.sources = (TOWERS, *(table.name for table in lists.tables), POPULAR)
         self._order = np.argsort(hashes).astype(np.int64)
@@ -90,7 +91,7 @@ class Catalog:
             )
         folder = folder_of(uri)
         table = read_item_table(folder)
-        index = FaissIndex.load(folder, size=len(table.item_id))
+        index = load_index(folder, size=len(table.item_id), coverage=coverage_of(manifest))
         tower = QueryTower.load(folder, dimensions=index.dimensions)
         lists = NO_LISTS
         if NEIGHBOURS_FILE in manifest.files:
@@ -126,7 +127,7 @@ class Catalog:
         history = self.rows(recent)
         if not (history >= 0).any():
             reason = "no_history" if not len(recent) else "unknown_history"
-            top = popular(self._popularity, k, excluded)
+            top = popular(self._popular, k, excluded)
             return self._candidates(self._popular_only(top), (reason,), POPULAR)
         near = Found(*self._index.search(self._tower.embed(history), max(k, LIST_MIN), excluded))
         lists = self._lists
@@ -142,7 +143,7 @@ class Catalog:
         return Blend(found.rows, found.similarity, np.full(len(found.rows), bit, np.uint32))
 
     def _filled(self, found: Blend, k: int, excluded: npt.NDArray[np.int64]) -> Blend:
-        more = popular(self._popularity, k, excluded)
+        more = popular(self._popular, k, excluded)
         merged, origin = merge([Found(found.rows, found.score), more], k)
         named_by = self._popular_only(merged).named_by
         named_by[origin == 0] = found.named_by
