@@ -106,8 +106,8 @@ def choose(
     if weighed >= len(counts) or counts[cells].sum() < k:
         cells = np.flatnonzero(counts)
     inside = counts[cells].astype(np.float32)
-    centre, spread = centre[cells], 1 / spread[cells]
-    expected = _above(_threshold(centre, spread, inside, k), centre, spread) * inside
+    centre, steep = centre[cells], np.reciprocal(spread[cells])
+    expected = _above(_threshold(centre, steep, inside, k), centre, steep) * inside
     order = np.argsort(-expected / sizes[cells])
     reached = np.cumsum(expected[order])
     covered = int(np.searchsorted(reached, coverage * reached[-1])) + 1

@@ -35,21 +35,33 @@ def set_bit(words: Words, row: int, value: bool) -> None:
 class Subset:
     """Rows of a table of `size` rows, as bits or as a list: whichever is at hand makes the other.
 
-    Bits are not copied: who changes them later changes a subset that has not been counted yet.
+    Bits are not copied: a subset is of use until they change.
     """
 
-    def __init__(self, size: int, *, words: Words | None = None, rows: Rows | None = None) -> None:
-        """One of `words`, as `packed` makes them, or `rows`, ascending, each once."""
+    def __init__(
+        self,
+        size: int,
+        *,
+        words: Words | None = None,
+        rows: Rows | None = None,
+        count: int | None = None,
+    ) -> None:
+        """One of `words`, as `packed` makes them, or `rows`, ascending, each once.
+
+        Args:
+            count: of the rows, if it is known.
+        """
         assert (words is None) != (rows is None)
         self.size = size
         self._words = words
         self._rows = rows
+        self._count = len(rows) if rows is not None else count
 
     @cached_property
     def count(self) -> int:
         """How many rows there are."""
-        if self._rows is not None:
-            return len(self._rows)
+        if self._count is not None:
+            return self._count
         return int(np.bitwise_count(self.words).sum(dtype=np.int64))
 
     @cached_property

@@ -22,6 +22,7 @@ from rankstream.adapters.neighbour_lists import NAME as NEIGHBOURS_FILE
 from rankstream.adapters.neighbour_lists import NO_LISTS, NeighbourLists, read_neighbour_lists
 from rankstream.adapters.onnx_model import TOWER_FILE, QueryTower
 from rankstream.contracts.ids import id64
+from rankstream.contracts.subset import Subset
 from rankstream.errors import InvalidArtifact
 from rankstream.ports import Index
 from rankstream.retrieval import (
@@ -29,7 +30,6 @@ from rankstream.retrieval import (
     Blend,
     Found,
     blend_with_neighbours,
-    merge,
     popular,
     rows_of,
 )
@@ -73,6 +73,7 @@ class Catalog:
         self._popular = np.argsort(-popularity, kind="stable")
         self._lists = lists
         self.sources = (TOWERS, *(table.name for table in lists.tables), POPULAR)
+        self.hashes = hashes
         self._order = np.argsort(hashes).astype(np.int64)
         self._sorted = hashes[self._order]
 
@@ -115,39 +116,36 @@ class Catalog:
         return rows[rows >= 0]
 
     def retrieve(
-        self, recent: npt.NDArray[np.uint64], k: int, excluded: npt.NDArray[np.int64]
+        self,
+        recent: npt.NDArray[np.uint64],
+        k: int,
+        excluded: npt.NDArray[np.int64],
+        within: Subset | None = None,
     ) -> Candidates:
         """The k best items for a history, or the most popular ones if none of it is known.
 
         Args:
             recent: id64 of the last items, newest first, shape (h,), h may be 0.
             excluded: rows that must not come back, -1 is ignored.
+            within: rows that may come back; None: all.
         """
-        excluded = excluded[excluded >= 0]
+        excluded = np.unique(excluded[excluded >= 0])
         history = self.rows(recent)
         if not (history >= 0).any():
             reason = "no_history" if not len(recent) else "unknown_history"
-            top = popular(self._popular, k, excluded)
+            top = popular(self._popular, k, excluded, within)
             return self._candidates(self._popular_only(top), (reason,), POPULAR)
-        near = Found(*self._index.search(self._tower.embed(history), max(k, LIST_MIN), excluded))
+        query = self._tower.embed(history)
+        near = Found(*self._index.search(query, max(k, LIST_MIN), excluded, within))
         lists = self._lists
-        found = blend_with_neighbours(near, lists.index_share, lists.tables, history, k, excluded)
-        source = MERGED if lists.tables else TOWERS
-        if len(found.rows) == min(k, self.size - len(np.unique(excluded))):
-            return self._candidates(found, (), source)
-        # An approximate index can come back with fewer than there are.
-        return self._candidates(self._filled(found, k, excluded), ("towers_short",), source)
+        found = blend_with_neighbours(
+            near, lists.index_share, lists.tables, history, k, excluded, within
+        )
+        return self._candidates(found, (), MERGED if lists.tables else TOWERS)
 
     def _popular_only(self, found: Found) -> Blend:
         bit = np.uint32(1 << (len(self.sources) - 1))
         return Blend(found.rows, found.similarity, np.full(len(found.rows), bit, np.uint32))
-
-    def _filled(self, found: Blend, k: int, excluded: npt.NDArray[np.int64]) -> Blend:
-        more = popular(self._popular, k, excluded)
-        merged, origin = merge([Found(found.rows, found.score), more], k)
-        named_by = self._popular_only(merged).named_by
-        named_by[origin == 0] = found.named_by
-        return Blend(merged.rows, merged.similarity, named_by)
 
     def _candidates(self, found: Blend, degraded: tuple[str, ...], source: str) -> Candidates:
         names = self._item_id

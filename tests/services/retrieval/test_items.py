@@ -19,10 +19,10 @@ from rankstream.contracts.ids import id64
 from rankstream.errors import InvalidEvent
 from rankstream.pb import events_pb2 as pb
 from rankstream.pb import retrieval_pb2
-from services.retrieval import item_times
+from services.retrieval import item_columns
 from services.retrieval.app import INDEX, ITEMS, Retrieval
 from services.retrieval.catalog import Catalog
-from services.retrieval.item_times import ItemTimes
+from services.retrieval.item_columns import ItemColumns, facts_of
 from services.retrieval.settings import RetrievalSettings
 from tests.serving_artifacts import pointer, write_index
 
@@ -133,17 +133,23 @@ async def test_an_update_that_breaks_the_contract_changes_nothing(
     st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), max_size=60),
     st.integers(min_value=1, max_value=7),
 )
-def test_times_are_kept_as_a_map_would_keep_them(
+def test_the_newest_facts_are_kept_as_a_map_would_keep_them(
     updates: list[tuple[int, int]], recent_max: int
 ) -> None:
-    times, known = ItemTimes(), dict[int, int]()
+    columns, known = ItemColumns(), dict[str, tuple[int, int]]()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(item_times, "RECENT_MAX", recent_max)
-        for number, time_ms in updates:
-            item = id64(f"item-{number}")
+        patch.setattr(item_columns, "RECENT_MAX", recent_max)
+        for place, (number, time_ms) in enumerate(updates):
+            name = f"item-{number}"
+            item = pb.Item(item_id=name, updated_ms=time_ms, attributes={"price": place})
 
-            taken = times.advance(item, time_ms)
+            facts = columns.learn(item)
 
-            assert taken == (time_ms >= known.get(item, 0))
-            known[item] = max(time_ms, known.get(item, 0))
-    assert len(known) <= len(times) <= len(known) + recent_max
+            assert (facts is not None) == (time_ms >= known.get(name, (0, 0))[0])
+            if facts is not None:
+                known[name] = time_ms, place
+    assert len(known) <= len(columns) <= len(known) + recent_max
+    hashes = np.array([id64(name) for name in [*known, "nobody"]], np.uint64)
+    found = facts_of(columns.frozen(), hashes)
+    assert found["item"].tolist() == [*hashes[:-1].tolist(), 0]
+    assert list(zip(found["updated_ms"], found["price"], strict=True))[:-1] == list(known.values())
