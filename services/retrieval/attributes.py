@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -39,7 +40,7 @@ class Attributes:
         self._category = category
         self._available: Words = packed(~facts["withdrawn"])
         self._left = int(np.count_nonzero(~facts["withdrawn"]))
-        self._places = Places(*(self._facts[name] for name in ("cell", "latitude", "longitude")))
+        self._places = Places(*(self._facts[name] for name in ("cell", "place")))
         self._kept: OrderedDict[object, tuple[Test, Words]] = OrderedDict()
 
     @property
@@ -50,7 +51,7 @@ class Attributes:
     def change(self, row: int, facts: Facts) -> None:
         """Take over the facts, shape (1,), of one row."""
         for name, column in self._facts.items():
-            if name == "cell" and column[row] != facts[name][0]:
+            if name == "place" and (column[row] != facts[name][0]).any():
                 self._places.moved(row)
             if name == "withdrawn":
                 self._left += int(column[row]) - int(facts[name][0])
@@ -76,8 +77,8 @@ class Attributes:
         tests = self._tests(wanted)
         if wanted.near is None and not wanted.item_ids:
             words = self._available
-            for key, passes in tests.items():
-                words = words & self._bits(key, passes)
+            for any_of in tests:
+                words = words & self._any(any_of)
             return Subset(size, words=words)
         rows = np.unique(rows_of(wanted.item_ids)) if wanted.item_ids else None
         if wanted.near is not None:
@@ -85,23 +86,35 @@ class Attributes:
             rows = near if rows is None else np.intersect1d(rows, near, assume_unique=True)
         assert rows is not None
         rows = rows[~self._facts["withdrawn"][rows]]
-        for passes in tests.values():
-            rows = rows[passes({name: column[rows] for name, column in self._facts.items()})]
+        for any_of in tests:
+            columns = {name: column[rows] for name, column in self._facts.items()}
+            held = np.zeros(len(rows), bool)
+            for _, passes in any_of:
+                held |= passes(columns)
+            rows = rows[held]
         return Subset(size, rows=rows)
 
-    def _tests(self, wanted: ItemFilter) -> dict[object, Test]:
-        """What a row must pass but for its place and its id."""
-        tests: dict[object, Test] = {}
+    def _tests(self, wanted: ItemFilter) -> list[list[tuple[object, Test]]]:
+        """What a row must pass but for its place and its id: of each list, any."""
+        tests: list[list[tuple[object, Test]]] = []
         if wanted.categories:
-            known = (self._category(name) for name in wanted.categories)
-            numbers = tuple(sorted({number for number in known if number is not None}))
-            tests["category", numbers] = lambda facts: np.isin(facts["category"], numbers)
+            known = {self._category(name) for name in wanted.categories} - {None}
+            tests.append([(("category", number), partial(_has, number)) for number in known])
         if wanted.price is not None:
             price = wanted.price
-            tests["price", price.min, price.max] = lambda facts: _between(facts["price"], price)
+            tests.append([(("price", price.min, price.max), partial(_between, price))])
         return tests
 
-    def _bits(self, key: object, passes: Test) -> Words:
+    def _any(self, tests: list[tuple[object, Test]]) -> Words:
+        if not tests:
+            return np.zeros_like(self._available)
+        words = self._bits(tests[0])
+        for test in tests[1:]:
+            words = words | self._bits(test)
+        return words
+
+    def _bits(self, test: tuple[object, Test]) -> Words:
+        key, passes = test
         found = self._kept.get(key)
         if found is None:
             found = passes, packed(passes(self._facts))
@@ -112,9 +125,15 @@ class Attributes:
         return found[1]
 
 
-def _between(prices: npt.NDArray[np.float32], wanted: PriceRange) -> npt.NDArray[np.bool_]:
+def _has(category: int | None, columns: Columns) -> npt.NDArray[np.bool_]:
+    passes: npt.NDArray[np.bool_] = columns["category"] == category
+    return passes
+
+
+def _between(wanted: PriceRange, columns: Columns) -> npt.NDArray[np.bool_]:
     """nan passes nothing. Bounds are rounded as prices are."""
-    passes = ~np.isnan(prices)
+    prices = columns["price"]
+    passes: npt.NDArray[np.bool_] = ~np.isnan(prices)
     if wanted.min is not None:
         passes &= prices >= np.float32(wanted.min)
     if wanted.max is not None:

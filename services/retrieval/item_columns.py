@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
-import h3
+import h3.api.basic_int as h3
 import numpy as np
 import numpy.typing as npt
 
@@ -18,7 +17,8 @@ NO_CATEGORY: Final = 0
 NO_CELL: Final = 0
 CELL_RESOLUTION: Final = 9  # of H3: hexagons with edges of 200 m
 
-# category: number of the name. cell: of H3, NO_CELL without a place. Unknown price is nan.
+# category: number of the name. price: nan if unknown. place: on the unit sphere, nan if unknown.
+# cell: the place's of H3, or NO_CELL.
 FACTS: Final = np.dtype(
     [
         ("item", "<u8"),
@@ -26,21 +26,21 @@ FACTS: Final = np.dtype(
         ("cell", "<u8"),
         ("category", "<i4"),
         ("price", "<f4"),
-        ("latitude", "<f4"),
-        ("longitude", "<f4"),
+        ("place", "<f4", (3,)),
         ("withdrawn", "?"),
     ]
 )
-_UNKNOWN: Final = (0, 0, NO_CELL, NO_CATEGORY, math.nan, math.nan, math.nan, False)
+_NOWHERE: Final = (math.nan, math.nan, math.nan)
+_UNKNOWN: Final = (0, 0, NO_CELL, NO_CATEGORY, math.nan, _NOWHERE, False)
 
 Facts = npt.NDArray[np.void]
 
 
 class ItemColumns:
-    """Facts of every item by id64: 41 bytes each, and a map of the latest RECENT_MAX."""
+    """Facts of every item by id64: 45 bytes each, and a map of the latest RECENT_MAX."""
 
     def __init__(self) -> None:
-        self._recent: dict[int, tuple[int | float | bool, ...]] = {}
+        self._recent: dict[int, tuple[Any, ...]] = {}
         self._settled: Facts = np.empty(0, FACTS)
         self._categories: dict[str, int] = {"": NO_CATEGORY}
 
@@ -57,12 +57,13 @@ class ItemColumns:
         if item.updated_ms < self._newest_ms(key):
             return None
         number = self._categories.setdefault(item.category, len(self._categories))
-        latitude, longitude = _place(item.attributes)
-        cell = NO_CELL
-        if not math.isnan(latitude):
-            cell = h3.str_to_int(h3.latlng_to_cell(latitude, longitude, CELL_RESOLUTION))
+        place, cell = _NOWHERE, NO_CELL
+        if "latitude" in item.attributes and "longitude" in item.attributes:
+            latitude, longitude = item.attributes["latitude"], item.attributes["longitude"]
+            place = on_sphere(latitude, longitude)
+            cell = h3.latlng_to_cell(latitude, longitude, CELL_RESOLUTION)
         price = item.attributes.get("price", math.nan)
-        row = (key, item.updated_ms, cell, number, price, latitude, longitude, item.withdrawn)
+        row = (key, item.updated_ms, cell, number, price, place, item.withdrawn)
         self._recent[key] = row
         if len(self._recent) > RECENT_MAX:
             self._settle()
@@ -110,8 +111,7 @@ def facts_of(known: tuple[Facts, Facts], items: npt.NDArray[np.uint64]) -> Facts
     return found
 
 
-def _place(attributes: Mapping[str, float]) -> tuple[float, float]:
-    """Latitude and longitude; nan, nan unless both are given."""
-    if "latitude" in attributes and "longitude" in attributes:
-        return attributes["latitude"], attributes["longitude"]
-    return math.nan, math.nan
+def on_sphere(latitude: float, longitude: float) -> tuple[float, float, float]:
+    """The point of the unit sphere at a place in degrees."""
+    north, east = math.radians(latitude), math.radians(longitude)
+    return math.cos(north) * math.cos(east), math.cos(north) * math.sin(east), math.sin(north)

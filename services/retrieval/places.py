@@ -2,7 +2,8 @@
 
 Rows are sorted by their H3 cell. Numbers of H3 are hierarchical: all cells below a coarser one are
 a range of numbers, so the rows below a disk of coarse cells are some ranges of the sorted rows. The
-disk is as coarse as the radius allows; distances are computed for the rows in it alone.
+disk is as coarse as the radius allows; distances are computed for the rows in it alone, as chords
+between points of the unit sphere: in float32 that is exact to a metre.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 import math
 from typing import Final
 
-import h3
+import h3.api.numpy_int as h3
 import numpy as np
 import numpy.typing as npt
 
 from rankstream.contracts.filter import GeoRadius
-from rankstream.contracts.subset import Rows
-from services.retrieval.item_columns import CELL_RESOLUTION, NO_CELL
+from rankstream.contracts.subset import Rows, ranges
+from services.retrieval.item_columns import CELL_RESOLUTION, NO_CELL, on_sphere
 
 EARTH_KM: Final = 6_371.0088
 _MOVED_MAX: Final = 10_000
+_AT_ONCE: Final = 8_192  # points; what is made of them stays in the cache
 # Rings of a disk at most: 8 rings are 217 cells.
 _RINGS_MAX: Final = 8
 # Cells differ in size: the smallest edges of a resolution are about so much of the mean.
@@ -37,16 +39,19 @@ Cells = npt.NDArray[np.uint64]
 class Places:
     """Rows by place; the columns are the caller's, who tells which of them changed."""
 
-    def __init__(self, cell: Cells, latitude: Floats, longitude: Floats) -> None:
-        """Columns of m rows, shape (m,) each; a row of NO_CELL has no place."""
-        self._cell, self._latitude, self._longitude = cell, latitude, longitude
+    def __init__(self, cell: Cells, place: Floats) -> None:
+        """Of m rows: `cell`, shape (m,), and `place` on the unit sphere, shape (m, 3), nan for a
+        row without one, whose cell is NO_CELL.
+        """
+        self._cell, self._place = cell, place
         self._moved: set[int] = set()
         self._sort()
 
     def _sort(self) -> None:
         placed = np.flatnonzero(self._cell != NO_CELL)
         self._rows = placed[np.argsort(self._cell[placed], kind="stable")]
-        self._sorted = self._cell[self._rows]
+        # Copies: a disk reads them in their order.
+        self._sorted, self._sorted_place = self._cell[self._rows], self._place[self._rows]
         self._moved.clear()
 
     def moved(self, row: int) -> None:
@@ -57,31 +62,38 @@ class Places:
 
     def within(self, near: GeoRadius) -> Rows:
         """The rows within the radius, ascending."""
-        rows = self._candidates(near)
+        centre = np.array(on_sphere(near.latitude, near.longitude), np.float32)
+        # The angle of half of the earth has the longest chord.
+        angle = min(near.radius_km / EARTH_KM, math.pi)
+        chord = np.float32(2 * math.sin(angle / 2))
+        rows, place = self._rows, self._sorted_place
+        if near.radius_km <= _DISK_KM_MAX:
+            low, high = disk(near)
+            starts = np.searchsorted(self._sorted, low)
+            part, _ = ranges(starts, np.searchsorted(self._sorted, high, "right"))
+            rows, place = rows[part], place[part]
+        rows = rows[_closer(place, centre, chord)]
         if self._moved:
-            rows = np.union1d(rows, np.fromiter(self._moved, np.int64, len(self._moved)))
-        away = distance_km(
-            near.latitude, near.longitude, self._latitude[rows], self._longitude[rows]
-        )
-        return np.sort(rows[away <= near.radius_km])  # nan, no place, is not
+            moved = np.fromiter(self._moved, np.int64, len(self._moved))
+            here = moved[_closer(self._place[moved], centre, chord)]
+            rows = np.concatenate([rows[~np.isin(rows, moved)], here])
+        return np.sort(rows)
 
-    def _candidates(self, near: GeoRadius) -> Rows:
-        if near.radius_km > _DISK_KM_MAX:
-            return self._rows
-        low, high = disk(near)
-        starts, ends = (
-            np.searchsorted(self._sorted, low),
-            np.searchsorted(self._sorted, high, "right"),
-        )
-        parts = [self._rows[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
-        return np.concatenate([np.empty(0, np.int64), *parts])
+
+def _closer(place: Floats, centre: Floats, chord: np.float32) -> npt.NDArray[np.bool_]:
+    """Which points, shape (n, 3), are within a chord of the centre; nan is not."""
+    closer = np.empty(len(place), bool)
+    for start in range(0, len(place), _AT_ONCE):
+        away = place[start : start + _AT_ONCE] - centre
+        closer[start : start + _AT_ONCE] = np.einsum("ij,ij->i", away, away) <= chord * chord
+    return closer
 
 
 def disk(near: GeoRadius) -> tuple[Cells, Cells]:
     """Ranges of cells of CELL_RESOLUTION, ends included, that cover a circle and some more."""
     resolution, rings = _coarsest(near.radius_km)
     centre = h3.latlng_to_cell(near.latitude, near.longitude, resolution)
-    cells = np.array([h3.str_to_int(cell) for cell in h3.grid_disk(centre, rings)], np.uint64)
+    cells: Cells = np.asarray(h3.grid_disk(centre, rings), np.uint64)
     shift = np.uint64(_RESOLUTION_SHIFT)
     low = cells & ~(np.uint64(15) << shift) | np.uint64(CELL_RESOLUTION) << shift
     high = low.copy()
@@ -104,16 +116,3 @@ def _coarsest(radius_km: float) -> tuple[int, int]:
         if rings <= _RINGS_MAX:
             return resolution, rings
     raise AssertionError(f"{radius_km} km is above _DISK_KM_MAX")
-
-
-def distance_km(
-    latitude: float, longitude: float, latitudes: Floats, longitudes: Floats
-) -> npt.NDArray[np.float64]:
-    """Great-circle distances from one place, in degrees, to others, shape (n,), by haversines."""
-    here, there = math.radians(latitude), np.radians(latitudes.astype(np.float64))
-    across = np.radians(longitudes.astype(np.float64) - longitude)
-    half = (
-        np.sin((there - here) / 2) ** 2 + math.cos(here) * np.cos(there) * np.sin(across / 2) ** 2
-    )
-    away: npt.NDArray[np.float64] = 2 * EARTH_KM * np.arcsin(np.sqrt(np.minimum(half, 1.0)))
-    return away

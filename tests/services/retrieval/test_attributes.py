@@ -17,12 +17,12 @@ from rankstream.pb.events_pb2 import Item
 from services.retrieval import attributes
 from services.retrieval.attributes import Attributes
 from services.retrieval.item_columns import ItemColumns, facts_of
-from services.retrieval.places import distance_km
 
 M = 12
 NAMES = [f"i{n}" for n in range(M)]
 HASHES = np.array([id64(name) for name in NAMES], np.uint64)
 HOME = (48.0, 11.0)
+KM_PER_DEGREE = 111.2
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,7 @@ def passes(row: int, item: Known | None, what: Asked) -> bool:
         return True
     if item.north is None:
         return False
-    north = np.array([HOME[0] + item.north], np.float32)
-    away = distance_km(*HOME, north, np.array([HOME[1]], np.float32))
-    return bool(away[0] <= what.km)
+    return item.north * KM_PER_DEGREE <= what.km
 
 
 def rows_of(item_ids: list[str]) -> Rows:
