@@ -9,6 +9,7 @@ between points of the unit sphere: in float32 that is exact to a metre.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Final
 
 import h3.api.numpy_int as h3
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rankstream.contracts.filter import GeoRadius
-from rankstream.contracts.subset import Rows, ranges
+from rankstream.contracts.subset import Rows
 from services.retrieval.item_columns import CELL_RESOLUTION, NO_CELL, on_sphere
 
 EARTH_KM: Final = 6_371.0088
@@ -66,18 +67,32 @@ class Places:
         # The angle of half of the earth has the longest chord.
         angle = min(near.radius_km / EARTH_KM, math.pi)
         chord = np.float32(2 * math.sin(angle / 2))
-        rows, place = self._rows, self._sorted_place
-        if near.radius_km <= _DISK_KM_MAX:
-            low, high = disk(near)
-            starts = np.searchsorted(self._sorted, low)
-            part, _ = ranges(starts, np.searchsorted(self._sorted, high, "right"))
-            rows, place = rows[part], place[part]
-        rows = rows[_closer(place, centre, chord)]
+        found = [
+            self._rows[start:end][_closer(self._sorted_place[start:end], centre, chord)]
+            for start, end in self._spans(near)
+        ]
+        rows = np.concatenate([np.empty(0, np.int64), *found])
         if self._moved:
             moved = np.fromiter(self._moved, np.int64, len(self._moved))
             here = moved[_closer(self._place[moved], centre, chord)]
             rows = np.concatenate([rows[~np.isin(rows, moved)], here])
         return np.sort(rows)
+
+    def _spans(self, near: GeoRadius) -> Iterator[tuple[int, int]]:
+        """Where in the sorted rows those near the place are, and some more."""
+        if near.radius_km > _DISK_KM_MAX:
+            return iter([(0, len(self._rows))])
+        low, high = (np.sort(cells) for cells in disk(near))
+        starts, ends = (
+            np.searchsorted(self._sorted, low),
+            np.searchsorted(self._sorted, high, "right"),
+        )
+        used = starts < ends
+        starts, ends = starts[used], ends[used]
+        # Most cells lie beside another one of the disk; what lies together is read together.
+        apart = starts[1:] != ends[:-1]
+        starts = starts[:1].tolist() + starts[1:][apart].tolist()
+        return zip(starts, ends[:-1][apart].tolist() + ends[-1:].tolist(), strict=True)
 
 
 def _closer(place: Floats, centre: Floats, chord: np.float32) -> npt.NDArray[np.bool_]:
