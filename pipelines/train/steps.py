@@ -81,6 +81,7 @@ class _Retrieval:
     parity: float
     metrics: dict[str, Interval]
     queries: npt.NDArray[np.float32]  # of some of those likes, shape (n, dimensions)
+    categories: Mapping[str, str]
 
     @property
     def values(self) -> dict[str, float]:
@@ -95,6 +96,7 @@ class _Retrieval:
             self.tables,
             origin,
             queries=self.queries,
+            categories=self.categories,
             metrics=self.values,
             parity=self.parity,
             seed=seed,
@@ -217,7 +219,7 @@ def _retrieval(
     )
     some = np.random.default_rng(seed).permutation(len(histories))[:QUERIES_MAX]
     queries = queries_of(towers, [histories[place] for place in some.tolist()])
-    return _Retrieval(towers, tables, parity, metrics, queries)
+    return _Retrieval(towers, tables, parity, metrics, queries, categories)
 
 
 def _histories(item_id: Sequence[str], test: TrainingRows, liked: Rows) -> list[Rows]:

@@ -22,6 +22,7 @@ from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.rpc import unary
 from rankstream.contracts.filter import decode_filter
+from rankstream.contracts.ids import id64
 from rankstream.contracts.items import decode_item, deleted_item
 from rankstream.errors import (
     InvalidArtifact,
@@ -32,6 +33,7 @@ from rankstream.errors import (
 from rankstream.pb import events_pb2, retrieval_pb2
 from services.retrieval.attributes import Attributes
 from services.retrieval.catalog import Catalog
+from services.retrieval.fresh import FreshItems
 from services.retrieval.item_columns import Facts, ItemColumns, facts_of
 from services.retrieval.settings import RetrievalSettings
 
@@ -58,7 +60,10 @@ class Retrieval:
         self._sha256 = ""
         self._columns = ItemColumns()
         self._attributes: Attributes | None = None  # of the catalog's rows
-        self._meanwhile: list[Facts] | None = None  # learned while attributes are being made
+        self._fresh: FreshItems | None = None  # that the catalog lacks
+        # Learned while attributes of another catalog are being made: item id and facts.
+        self._meanwhile: list[tuple[str, Facts]] | None = None
+        self.indexed = asyncio.Event()  # there is a catalog; it knows the names of its items
         self._requests = metrics_of.counter(metrics.RETRIEVAL_REQUESTS)
         self._seconds = metrics_of.histogram(metrics.RETRIEVAL_SECONDS)
         self._degraded = metrics_of.counter(metrics.RETRIEVAL_DEGRADED)
@@ -82,54 +87,77 @@ class Retrieval:
             ) from None
         if pointer.sha256 == self._sha256:
             return
-        catalog, attributes = await self._made(
-            locate(pointer.uri, self._settings.artifacts), pointer.sha256
-        )
-        self._swap(catalog, attributes, pointer.sha256)
-
-    async def _made(self, uri: str, sha256: str) -> tuple[Catalog, Attributes]:
-        """A catalog and what is known of its items, made beside the requests."""
-        catalog = await asyncio.to_thread(self._load, uri, sha256)
+        uri = locate(pointer.uri, self._settings.artifacts)
+        catalog = await asyncio.to_thread(self._load, uri, pointer.sha256)
         self._meanwhile, known = [], self._columns.frozen()
-        attributes = await asyncio.to_thread(
-            lambda: Attributes(facts_of(known, catalog.hashes), self._columns.category)
-        )
-        return catalog, attributes
+        attributes, lost = await asyncio.to_thread(self._described, catalog, known)
+        self._swap(catalog, attributes, lost, pointer.sha256)
 
-    def _swap(self, catalog: Catalog, attributes: Attributes, sha256: str) -> None:
+    def _described(
+        self, catalog: Catalog, known: tuple[Facts, Facts]
+    ) -> tuple[Attributes, list[tuple[str, Facts]]]:
+        """What is known of a catalog's items, and those of the one in force that it lacks."""
+        attributes = Attributes(facts_of(known, catalog.hashes), self._columns.category)
+        if self._catalog is None:
+            return attributes, []
+        names, hashes = catalog.missing(self._catalog)
+        facts = facts_of(known, hashes)
+        # Of which nothing was ever told, the new catalog knows better.
+        told = np.flatnonzero(facts["item"] != 0).tolist()
+        return attributes, [(names[at], facts[at : at + 1]) for at in told]
+
+    def _swap(
+        self,
+        catalog: Catalog,
+        attributes: Attributes,
+        lost: list[tuple[str, Facts]],
+        sha256: str,
+    ) -> None:
         # One assignment after another without an await: no request sees half of it.
+        before = [] if self._fresh is None else self._fresh.all()
         self._catalog, self._attributes, self._sha256 = catalog, attributes, sha256
-        for facts in self._meanwhile or ():
-            self._apply(facts)
+        self._fresh = FreshItems(catalog.cold, limit=self._settings.fresh_max)
+        for item_id, facts in (*lost, *before, *(self._meanwhile or ())):
+            self._apply(item_id, facts)
         self._meanwhile = None
         self._items.labels("indexed").set(catalog.size)
         self._items.labels("withdrawn").set(attributes.withdrawn)
+        self._items.labels("fresh").set(len(self._fresh))
         self._info.clear()
         self._info.labels("retrieval", self._settings.alias, catalog.index_id).set(1)
+        self.indexed.set()
         self._health.ready(INDEX)
         structlog.get_logger().info("index_loaded", index_id=catalog.index_id, items=catalog.size)
 
     async def follow_item(self, record: Record) -> None:
         """Take over what an item is like now, unless something newer is known of it.
 
-        A tombstone withdraws the item as of the time of its record.
+        A tombstone withdraws the item as of the time of its record. Items of which nothing else is
+        known are kept by name once there is a catalog: follow them from then on.
         Raises: InvalidEvent: the record is no Item, or one that breaks the contract.
         """
         at_ms = record.timestamp_ms
         value = deleted_item(record.key, at_ms) if record.value is None else record.value
-        facts = self._columns.learn(decode_item(value, append_time_ms=at_ms))
+        item = decode_item(value, append_time_ms=at_ms)
+        facts = self._columns.learn(item)
         if facts is not None:
             if self._meanwhile is not None:
-                self._meanwhile.append(facts)
-            self._apply(facts)
+                self._meanwhile.append((item.item_id, facts))
+            self._apply(item.item_id, facts)
 
-    def _apply(self, facts: Facts) -> None:
-        if self._catalog is None or self._attributes is None:
+    def _apply(self, item_id: str, facts: Facts) -> None:
+        if self._catalog is None or self._attributes is None or self._fresh is None:
             return
         (row,) = self._catalog.rows(facts["item"]).tolist()
         if row >= 0:
             self._attributes.change(row, facts)
             self._items.labels("withdrawn").set(self._attributes.withdrawn)
+            return
+        if facts["withdrawn"][0]:
+            self._fresh.drop(int(facts["item"][0]))
+        elif not self._fresh.put(item_id, self._columns.name(int(facts["category"][0])), facts):
+            self._degraded.labels("fresh_full").inc()
+        self._items.labels("fresh").set(len(self._fresh))
 
     def methods(self) -> Mapping[str, grpc.RpcMethodHandler[bytes, bytes]]:
         """gRPC method handlers by name."""
@@ -149,8 +177,8 @@ class Retrieval:
         try:
             self._check(request)
             wanted = decode_filter(request.filter) if request.HasField("filter") else None
-            catalog, attributes = self._catalog, self._attributes
-            if catalog is None or attributes is None:
+            catalog, attributes, fresh = self._catalog, self._attributes, self._fresh
+            if catalog is None or attributes is None or fresh is None:
                 raise NotReady(
                     f"not_ready: no index behind retrieval/{self._settings.alias} yet."
                     " Nothing was retrieved. Publish one, or try again soon."
@@ -158,17 +186,19 @@ class Retrieval:
         except RankstreamError as error:
             self._refused(error)
             raise
+        denied = request.exclude_item_ids
         excluded = np.concatenate(
             [
-                catalog.rows(np.array(request.exclude_items, np.uint64)),
-                catalog.rows_of_ids(list(request.exclude_item_ids)),
+                np.array(request.exclude_items, np.uint64),
+                np.fromiter(map(id64, denied), np.uint64, len(denied)),
             ]
         )
         candidates = catalog.retrieve(
             np.array(request.recent_items, np.uint64),
             request.k,
-            excluded,
+            catalog.rows(excluded),
             attributes.subset(wanted, catalog.rows_of_ids),
+            fresh.passing(wanted, self._columns.category, excluded),
         )
         for reason in candidates.degraded:
             self._degraded.labels(reason).inc()

@@ -18,11 +18,12 @@ import numpy.typing as npt
 from rankstream.contracts.filter import ItemFilter, PriceRange
 from rankstream.contracts.subset import Rows, Subset, Words, packed, set_bit
 from services.retrieval.item_columns import Facts
-from services.retrieval.places import Places
+from services.retrieval.places import Places, within
 
 KEPT_MAX: Final = 64  # sets of bits: 1.25 MB each at 10 M rows
 
 Columns = Mapping[str, npt.NDArray[Any]]  # of FACTS, by name
+Category = Callable[[str], int | None]  # its number in FACTS; None: no item has had it
 # Which rows of some columns pass.
 Test = Callable[[Columns], npt.NDArray[np.bool_]]
 
@@ -30,11 +31,8 @@ Test = Callable[[Columns], npt.NDArray[np.bool_]]
 class Attributes:
     """Facts of m rows, kept as items change."""
 
-    def __init__(self, facts: Facts, category: Callable[[str], int | None]) -> None:
-        """Args:
-        facts: of each row, shape (m,).
-        category: the number that a category has in them, None: none has it.
-        """
+    def __init__(self, facts: Facts, category: Category) -> None:
+        """`facts`: of each row, shape (m,)."""
         # One array per column: a filter reads few of them.
         self._facts = {name: facts[name].copy() for name in facts.dtype.names or ()}
         self._category = category
@@ -51,7 +49,7 @@ class Attributes:
     def change(self, row: int, facts: Facts) -> None:
         """Take over the facts, shape (1,), of one row."""
         for name, column in self._facts.items():
-            if name == "place" and (column[row] != facts[name][0]).any():
+            if name == "place" and not np.array_equal(column[row], facts[name][0], equal_nan=True):
                 self._places.moved(row)
             if name == "withdrawn":
                 self._left += int(column[row]) - int(facts[name][0])
@@ -74,10 +72,9 @@ class Attributes:
             if self._left == size:
                 return None
             return Subset(size, words=self._available, count=self._left)
-        tests = self._tests(wanted)
         if wanted.near is None and not wanted.item_ids:
             words = self._available
-            for any_of in tests:
+            for any_of in _tests(wanted, self._category):
                 words = words & self._any(any_of)
             return Subset(size, words=words)
         rows = np.unique(rows_of(wanted.item_ids)) if wanted.item_ids else None
@@ -86,24 +83,8 @@ class Attributes:
             rows = near if rows is None else np.intersect1d(rows, near, assume_unique=True)
         assert rows is not None
         rows = rows[~self._facts["withdrawn"][rows]]
-        for any_of in tests:
-            columns = {name: column[rows] for name, column in self._facts.items()}
-            held = np.zeros(len(rows), bool)
-            for _, passes in any_of:
-                held |= passes(columns)
-            rows = rows[held]
-        return Subset(size, rows=rows)
-
-    def _tests(self, wanted: ItemFilter) -> list[list[tuple[object, Test]]]:
-        """What a row must pass but for its place and its id: of each list, any."""
-        tests: list[list[tuple[object, Test]]] = []
-        if wanted.categories:
-            known = {self._category(name) for name in wanted.categories} - {None}
-            tests.append([(("category", number), partial(_has, number)) for number in known])
-        if wanted.price is not None:
-            price = wanted.price
-            tests.append([(("price", price.min, price.max), partial(_between, price))])
-        return tests
+        columns = {name: column[rows] for name, column in self._facts.items()}
+        return Subset(size, rows=rows[_passing(_tests(wanted, self._category), columns, len(rows))])
 
     def _any(self, tests: list[tuple[object, Test]]) -> Words:
         if not tests:
@@ -123,6 +104,42 @@ class Attributes:
             self._kept[key] = found
         self._kept.move_to_end(key)
         return found[1]
+
+
+def passing(wanted: ItemFilter, category: Category, columns: Columns) -> npt.NDArray[np.bool_]:
+    """Which of n rows pass a filter but for its list of items, bool, shape (n,).
+
+    Args:
+        columns: of FACTS, shape (n,) each.
+    """
+    passes = _passing(_tests(wanted, category), columns, len(columns["price"]))
+    if wanted.near is not None:
+        passes &= within(wanted.near, columns["place"])
+    return passes
+
+
+def _tests(wanted: ItemFilter, category: Category) -> list[list[tuple[object, Test]]]:
+    """What a row must pass but for its place and its id: of each list, any."""
+    tests: list[list[tuple[object, Test]]] = []
+    if wanted.categories:
+        known = {category(name) for name in wanted.categories} - {None}
+        tests.append([(("category", number), partial(_has, number)) for number in known])
+    if wanted.price is not None:
+        price = wanted.price
+        tests.append([(("price", price.min, price.max), partial(_between, price))])
+    return tests
+
+
+def _passing(
+    tests: list[list[tuple[object, Test]]], columns: Columns, n: int
+) -> npt.NDArray[np.bool_]:
+    held = np.ones(n, bool)
+    for any_of in tests:
+        either = np.zeros(n, bool)
+        for _, passes in any_of:
+            either |= passes(columns)
+        held &= either
+    return held
 
 
 def _has(category: int | None, columns: Columns) -> npt.NDArray[np.bool_]:

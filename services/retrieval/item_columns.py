@@ -43,6 +43,7 @@ class ItemColumns:
         self._recent: dict[int, tuple[Any, ...]] = {}
         self._settled: Facts = np.empty(0, FACTS)
         self._categories: dict[str, int] = {"": NO_CATEGORY}
+        self._names: list[str] = [""]
 
     def __len__(self) -> int:
         """Items known; one that was updated lately may count twice."""
@@ -56,7 +57,9 @@ class ItemColumns:
         key = id64(item.item_id)
         if item.updated_ms < self._newest_ms(key):
             return None
-        number = self._categories.setdefault(item.category, len(self._categories))
+        number = self._categories.setdefault(item.category, len(self._names))
+        if number == len(self._names):
+            self._names.append(item.category)
         place, cell = _NOWHERE, NO_CELL
         if "latitude" in item.attributes and "longitude" in item.attributes:
             latitude, longitude = item.attributes["latitude"], item.attributes["longitude"]
@@ -72,6 +75,10 @@ class ItemColumns:
     def category(self, name: str) -> int | None:
         """The number of a category; None: no item has had it."""
         return self._categories.get(name)
+
+    def name(self, number: int) -> str:
+        """The category that has a number."""
+        return self._names[number]
 
     def frozen(self) -> tuple[Facts, Facts]:
         """All that is known now, for `facts_of`; what is learned later changes nothing in it."""

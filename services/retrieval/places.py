@@ -63,18 +63,14 @@ class Places:
 
     def within(self, near: GeoRadius) -> Rows:
         """The rows within the radius, ascending."""
-        centre = np.array(on_sphere(near.latitude, near.longitude), np.float32)
-        # The angle of half of the earth has the longest chord.
-        angle = min(near.radius_km / EARTH_KM, math.pi)
-        chord = np.float32(2 * math.sin(angle / 2))
         found = [
-            self._rows[start:end][_closer(self._sorted_place[start:end], centre, chord)]
+            self._rows[start:end][within(near, self._sorted_place[start:end])]
             for start, end in self._spans(near)
         ]
         rows = np.concatenate([np.empty(0, np.int64), *found])
         if self._moved:
             moved = np.fromiter(self._moved, np.int64, len(self._moved))
-            here = moved[_closer(self._place[moved], centre, chord)]
+            here = moved[within(near, self._place[moved])]
             rows = np.concatenate([rows[~np.isin(rows, moved)], here])
         return np.sort(rows)
 
@@ -95,12 +91,16 @@ class Places:
         return zip(starts, ends[:-1][apart].tolist() + ends[-1:].tolist(), strict=True)
 
 
-def _closer(place: Floats, centre: Floats, chord: np.float32) -> npt.NDArray[np.bool_]:
-    """Which points, shape (n, 3), are within a chord of the centre; nan is not."""
+def within(near: GeoRadius, place: Floats) -> npt.NDArray[np.bool_]:
+    """Which points of the unit sphere, shape (n, 3), are within a radius; nan is not."""
+    centre = np.array(on_sphere(near.latitude, near.longitude), np.float32)
+    # The angle of half of the earth has the longest chord.
+    angle = min(near.radius_km / EARTH_KM, math.pi)
+    square = np.float32((2 * math.sin(angle / 2)) ** 2)
     closer = np.empty(len(place), bool)
     for start in range(0, len(place), _AT_ONCE):
         away = place[start : start + _AT_ONCE] - centre
-        closer[start : start + _AT_ONCE] = np.einsum("ij,ij->i", away, away) <= chord * chord
+        closer[start : start + _AT_ONCE] = np.einsum("ij,ij->i", away, away) <= square
     return closer
 
 

@@ -29,6 +29,7 @@ def _catalog(root: Path, exact_max: int) -> Catalog:
         (LISTS,),
         Origin(1, "data", 1, 2),
         queries=queries_of(TOWERS, [np.array([row, row + 1]) for row in range(50)]),
+        categories={name: f"c{n % 3}" for n, name in enumerate(NAMES)},
         metrics={},
         parity=0.0,
         seed=1,
