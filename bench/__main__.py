@@ -25,6 +25,7 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "demo": (sys.executable, "-m", "deploy.local", "demo", "--exit"),
     "pit": (sys.executable, "-m", "bench.pit_join"),
     "quality": (sys.executable, "-m", "bench.quality"),
+    "serving": (sys.executable, "-m", "bench.serving"),
     "stream": (sys.executable, "-m", "bench.stream"),
 }
 

@@ -158,12 +158,15 @@ def nearest(vectors: Floats, queries: Floats, k: int, within: Subset | None) -> 
         rows = np.arange(start, min(start + _BLOCK, len(vectors)))
         if within is not None:
             rows = rows[within.holds(rows)]
-        scores = vectors[rows] @ queries.T
+        scores = np.asfortranarray(vectors[rows] @ queries.T)
         for place, before in enumerate(found):
+            # Once there are k, few rows are better than the last of them.
+            least = before.similarity[-1] if len(before.rows) == k else -np.inf
+            better = np.flatnonzero(scores[:, place] >= least)
             found[place] = Found(
                 *best(
-                    np.concatenate([before.rows, rows]),
-                    np.concatenate([before.similarity, scores[:, place]]),
+                    np.concatenate([before.rows, rows[better]]),
+                    np.concatenate([before.similarity, scores[better, place]]),
                     k,
                 )
             )

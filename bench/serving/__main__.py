@@ -1,0 +1,43 @@
+"""`python -m bench.serving [--only NAME ...]`: measure what answers requests.
+
+Figures go to bench/out/serving.json; those of other measurements there stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+from rich.console import Console
+
+from bench.figures import OUT, Figure, machine, write
+from bench.serving.retrieval import additions, retrieval
+
+Say = Callable[[str], None]
+
+MEASUREMENTS: Final[Mapping[str, Callable[[Say], list[Figure]]]] = {
+    "additions": additions,
+    "retrieval": retrieval,
+}
+
+
+def main(argv: list[str], console: Console) -> int:
+    """Measure what is asked for, or all."""
+    parser = argparse.ArgumentParser(prog="python -m bench.serving", description=__doc__)
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=sorted(MEASUREMENTS))
+    chosen = parser.parse_args(argv).only or list(MEASUREMENTS)
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    where = machine()
+    say(f"machine: {where}")
+    for name in chosen:
+        figures = MEASUREMENTS[name](say)
+        command = f"python -m bench.serving --only {name}  # {where}"
+        write(figures, command=command, path=OUT / "serving.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], Console()))
