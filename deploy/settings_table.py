@@ -233,6 +233,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "retrieval.k_max": "Candidates of one request at most.",
     "retrieval.history_max": "Items of a user's history in one request at most.",
     "retrieval.exclude_max": "Excluded items in one request at most.",
+    "retrieval.fresh_max": "Items that the index lacks at most; of more, the oldest are left out.",
     "artifacts": "Folder of the models; a pointer with a relative uri is below it.",
     "monitor.artifacts": "Folder of the models; training histograms are read from here.",
     "ranker.retrieval_url": "gRPC address of the retrieval service.",

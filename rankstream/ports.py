@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rankstream.contracts.manifest import Utility
+from rankstream.contracts.subset import Subset
 
 Rows = npt.NDArray[np.void]
 
@@ -54,7 +55,11 @@ class Index(Protocol):
         ...
 
     def search(
-        self, query: npt.NDArray[np.float32], k: int, excluded: npt.NDArray[np.int64]
+        self,
+        query: npt.NDArray[np.float32],
+        k: int,
+        excluded: npt.NDArray[np.int64],
+        within: Subset | None = None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Rows of largest inner product, best first, and their similarity, both shape (<= k,).
 
@@ -62,6 +67,7 @@ class Index(Protocol):
             query: shape (dimensions,).
             k: 1 or more; fewer come back only if fewer rows are left.
             excluded: rows in [0, size) that must not come back, any order, repeats allowed.
+            within: rows that may come back; None: all.
         """
         ...
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rankstream.contracts.neighbours import Neighbours
+from rankstream.contracts.subset import Subset
 
 # What a source is asked for at least: a score says more beside those of many others.
 LIST_MIN: Final = 500
@@ -42,45 +43,65 @@ class Blend(NamedTuple):
     named_by: npt.NDArray[np.uint32]
 
 
-def exact(vectors: Floats, query: Floats, k: int, excluded: Rows) -> Found:
+def exact(
+    vectors: Floats, query: Floats, k: int, excluded: Rows, within: Subset | None = None
+) -> Found:
     """The k rows of largest inner product with the query; equal ones in the order of the table.
 
     Args:
         vectors: shape (m, dim).
         query: shape (dim,).
         excluded: rows that must not come back, any order, repeats allowed.
+        within: rows that may come back; None: all.
 
     Returns: min(k, rows left) candidates.
     """
-    similarity = vectors @ query
-    return _best(similarity.astype(np.float32), k, excluded)
+    similarity = (vectors @ query).astype(np.float32)
+    allowed = np.ones(len(vectors), bool)
+    allowed[excluded] = False
+    rows = np.flatnonzero(allowed)
+    if within is not None:
+        rows = rows[within.holds(rows)]
+    if k < len(rows):
+        least = np.partition(similarity[rows], len(rows) - k)[len(rows) - k]
+        rows = rows[similarity[rows] >= least]
+    order = np.argsort(-similarity[rows], kind="stable")[:k]
+    return Found(rows[order].astype(np.int64), similarity[rows[order]])
 
 
-def popular(popularity: Floats, k: int, excluded: Rows) -> Found:
+def popular(order: Rows, k: int, excluded: Rows, within: Subset | None = None) -> Found:
     """The k most popular rows, for a user of whom nothing is known; similarity is 0.
 
     Args:
-        popularity: shape (m,), any scale.
-        excluded: rows that must not come back.
+        order: rows by popularity, most popular first, shape (m,).
+        excluded: rows that must not come back, any order.
+        within: rows that may come back; None: all.
     """
-    found = _best(popularity, k, excluded)
-    return Found(found.rows, np.zeros(len(found.rows), np.float32))
+    taken: list[Rows] = []
+    count = start = 0
+    depth = k + len(excluded)
+    while count < k and start < len(order):
+        rows = order[start : start + depth]
+        start, depth = start + depth, depth * 2
+        if within is not None:
+            rows = rows[within.holds(rows)]
+        if len(excluded):
+            rows = rows[~np.isin(rows, excluded)]
+        taken.append(rows)
+        count += len(rows)
+    found = np.concatenate([np.empty(0, np.int64), *taken])[:k]
+    return Found(found, np.zeros(len(found), np.float32))
 
 
-def _best(values: Floats, k: int, excluded: Rows) -> Found:
-    allowed = np.ones(len(values), bool)
-    allowed[excluded] = False
-    rows = np.flatnonzero(allowed)
-    order = np.argsort(-values[rows], kind="stable")[:k]
-    return Found(rows[order].astype(np.int64), values[rows[order]])
-
-
-def similar(table: Neighbours, history: Rows, k: int, excluded: Rows) -> Found:
+def similar(
+    table: Neighbours, history: Rows, k: int, excluded: Rows, within: Subset | None = None
+) -> Found:
     """The k rows that the lists of a history's items name most strongly; equal ones by row.
 
     Args:
         history: rows, newest first, shape (h,); -1 is ignored, a repeat counts where it is newest.
         excluded: rows that must not come back, any order, repeats allowed.
+        within: rows that may come back; None: all.
 
     Returns: candidates with their summed weights, above 0; fewer if the lists name fewer.
     """
@@ -90,16 +111,18 @@ def similar(table: Neighbours, history: Rows, k: int, excluded: Rows) -> Found:
     fading = np.float32(table.fading) ** np.arange(len(last), dtype=np.float32)
     named = table.rows[last]
     weights = (table.weight[last] * fading[:, None])[named >= 0]
-    rows, place = np.unique(named[named >= 0], return_inverse=True)
+    rows, place = np.unique(named[named >= 0].astype(np.int64), return_inverse=True)
     total = np.bincount(place, weights, minlength=len(rows)).astype(np.float32)
     if len(rows):
         # `rows` ascend, so this costs by what is excluded, not by both.
         place_of = np.minimum(np.searchsorted(rows, excluded), len(rows) - 1)
         keep = np.ones(len(rows), bool)
         keep[place_of[rows[place_of] == excluded]] = False
+        if within is not None:
+            keep &= within.holds(rows)
         rows, total = rows[keep], total[keep]
     order = np.argsort(-total, kind="stable")[:k]
-    return Found(rows[order].astype(np.int64), total[order])
+    return Found(rows[order], total[order])
 
 
 def blend(sources: Sequence[Found], shares: Sequence[float], k: int) -> Blend:
@@ -138,17 +161,23 @@ def _scaled(similarity: Floats) -> npt.NDArray[np.float64]:
 
 
 def blend_with_neighbours(
-    near: Found, share: float, tables: Sequence[Neighbours], history: Rows, k: int, excluded: Rows
+    near: Found,
+    share: float,
+    tables: Sequence[Neighbours],
+    history: Rows,
+    k: int,
+    excluded: Rows,
+    within: Subset | None = None,
 ) -> Blend:
     """An index's answer merged with those of neighbour lists; source 0 is the index.
 
     Args:
         near: at least max(k, LIST_MIN) rows, or all that are left, none of them excluded.
         share: weight of the index; those of the lists are theirs.
-        history, excluded: as of `similar`.
+        history, excluded, within: as of `similar`.
     """
     depth = max(k, LIST_MIN)
-    lists = [similar(table, history, depth, excluded) for table in tables]
+    lists = [similar(table, history, depth, excluded, within) for table in tables]
     return blend([near, *lists], [share, *(table.share for table in tables)], k)
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from rankstream.contracts.ids import partition_of
 from rankstream.contracts.manifest import Utility
+from rankstream.contracts.subset import Subset
 from rankstream.errors import RankstreamError
 from rankstream.features.rows import CATEGORY_ROW, CONTEXT_ROW, ITEM_ROW, USER_ROW, Rows, empty_rows
 from rankstream.ports import Scores
@@ -84,10 +85,14 @@ class FakeIndex:
         return int(self.vectors.shape[1])
 
     def search(
-        self, query: npt.NDArray[np.float32], k: int, excluded: npt.NDArray[np.int64]
+        self,
+        query: npt.NDArray[np.float32],
+        k: int,
+        excluded: npt.NDArray[np.int64],
+        within: Subset | None = None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """The nearest rows that are not excluded, best first."""
-        return exact(self.vectors, query, k, excluded)
+        return exact(self.vectors, query, k, excluded, within)
 
 
 class FakeModel:

@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from rankstream.adapters.artifacts import Artifact, write_artifact
+from rankstream.adapters.cold_vectors import ColdVectors, write_cold_vectors
 from rankstream.adapters.faiss_index import FaissIndex
 from rankstream.adapters.neighbour_lists import NeighbourLists, write_neighbour_lists
 from rankstream.contracts.ids import id64
@@ -113,8 +114,9 @@ def write_index(
     vectors: Floats,
     popularity: Floats,
     lists: NeighbourLists | None = None,
+    cold: ColdVectors | None = None,
 ) -> Artifact:
-    """An exact index with a tower that averages, and neighbour lists if there are any."""
+    """An exact index with a tower that averages, and lists and vectors of new items if any."""
     folder.mkdir(parents=True, exist_ok=True)
     index, items = folder / "index.faiss.tmp", folder / "items.npz.tmp.npz"
     FaissIndex.build(vectors).save(index)
@@ -134,6 +136,9 @@ def write_index(
     if lists is not None:
         files["neighbours.npz"] = folder / "neighbours.npz.tmp.npz"
         write_neighbour_lists(folder / "neighbours.npz.tmp.npz", lists)
+    if cold is not None:
+        files["cold.npz"] = folder / "cold.npz.tmp.npz"
+        write_cold_vectors(folder / "cold.npz.tmp.npz", cold)
     return write_artifact(folder / index_id, fields, files)
 
 

@@ -1,4 +1,7 @@
-"""`python -m bench.serving`: what an answer costs, in figures for bench/out/serving.json."""
+"""`python -m bench.serving [--only NAME ...]`: what an answer costs.
+
+Figures go to bench/out/serving.json; those of other measurements there stay.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,33 @@ from typing import Final
 from rich.console import Console
 
 from bench.figures import OUT, Figure, machine, write
-from bench.serving.rank import Say, measure_rank
-from bench.stream.servers import Servers, started
+from bench.serving.rank import rank
+from bench.serving.retrieval import additions, retrieval
 
-Measure = Callable[[Servers, int, Say], list[Figure]]
+Say = Callable[[str], None]
 
-MEASUREMENTS: Final[Mapping[str, Measure]] = {"rank": measure_rank}
+MEASUREMENTS: Final[Mapping[str, Callable[[Say], list[Figure]]]] = {
+    "additions": additions,
+    "rank": rank,
+    "retrieval": retrieval,
+}
 TERMINATED: Final = 143
 
 
 def main(argv: list[str], console: Console) -> int:
-    """Measure what was asked for, all by default."""
+    """Measure what is asked for, or all."""
     parser = argparse.ArgumentParser(prog="python -m bench.serving", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=list(MEASUREMENTS), metavar="NAME")
-    parser.add_argument("--repeats", type=int, default=3)
-    chosen = parser.parse_args(argv)
-    # Whatever ends the measurement, the servers end with it.
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=sorted(MEASUREMENTS))
+    chosen = parser.parse_args(argv).only or list(MEASUREMENTS)
+    # Whatever ends the measurement, the servers that it has started end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     say = partial(console.print, highlight=False, soft_wrap=True)
     where = machine()
     say(f"machine: {where}")
-    with started() as servers:
-        for name in chosen.only or MEASUREMENTS:
-            figures = MEASUREMENTS[name](servers, chosen.repeats, say)
-            command = f"python -m bench.serving --only {name} --repeats {chosen.repeats}"
-            write(figures, command=f"{command}  # {where}", path=OUT / "serving.json")
+    for name in chosen:
+        figures = MEASUREMENTS[name](say)
+        command = f"python -m bench.serving --only {name}  # {where}"
+        write(figures, command=command, path=OUT / "serving.json")
     return 0
 
 

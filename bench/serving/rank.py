@@ -22,7 +22,7 @@ from bench.serving.catalog import Catalog, catalog, store
 from bench.serving.load import Calls, closed_loop
 from bench.serving.processes import Service, start
 from bench.stream.errors import MeasurementFailed
-from bench.stream.servers import ROOT, Servers, reset
+from bench.stream.servers import ROOT, Servers, reset, started
 from deploy.local.processes import Spec
 from deploy.local.services import COMMON, Ports
 from pipelines.features.store import apply
@@ -42,6 +42,7 @@ CALLERS: Final = 4
 WARM_UP: Final = 200
 CALLS: Final = {20: 2_000, 100: 1_500, 500: 1_000}
 PEER_CALLS: Final = 60
+REPEATS: Final = 3
 SERVED_CORE, OTHER_CORE = {0}, {1}
 STOP_TIMEOUT_S: Final = 15.0
 READY_TIMEOUT_S: Final = 120.0
@@ -132,8 +133,13 @@ def _measured(service: Service, shop: Shop, size: int, n: int) -> Cost:
     return _cost(done, service.cpu_s() - before)
 
 
-def measure_rank(servers: Servers, repeats: int, say: Say) -> list[Figure]:
+def rank(say: Say) -> list[Figure]:
     """20, 100 and 500 items, 20 of them answered; all 500 answered; a plain service with 500."""
+    with started() as servers:
+        return _rank(servers, say)
+
+
+def _rank(servers: Servers, say: Say) -> list[Figure]:
     shop = opened(servers)
     settings = {
         "REDIS_URL": servers.redis_url,
@@ -156,7 +162,7 @@ def measure_rank(servers: Servers, repeats: int, say: Say) -> list[Figure]:
                 service.grpc, "Rank", _requests(shop, size, n), calls=WARM_UP, callers=CALLERS
             )
         )
-    for _ in range(repeats):
+    for _ in range(REPEATS):
         for name, (size, n) in asks.items():
             costs[name].append(_measured(service, shop, size, n))
             say(f"rank {name}: {costs[name][-1]}")

@@ -15,13 +15,18 @@ import numpy.typing as npt
 
 from pipelines.evaluate.comparison import Latency
 from pipelines.features.replay import TrainingRows
+from pipelines.train.graphs import renumbered_graph
+from pipelines.train.index import DEPTH, EXACT_MAX, BuiltIndex, build_index
 from pipelines.train.precision import REQUEST_ROWS, Precision, Variant, session_of
 from pipelines.train.rankers import Ranker
-from pipelines.train.retrieval import Towers
+from pipelines.train.retrieval import Towers, cold_vectors
 from rankstream.adapters.artifacts import Artifact, write_artifact
-from rankstream.adapters.faiss_index import NAME as INDEX_FILE
-from rankstream.adapters.faiss_index import FaissIndex
+from rankstream.adapters.cell_choice import NAME as CELLS_FILE
+from rankstream.adapters.cell_index import COVERAGE
+from rankstream.adapters.cold_vectors import NAME as COLD_FILE
+from rankstream.adapters.cold_vectors import write_cold_vectors
 from rankstream.adapters.forest import SUMS, split
+from rankstream.adapters.index_file import NAME as INDEX_FILE
 from rankstream.adapters.item_table import NAME as ITEMS_FILE
 from rankstream.adapters.neighbour_lists import NAME as NEIGHBOURS_FILE
 from rankstream.adapters.neighbour_lists import NeighbourLists, write_neighbour_lists
@@ -29,7 +34,7 @@ from rankstream.adapters.onnx_model import RANKER_FILE
 from rankstream.adapters.query_tower import TOWER_FILE
 from rankstream.contracts.ids import id64
 from rankstream.contracts.manifest import Utility
-from rankstream.contracts.neighbours import Neighbours
+from rankstream.contracts.neighbours import Neighbours, in_order
 from rankstream.errors import InvalidArtifact
 from rankstream.features import spec
 from rankstream.monitoring.histogram import encode_histogram, reference_histogram
@@ -203,41 +208,67 @@ def write_retrieval(
     tables: tuple[Neighbours, ...],
     origin: Origin,
     *,
+    queries: npt.NDArray[np.float32],
+    categories: Mapping[str, str],
     metrics: Mapping[str, float],
     parity: float,
+    seed: int,
+    exact_max: int = EXACT_MAX,
 ) -> Artifact:
     """The folder of query tower, item table, index and lists under `root`.
+
+    Args:
+        queries: held out, shape (n, dimensions); a large index is tuned on them. Its rows are in
+            the order of its cells, and so are those of all that is written.
+        categories: of items by id; vectors of new items are made for each.
+        exact_max: items up to which the index is exact.
 
     Raises: as write_artifact.
     """
     model_id, items = origin.model_id(towers.family), towers.items
-    fields = {
-        **origin.fields(),
-        "model_id": model_id,
-        "role": "retrieval",
-        "family": towers.family,
-        "metrics": dict(metrics),
-        "parity_max_abs": parity,
-        "parameters": {f"{table.name}_lists": table.rows.shape[1] for table in tables},
-        "items": len(items.item_id),
-        "dimensions": int(items.vectors.shape[1]),
-    }
     with tempfile.TemporaryDirectory() as folder:
-        index, table = Path(folder) / INDEX_FILE, Path(folder) / ITEMS_FILE
-        neighbours = Path(folder) / NEIGHBOURS_FILE
-        write_neighbour_lists(neighbours, NeighbourLists(tables, towers.share))
-        FaissIndex.build(items.vectors).save(index)
+        built = build_index(items.vectors, queries, Path(folder), seed=seed, exact_max=exact_max)
+        order = built.order
+        table, neighbours = Path(folder) / ITEMS_FILE, Path(folder) / NEIGHBOURS_FILE
+        lists = NeighbourLists(tuple(in_order(one, order) for one in tables), towers.share)
+        write_neighbour_lists(neighbours, lists)
+        item_id = np.array(items.item_id, np.str_)[order]
         np.savez(
             table,
-            item_id=np.array(items.item_id, np.str_),
-            id64=np.array([id64(name) for name in items.item_id], np.uint64),
-            vectors=items.vectors,
-            popularity=items.popularity,
+            item_id=item_id,
+            id64=np.array([id64(name) for name in item_id.tolist()], np.uint64),
+            vectors=items.vectors[order],
+            popularity=items.popularity[order],
         )
+        fields = {
+            **origin.fields(),
+            "model_id": model_id,
+            "role": "retrieval",
+            "family": towers.family,
+            "metrics": {**metrics, f"index_recall_{DEPTH}": built.recall},
+            "parity_max_abs": parity,
+            "parameters": {
+                **{f"{one.name}_lists": one.rows.shape[1] for one in tables},
+                **_index_parameters(built),
+            },
+            "items": len(items.item_id),
+            "dimensions": int(items.vectors.shape[1]),
+        }
         files: dict[str, bytes | Path] = {
             TOWER_FILE: towers.graph,
             ITEMS_FILE: table,
-            INDEX_FILE: index,
+            INDEX_FILE: Path(folder) / INDEX_FILE,
             NEIGHBOURS_FILE: neighbours,
         }
+        files[COLD_FILE] = Path(folder) / COLD_FILE
+        write_cold_vectors(Path(folder) / COLD_FILE, cold_vectors(items, categories))
+        if built.coverage is not None:
+            files[TOWER_FILE] = renumbered_graph(towers.graph, order)
+            files[CELLS_FILE] = Path(folder) / CELLS_FILE
         return write_artifact(root / "retrieval" / model_id, fields, files)
+
+
+def _index_parameters(built: BuiltIndex) -> dict[str, str | float]:
+    if built.coverage is None:
+        return {"index": "exact"}
+    return {"index": "IVF,SQ8", COVERAGE: built.coverage}

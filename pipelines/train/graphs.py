@@ -236,6 +236,19 @@ def tower_graph(vectors: Floats) -> bytes:
     return _tower(nodes, constants, dim)
 
 
+def renumbered_graph(graph: bytes, order: Ints) -> bytes:
+    """A query tower's graph for a table in another order: row r of it is row order[r] of before."""
+    model = onnx.load_from_string(graph)
+    for node in model.graph.node:
+        node.input[:] = ["rows_before" if name == "recent" else name for name in node.input]
+    # Row -1, which is nothing, takes the last entry and stays -1.
+    before = numpy_helper.from_array(np.append(order, -1).astype(np.int64), "order")
+    model.graph.initializer.append(before)
+    model.graph.node.insert(0, helper.make_node("Gather", ["order", "recent"], ["rows_before"]))
+    renumbered: bytes = model.SerializeToString()
+    return renumbered
+
+
 @dataclass(frozen=True, eq=False)
 class AttentionTower:
     """A query tower of k attention heads over the last h items of a history.

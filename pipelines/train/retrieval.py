@@ -10,7 +10,7 @@ Tasks", RecSys 2010.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import svds
 
 from pipelines.train.graphs import tower_graph
+from rankstream.adapters.cold_vectors import ColdVectors
 from rankstream.adapters.faiss_index import FaissIndex
 from rankstream.contracts.neighbours import Neighbours
 from rankstream.errors import InvalidInput
@@ -34,6 +35,7 @@ INDEX_SHARE: Final = 0.5
 _STRENGTH_MIN: Final = 1e-6
 
 
+Floats = npt.NDArray[np.float32]
 # Rows of a history, int64, and their weights, float32, both (1, h) -> query, float32, (1, dim).
 Query = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
@@ -109,6 +111,36 @@ def fit_pure_svd(
     return ItemVectors(item_id, vectors, popularity.astype(np.float32))
 
 
+def cold_vectors(items: ItemVectors, categories: Mapping[str, str]) -> ColdVectors:
+    """Vectors for items to come: the mean of those of their category that anybody liked.
+
+    Args:
+        categories: of items by id; those that are absent have none.
+    """
+    liked = items.popularity > 0
+    names = np.array([categories.get(name, "") for name in items.item_id], np.str_)
+    rest = items.vectors[liked].mean(axis=0) if liked.any() else items.vectors.mean(axis=0)
+    by_category = {
+        str(name): items.vectors[liked & (names == name)].mean(axis=0)
+        for name in np.unique(names[liked]).tolist()
+        if name
+    }
+    return ColdVectors(by_category, rest)
+
+
+def queries_of(towers: Towers, histories: Sequence[npt.NDArray[np.int64]]) -> Floats:
+    """The queries of histories, rows of the item table, -1 unknown; shape (n, dim).
+
+    A history of which nothing is known has none.
+    """
+    found = [
+        towers.query(history[None], np.ones((1, len(history)), np.float32))[0]
+        for history in histories
+        if (history >= 0).any()
+    ]
+    return np.array(found, np.float32).reshape(len(found), towers.items.vectors.shape[1])
+
+
 class Retriever:
     """All sources merged, as the service merges them, for histories that are known."""
 
@@ -116,6 +148,11 @@ class Retriever:
         self._towers = towers
         self._tables = tables
         self._index = FaissIndex.build(towers.items.vectors)
+
+    @property
+    def items(self) -> ItemVectors:
+        """The table that rows are of."""
+        return self._towers.items
 
     def retrieve(
         self, history: npt.NDArray[np.int64], k: int, excluded: npt.NDArray[np.int64]

@@ -38,8 +38,9 @@ from pipelines.train.families import (
     served,
     utility_of,
 )
+from pipelines.train.index import QUERIES_MAX
 from pipelines.train.rankers import check_rows
-from pipelines.train.retrieval import Retriever, Towers
+from pipelines.train.retrieval import Retriever, Towers, queries_of
 from pipelines.train.sources import TowerFamily, fit_sources
 from rankstream.adapters.artifacts import Artifact
 from rankstream.contracts.columns import Kind
@@ -79,6 +80,8 @@ class _Retrieval:
     tables: tuple[Neighbours, ...]
     parity: float
     metrics: dict[str, Interval]
+    queries: npt.NDArray[np.float32]  # of some of those likes, shape (n, dimensions)
+    categories: Mapping[str, str]
 
     @property
     def values(self) -> dict[str, float]:
@@ -86,9 +89,17 @@ class _Retrieval:
         found = {name: one.value for name, one in self.metrics.items()}
         return found | {"items": float(len(self.towers.items.item_id))}
 
-    def written(self, root: Path, origin: Origin) -> Artifact:
+    def written(self, root: Path, origin: Origin, *, seed: int) -> Artifact:
         return write_retrieval(
-            root, self.towers, self.tables, origin, metrics=self.values, parity=self.parity
+            root,
+            self.towers,
+            self.tables,
+            origin,
+            queries=self.queries,
+            categories=self.categories,
+            metrics=self.values,
+            parity=self.parity,
+            seed=seed,
         )
 
 
@@ -172,7 +183,7 @@ def train(
     rankers = _rankers(families, rows, train_rows, test_rows, options, seed=seed, run=run)
     step("models", STEPS - 1, STEPS)
     artifacts = [(one.alias, _written(root, one, train_rows, origin, options)) for one in rankers]
-    index = found.written(root, origin)
+    index = found.written(root, origin, seed=seed)
     shutil.rmtree(root / CHECKPOINTS, ignore_errors=True)
     step("models", STEPS, STEPS)
     return Trained(
@@ -201,8 +212,23 @@ def _retrieval(
     categories = {name: facts.category for name, facts in catalogue.items()}
     towers, tables = fit_sources(family, train, item_id, categories, seed=seed)
     parity = tower_parity(towers, seed=seed)
-    metrics = _lists_metrics(towers, tables, categories, train, test, seed=seed)
-    return _Retrieval(towers, tables, parity, metrics)
+    liked = np.flatnonzero(test.clicked)
+    histories = _histories(item_id, test, liked)
+    metrics = _lists_metrics(
+        Retriever(towers, tables), histories, liked, categories, train, test, seed=seed
+    )
+    some = np.random.default_rng(seed).permutation(len(histories))[:QUERIES_MAX]
+    queries = queries_of(towers, [histories[place] for place in some.tolist()])
+    return _Retrieval(towers, tables, parity, metrics, queries, categories)
+
+
+def _histories(item_id: Sequence[str], test: TrainingRows, liked: Rows) -> list[Rows]:
+    """Rows of the last items before each like, -1 unknown."""
+    row_of = {id64(name): row for row, name in enumerate(item_id)}
+    return [
+        np.array([row_of.get(h, -1) for h in hashes if h], np.int64)
+        for hashes in test.recent[liked].tolist()
+    ]
 
 
 def _rankers(
@@ -274,8 +300,9 @@ def _slices(train_rows: TrainingRows, test_rows: TrainingRows) -> dict[str, npt.
 
 
 def _lists_metrics(
-    towers: Towers,
-    tables: tuple[Neighbours, ...],
+    retriever: Retriever,
+    histories: Sequence[Rows],
+    liked: Rows,
     categories: Mapping[str, str],
     train: TrainingRows,
     test: TrainingRows,
@@ -283,14 +310,7 @@ def _lists_metrics(
     seed: int,
 ) -> dict[str, Interval]:
     """Metrics of what is retrieved for the test's likes, each from the actions just before it."""
-    items = towers.items
-    row_of = {id64(name): row for row, name in enumerate(items.item_id)}
-    liked = np.flatnonzero(test.clicked)
-    queries = [
-        np.array([row_of.get(h, -1) for h in hashes if h], np.int64)
-        for hashes in test.recent[liked].tolist()
-    ]
-    retriever = Retriever(towers, tables)
+    items = retriever.items
     popular = np.argsort(-items.popularity, kind="stable")
 
     def retrieve(history: Rows, k: int) -> Rows:
@@ -300,7 +320,7 @@ def _lists_metrics(
         return retriever.retrieve(known, k, known).rows
 
     # The test's item numbers are those of the rows, which come first in the table.
-    found = retrieved(CANDIDATES, queries, test.item[liked], test.user[liked], retrieve)
+    found = retrieved(CANDIDATES, histories, test.item[liked], test.user[liked], retrieve)
     names = [categories.get(name, "") for name in items.item_id]
     category = np.unique(names, return_inverse=True)[1]
     shown = np.bincount(train.item, minlength=len(items.item_id))

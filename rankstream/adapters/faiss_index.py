@@ -1,4 +1,4 @@
-"""The Index port on FAISS."""
+"""The Index port on FAISS: exact search, for tables that are small enough for it."""
 
 from __future__ import annotations
 
@@ -9,48 +9,38 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from rankstream.errors import InvalidArtifact
+from rankstream.adapters.cell_choice import read_moments
+from rankstream.adapters.cell_index import CellIndex, best
+from rankstream.adapters.index_file import NAME, invalid_index, read_index
+from rankstream.contracts.subset import Rows, Subset, whole
 
-NAME: Final = "index.faiss"
+Floats = npt.NDArray[np.float32]
+
+# Rows of a subset are scored one by one if they are a smaller share than this of the table.
+_SCANNED_SHARE: Final = 1 / 8
 
 # The types that the wheel ships describe the C++ classes, not the Python ones that wrap them.
 _faiss: Any = faiss
 
 
 class FaissIndex:
-    """An inner-product index whose ids are the rows of its item table."""
+    """An exact inner-product index whose ids are the rows of its item table."""
 
-    def __init__(self, index: Any, *, nprobe: int = 0) -> None:
-        """`nprobe` is for inverted files: cells searched; 0 keeps what the index was saved with."""
+    def __init__(self, index: Any) -> None:
         self._index = index
-        self._nprobe = nprobe or int(getattr(index, "nprobe", 0))
+        # A view: it lives as long as the index does.
+        codes = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
+        self._vectors: Floats = codes.reshape(index.ntotal, index.d)
 
     @classmethod
-    def build(cls, vectors: npt.NDArray[np.float32]) -> FaissIndex:
-        """An exact index of vectors, shape (m, dim)."""
+    def build(cls, vectors: Floats) -> FaissIndex:
+        """An index of vectors, shape (m, dim)."""
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(np.ascontiguousarray(vectors, np.float32))
         return cls(index)
 
-    @classmethod
-    def load(cls, folder: Path, *, size: int) -> FaissIndex:
-        """The index of an artefact folder.
-
-        Raises: InvalidArtifact: not a FAISS index, not of inner product, or not of `size` rows.
-        """
-        path = folder / NAME
-        try:
-            index = faiss.read_index(str(path))
-        except RuntimeError as error:
-            raise _invalid(path, f"is not a FAISS index: {str(error)[:200]}") from None
-        if index.metric_type != faiss.METRIC_INNER_PRODUCT:
-            raise _invalid(path, f"has metric {index.metric_type}, not the inner product")
-        if index.ntotal != size:
-            raise _invalid(path, f"has {index.ntotal} rows, its item table {size}")
-        return cls(index)
-
     def save(self, path: Path) -> None:
-        """Write the index where `load` finds it."""
+        """Write the index where `load_index` finds it."""
         faiss.write_index(self._index, str(path))
 
     @property
@@ -62,32 +52,43 @@ class FaissIndex:
         return int(self._index.d)
 
     def search(
-        self, query: npt.NDArray[np.float32], k: int, excluded: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        k = min(k, self.size)
+        self, query: Floats, k: int, excluded: Rows, within: Subset | None = None
+    ) -> tuple[Rows, Floats]:
+        if len(excluded):
+            within = (whole(self.size) if within is None else within).without(excluded)
+        left = self.size if within is None else within.count
+        k = min(k, left)
         if k == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        # The index holds no reference to the selector, nor the selector to the bitmap: these
-        # names keep both alive until the search is over.
-        bitmap = self._allowed(excluded)
-        selector = _faiss.IDSelectorBitmap(bitmap)
-        parameters = self._parameters(selector)
-        similarity, rows = self._index.search(
-            np.ascontiguousarray(query[None], np.float32), k, params=parameters
-        )
-        found = rows[0] >= 0
-        return rows[0][found], similarity[0][found]
-
-    def _allowed(self, excluded: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        allowed = np.ones(self.size, bool)
-        allowed[excluded] = False
-        return np.packbits(allowed, bitorder="little")
-
-    def _parameters(self, selector: Any) -> Any:
-        if self._nprobe:
-            return _faiss.SearchParametersIVF(sel=selector, nprobe=self._nprobe)
-        return _faiss.SearchParameters(sel=selector)
+        query = np.ascontiguousarray(query, np.float32)
+        if within is not None and left < self.size * _SCANNED_SHARE:
+            return best(within.rows, self._vectors[within.rows] @ query, k)
+        parameters = None
+        if within is not None:
+            # The index holds no reference to the selector, nor the selector to the bits: these
+            # names keep both alive until the search is over.
+            bits = within.words.view(np.uint8)
+            selector = _faiss.IDSelectorBitmap(bits)
+            parameters = _faiss.SearchParameters(sel=selector)
+        similarity, rows = self._index.search(query[None], k, params=parameters)
+        return rows[0], similarity[0]
 
 
-def _invalid(path: Path, problem: str) -> InvalidArtifact:
-    return InvalidArtifact(f"invalid_artifact: {path} {problem}. Not used. Build the index again.")
+def load_index(folder: Path, *, size: int, coverage: float | None) -> FaissIndex | CellIndex:
+    """The index of an artefact folder, of either kind.
+
+    Args:
+        size: rows of its item table.
+        coverage: of an index of cells, from its manifest.
+
+    Raises: InvalidArtifact: not an index of these kinds, not of `size` rows, or without coverage.
+    """
+    index, path = read_index(folder, size=size), folder / NAME
+    if isinstance(index, faiss.IndexFlat):
+        return FaissIndex(index)
+    if not isinstance(index, faiss.IndexIVFScalarQuantizer):
+        raise invalid_index(path, f"is a {type(index).__name__}")
+    if coverage is None:
+        raise invalid_index(path, "has cells, and its manifest no index_coverage")
+    moments = read_moments(folder, cells=index.nlist, dimensions=index.d)
+    return CellIndex(index, moments, coverage, path)

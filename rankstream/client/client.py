@@ -27,6 +27,7 @@ from rankstream.client.replies import (
 )
 from rankstream.contracts.events import Message
 from rankstream.contracts.experiment import Scorecard
+from rankstream.contracts.filter import ItemFilter, encode_filter
 from rankstream.errors import DependencyUnavailable, RankstreamError, TooLarge
 from rankstream.pb import ranker_pb2
 
@@ -160,10 +161,12 @@ class Client:
         exclude_item_ids: Sequence[str] = (),
         variant_overrides: Mapping[str, str] | None = None,
         preview: bool = False,
+        filter: ItemFilter | None = None,
     ) -> Ranking:
         """A slate for the user; n = 0 leaves its length to the server.
 
-        `context` holds device, query, location, session_id. A preview logs nothing.
+        `context` holds device, query, location, session_id. A preview logs nothing. Only items
+        that pass `filter` come back.
         """
         request = ranker_pb2.RecommendRequest(
             request_id=request_id,
@@ -173,6 +176,7 @@ class Client:
             exclude_item_ids=exclude_item_ids,
             variant_overrides=variant_overrides or {},
             preview=preview,
+            filter=None if filter is None else encode_filter(filter),
         )
         return ranking(self._call(self._recommend, request))
 

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 ID_BYTES_MAX = 256
 CATEGORY_BYTES_MAX = 64
 QUERY_CHARACTERS_MAX = 1024
+# Attributes of an item that mean its place, in degrees, and their largest absolute value.
+DEGREES_MAX = {"latitude": 90.0, "longitude": 180.0}
 
 # Ids are opaque text; ids longer than this are refused, not cut.
 Id = Annotated[str, Field(min_length=1, max_length=ID_BYTES_MAX)]

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import Field, TypeAdapter, field_validator
 
-from rankstream.contracts.base import QUERY_CHARACTERS_MAX, Category, Contract, Id
+from rankstream.contracts.base import DEGREES_MAX, QUERY_CHARACTERS_MAX, Category, Contract, Id
 
 ATTRIBUTES_MAX = 64
 
@@ -123,6 +123,14 @@ class ItemUpdate(Contract):
     withdrawn: bool = False
     updated_ms: int = Field(gt=0, lt=1 << 62)
     attributes: dict[Id, float] = Field(default_factory=dict, max_length=ATTRIBUTES_MAX)
+
+    @field_validator("attributes")
+    @classmethod
+    def _on_earth(cls, attributes: dict[str, float]) -> dict[str, float]:
+        for name, most in DEGREES_MAX.items():
+            if abs(attributes.get(name, 0.0)) > most:
+                raise ValueError(f"{name} is {attributes[name]:g} (limit ±{most:g} degrees)")
+        return attributes
 
 
 # What a producer may send over HTTP: feedback goes to `events`, items to `items`.

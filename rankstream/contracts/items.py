@@ -7,7 +7,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from rankstream.contracts.base import CATEGORY_BYTES_MAX, ID_BYTES_MAX
+from rankstream.contracts.base import CATEGORY_BYTES_MAX, DEGREES_MAX, ID_BYTES_MAX
 from rankstream.errors import InvalidEvent
 from rankstream.pb import events_pb2 as pb
 
@@ -55,6 +55,14 @@ def decode_item(
                 for number in item.attributes.values()
             ),
             f"an attribute is not a number within ±{ATTRIBUTE_MAX:g}",
+        ),
+        *(
+            (
+                abs(item.attributes.get(name, 0.0)) <= most,
+                f"{name} is {item.attributes.get(name):g} (limit ±{most:g} degrees)",
+            )
+            for name, most in DEGREES_MAX.items()
+            if name in item.attributes
         ),
     )
     for holds, problem in checks:

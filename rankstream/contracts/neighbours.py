@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,3 +22,10 @@ class Neighbours:
     last: int  # newest items of a history that count
     fading: float  # each of them counts this much of the next newer one, in (0, 1]
     share: float  # of this source when sources are merged
+
+
+def in_order(table: Neighbours, order: npt.NDArray[np.int64]) -> Neighbours:
+    """The lists of a table in another order: its row r is row order[r] of the one before."""
+    now = np.full(len(order) + 1, -1, np.int32)  # the last entry is that of row -1
+    now[order] = np.arange(len(order), dtype=np.int32)
+    return replace(table, rows=now[table.rows[order]], weight=table.weight[order])

@@ -1,4 +1,5 @@
 from rankstream.pb import events_pb2 as _events_pb2
+from rankstream.pb import filter_pb2 as _filter_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -20,7 +21,7 @@ class Context(_message.Message):
     def __init__(self, device: _Optional[str] = ..., query: _Optional[str] = ..., location: _Optional[str] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class RecommendRequest(_message.Message):
-    __slots__ = ("request_id", "user_id", "n", "context", "exclude_item_ids", "variant_overrides", "preview")
+    __slots__ = ("request_id", "user_id", "n", "context", "exclude_item_ids", "variant_overrides", "preview", "filter")
     class VariantOverridesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +36,7 @@ class RecommendRequest(_message.Message):
     EXCLUDE_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     VARIANT_OVERRIDES_FIELD_NUMBER: _ClassVar[int]
     PREVIEW_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     user_id: str
     n: int
@@ -42,7 +44,8 @@ class RecommendRequest(_message.Message):
     exclude_item_ids: _containers.RepeatedScalarFieldContainer[str]
     variant_overrides: _containers.ScalarMap[str, str]
     preview: bool
-    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., n: _Optional[int] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., variant_overrides: _Optional[_Mapping[str, str]] = ..., preview: _Optional[bool] = ...) -> None: ...
+    filter: _filter_pb2.ItemFilter
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., n: _Optional[int] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., variant_overrides: _Optional[_Mapping[str, str]] = ..., preview: _Optional[bool] = ..., filter: _Optional[_Union[_filter_pb2.ItemFilter, _Mapping]] = ...) -> None: ...
 
 class RankRequest(_message.Message):
     __slots__ = ("request_id", "user_id", "item_ids", "n", "context", "variant_overrides", "preview")

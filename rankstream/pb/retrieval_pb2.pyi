@@ -1,24 +1,27 @@
+from rankstream.pb import filter_pb2 as _filter_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable
-from typing import ClassVar as _ClassVar, Optional as _Optional
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RetrieveRequest(_message.Message):
-    __slots__ = ("request_id", "recent_items", "k", "exclude_item_ids", "exclude_items")
+    __slots__ = ("request_id", "recent_items", "k", "exclude_item_ids", "exclude_items", "filter")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     RECENT_ITEMS_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     recent_items: _containers.RepeatedScalarFieldContainer[int]
     k: int
     exclude_item_ids: _containers.RepeatedScalarFieldContainer[str]
     exclude_items: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, request_id: _Optional[str] = ..., recent_items: _Optional[_Iterable[int]] = ..., k: _Optional[int] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., exclude_items: _Optional[_Iterable[int]] = ...) -> None: ...
+    filter: _filter_pb2.ItemFilter
+    def __init__(self, request_id: _Optional[str] = ..., recent_items: _Optional[_Iterable[int]] = ..., k: _Optional[int] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., exclude_items: _Optional[_Iterable[int]] = ..., filter: _Optional[_Union[_filter_pb2.ItemFilter, _Mapping]] = ...) -> None: ...
 
 class RetrieveReply(_message.Message):
     __slots__ = ("item_id", "similarity", "index_id", "degraded", "source", "source_name", "named_by")

@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
+from rankstream.contracts.filter import ItemFilter, encode_filter
 from rankstream.pb import retrieval_pb2 as pb
 
 METHOD: Final = "/rankstream.v1.Retrieval/Retrieve"
@@ -51,8 +52,9 @@ class RetrievalClient:
         recent: npt.NDArray[np.uint64],
         k: int,
         exclude_item_ids: list[str],
+        wanted: ItemFilter | None,
     ) -> pb.RetrieveReply:
-        """k candidates for a history (id64, newest first), without that history itself.
+        """k candidates that pass a filter for a history (id64, newest first), without it itself.
 
         Raises: RetrievalFailed: late, unreachable, or refused.
         """
@@ -63,6 +65,7 @@ class RetrievalClient:
             k=k,
             exclude_item_ids=exclude_item_ids,
             exclude_items=hashes,
+            filter=None if wanted is None else encode_filter(wanted),
         )
         try:
             reply: pb.RetrieveReply = await self._retrieve(request, timeout=self._timeout_s)

@@ -19,6 +19,7 @@ from structlog.contextvars import bound_contextvars
 from rankstream import metrics
 from rankstream.adapters.health import Health
 from rankstream.adapters.metrics import Metrics
+from rankstream.contracts.filter import ItemFilter
 from rankstream.contracts.ids import new_id
 from rankstream.errors import (
     Conflict,
@@ -58,6 +59,7 @@ class Candidates(Protocol):
         recent: npt.NDArray[np.uint64],
         k: int,
         exclude_item_ids: list[str],
+        wanted: ItemFilter | None,
     ) -> retrieval_pb2.RetrieveReply: ...
 
 
@@ -110,7 +112,7 @@ class Ranker:
 
         Raises: InvalidRequest, UnknownExperiment, Conflict (request_id of another user's answer,
             or of one that is being made), NotReady, QueueFull, DependencyUnavailable (retrieval
-            is down and no popular items are known).
+            is down, and there is a filter or no popular items are known).
         """
         return await self._counted("recommend", transport, self._recommend(request))
 
@@ -279,9 +281,14 @@ class Ranker:
         recent = actions["item"][actions["time_ms"] > 0]
         k, excluded = self._settings.candidates, request.exclude_item_ids
         try:
-            reply = await self._retrieval.retrieve(request_id, recent, k, excluded)
+            reply = await self._retrieval.retrieve(request_id, recent, k, excluded, request.filter)
         except RetrievalFailed as error:
             degraded.add(error.reason)
+            if request.filter is not None and not request.filter.is_empty:
+                raise DependencyUnavailable(
+                    f"dependency_unavailable: retrieval: {error}, and popular items may not pass"
+                    " the filter. Not answered. Try again, or ask without the filter."
+                ) from None
             popular = self._models.popular
             if popular is None:
                 raise DependencyUnavailable(

@@ -24,7 +24,6 @@ from rankstream.features import spec
 from rankstream.pb.events_pb2 import Interleaving, ModelPointer, ServedSlate
 from rankstream.ports import Model, Scores
 from rankstream.ranking.scoring import check_finite, expected_utility
-from rankstream.retrieval import popular
 from services.ranker.enrichment import Enriched
 
 Floats = npt.NDArray[np.float32]
@@ -46,7 +45,7 @@ class PopularItems:
         """Raises: InvalidArtifact."""
         manifest = read_manifest(uri, sha256)
         table = read_item_table(folder_of(uri))
-        rows = popular(table.popularity, POPULAR_MAX, np.empty(0, np.int64)).rows
+        rows = np.argsort(-table.popularity, kind="stable")[:POPULAR_MAX]
         return cls(
             manifest.model_id, tuple(table.item_id[row] for row in rows.tolist()), table.id64[rows]
         )

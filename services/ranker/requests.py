@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rankstream.contracts.base import Contract, Id
+from rankstream.contracts.filter import ItemFilter, filter_fields
 from rankstream.errors import InvalidRequest
 from rankstream.pb import ranker_pb2 as pb
 
@@ -31,7 +32,19 @@ class RecommendRequest(Contract):
     """Retrieve candidates for a user and answer a slate of n."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"user_id": "u-17", "n": 10, "preview": True}]}
+        json_schema_extra={
+            "examples": [
+                {"user_id": "u-17", "n": 10, "preview": True},
+                {
+                    "user_id": "u-17",
+                    "filter": {
+                        "categories": ["shoes"],
+                        "price": {"max": 80.0},
+                        "near": {"latitude": 48.137, "longitude": 11.575, "radius_km": 5.0},
+                    },
+                },
+            ]
+        }
     )
 
     request_id: RequestId = ""
@@ -41,6 +54,7 @@ class RecommendRequest(Contract):
     exclude_item_ids: list[Id] = Field(default=[], max_length=EXCLUDE_MAX)
     variant_overrides: Overrides = Field(default={})
     preview: bool = Field(default=False, description="Answer, but log and keep nothing.")
+    filter: ItemFilter | None = Field(default=None, description="Only items that pass it.")
 
 
 class RankRequest(Contract):
@@ -95,6 +109,7 @@ def recommend_of(request: pb.RecommendRequest) -> RecommendRequest:
             "exclude_item_ids": list(request.exclude_item_ids),
             "variant_overrides": dict(request.variant_overrides),
             "preview": request.preview,
+            "filter": filter_fields(request.filter) if request.HasField("filter") else None,
         },
     )
 

@@ -38,6 +38,16 @@ async def main(settings: RetrievalSettings) -> None:
     async def stop() -> None:
         await server.stop(settings.shutdown_timeout_s)
 
+    async def items() -> None:
+        # What the index lacks is kept by name: with an index first, that is little.
+        await retrieval.indexed.wait()
+        await follow(
+            lambda positions: reader(topics.ITEMS, positions),
+            retrieval.follow_item,
+            metrics_of=metrics_of,
+            on_caught_up=lambda: health.ready(ITEMS),
+        )
+
     await serve(
         Starlette(routes=health_routes(health, registry)),
         settings,
@@ -50,12 +60,7 @@ async def main(settings: RetrievalSettings) -> None:
                 metrics_of=metrics_of,
                 on_caught_up=lambda: None,
             ),
-            follow(
-                lambda positions: reader(topics.ITEMS, positions),
-                retrieval.follow_item,
-                metrics_of=metrics_of,
-                on_caught_up=lambda: health.ready(ITEMS),
-            ),
+            items(),
         ],
     )
 

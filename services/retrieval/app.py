@@ -1,7 +1,7 @@
 """Candidates over gRPC, from the artefact that `models` points to.
 
-In:  topics `models` (which artefact) and `items` (which items are withdrawn), both compacted.
-Out: replies. Decides nothing: `catalog` and `rankstream.retrieval` decide.
+In:  topics `models` (which artefact) and `items` (what items are like now), both compacted.
+Out: replies. Decides nothing: `catalog`, `attributes` and `rankstream.retrieval` decide.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 
 import grpc
 import numpy as np
-import numpy.typing as npt
 import structlog
 from google.protobuf.message import DecodeError
 
@@ -22,6 +21,7 @@ from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.rpc import unary
+from rankstream.contracts.filter import decode_filter
 from rankstream.contracts.ids import id64
 from rankstream.contracts.items import decode_item, deleted_item
 from rankstream.errors import (
@@ -31,8 +31,10 @@ from rankstream.errors import (
     RankstreamError,
 )
 from rankstream.pb import events_pb2, retrieval_pb2
+from services.retrieval.attributes import Attributes
 from services.retrieval.catalog import Catalog
-from services.retrieval.item_times import ItemTimes
+from services.retrieval.fresh import FreshItems
+from services.retrieval.item_columns import Facts, ItemColumns, facts_of
 from services.retrieval.settings import RetrievalSettings
 
 SERVICE = "rankstream.v1.Retrieval"
@@ -41,7 +43,7 @@ ITEMS = "items"
 
 
 class Retrieval:
-    """The catalog in force and the items withdrawn from it."""
+    """The catalog in force and what is known of its items."""
 
     def __init__(
         self,
@@ -56,9 +58,12 @@ class Retrieval:
         self._health = health
         self._catalog: Catalog | None = None
         self._sha256 = ""
-        self._item_times = ItemTimes()
-        self._withdrawn: set[int] = set()
-        self._withdrawn_rows: npt.NDArray[np.int64] | None = None  # None: to be looked up again
+        self._columns = ItemColumns()
+        self._attributes: Attributes | None = None  # of the catalog's rows
+        self._fresh: FreshItems | None = None  # that the catalog lacks
+        # Learned while attributes of another catalog are being made: item id and facts.
+        self._meanwhile: list[tuple[str, Facts]] | None = None
+        self.indexed = asyncio.Event()  # there is a catalog; it knows the names of its items
         self._requests = metrics_of.counter(metrics.RETRIEVAL_REQUESTS)
         self._seconds = metrics_of.histogram(metrics.RETRIEVAL_SECONDS)
         self._degraded = metrics_of.counter(metrics.RETRIEVAL_DEGRADED)
@@ -82,44 +87,77 @@ class Retrieval:
             ) from None
         if pointer.sha256 == self._sha256:
             return
-        catalog = await asyncio.to_thread(
-            self._load, locate(pointer.uri, self._settings.artifacts), pointer.sha256
-        )
-        self._swap(catalog, pointer.sha256)
+        uri = locate(pointer.uri, self._settings.artifacts)
+        catalog = await asyncio.to_thread(self._load, uri, pointer.sha256)
+        self._meanwhile, known = [], self._columns.frozen()
+        attributes, lost = await asyncio.to_thread(self._described, catalog, known)
+        self._swap(catalog, attributes, lost, pointer.sha256)
 
-    def _swap(self, catalog: Catalog, sha256: str) -> None:
+    def _described(
+        self, catalog: Catalog, known: tuple[Facts, Facts]
+    ) -> tuple[Attributes, list[tuple[str, Facts]]]:
+        """What is known of a catalog's items, and those of the one in force that it lacks."""
+        attributes = Attributes(facts_of(known, catalog.hashes), self._columns.category)
+        if self._catalog is None:
+            return attributes, []
+        names, hashes = catalog.missing(self._catalog)
+        facts = facts_of(known, hashes)
+        # Of which nothing was ever told, the new catalog knows better.
+        told = np.flatnonzero(facts["item"] != 0).tolist()
+        return attributes, [(names[at], facts[at : at + 1]) for at in told]
+
+    def _swap(
+        self,
+        catalog: Catalog,
+        attributes: Attributes,
+        lost: list[tuple[str, Facts]],
+        sha256: str,
+    ) -> None:
         # One assignment after another without an await: no request sees half of it.
-        self._catalog, self._sha256 = catalog, sha256
-        self._withdrawn_rows = None
+        before = [] if self._fresh is None else self._fresh.all()
+        self._catalog, self._attributes, self._sha256 = catalog, attributes, sha256
+        self._fresh = FreshItems(catalog.cold, limit=self._settings.fresh_max)
+        for item_id, facts in (*lost, *before, *(self._meanwhile or ())):
+            self._apply(item_id, facts)
+        self._meanwhile = None
+        self._items.labels("indexed").set(catalog.size)
+        self._items.labels("withdrawn").set(attributes.withdrawn)
+        self._items.labels("fresh").set(len(self._fresh))
         self._info.clear()
         self._info.labels("retrieval", self._settings.alias, catalog.index_id).set(1)
+        self.indexed.set()
         self._health.ready(INDEX)
         structlog.get_logger().info("index_loaded", index_id=catalog.index_id, items=catalog.size)
 
     async def follow_item(self, record: Record) -> None:
-        """Withdraw an item, or take it back in, unless something newer is known of it.
+        """Take over what an item is like now, unless something newer is known of it.
 
-        A tombstone withdraws the item as of the time of its record.
+        A tombstone withdraws the item as of the time of its record. Items of which nothing else is
+        known are kept by name once there is a catalog: follow them from then on.
         Raises: InvalidEvent: the record is no Item, or one that breaks the contract.
         """
         at_ms = record.timestamp_ms
         value = deleted_item(record.key, at_ms) if record.value is None else record.value
         item = decode_item(value, append_time_ms=at_ms)
-        key, withdrawn = id64(item.item_id), item.withdrawn
-        if not self._item_times.advance(key, item.updated_ms):
-            return
-        if withdrawn == (key in self._withdrawn):
-            return
-        (self._withdrawn.add if withdrawn else self._withdrawn.discard)(key)
-        self._withdrawn_rows = None
+        facts = self._columns.learn(item)
+        if facts is not None:
+            if self._meanwhile is not None:
+                self._meanwhile.append((item.item_id, facts))
+            self._apply(item.item_id, facts)
 
-    def _withdrawn_from(self, catalog: Catalog) -> npt.NDArray[np.int64]:
-        if self._withdrawn_rows is None:
-            rows = catalog.rows(np.fromiter(self._withdrawn, np.uint64, len(self._withdrawn)))
-            self._withdrawn_rows = rows[rows >= 0]
-            self._items.labels("indexed").set(catalog.size)
-            self._items.labels("withdrawn").set(len(self._withdrawn_rows))
-        return self._withdrawn_rows
+    def _apply(self, item_id: str, facts: Facts) -> None:
+        if self._catalog is None or self._attributes is None or self._fresh is None:
+            return
+        (row,) = self._catalog.rows(facts["item"]).tolist()
+        if row >= 0:
+            self._attributes.change(row, facts)
+            self._items.labels("withdrawn").set(self._attributes.withdrawn)
+            return
+        if facts["withdrawn"][0]:
+            self._fresh.drop(int(facts["item"][0]))
+        elif not self._fresh.put(item_id, self._columns.name(int(facts["category"][0])), facts):
+            self._degraded.labels("fresh_full").inc()
+        self._items.labels("fresh").set(len(self._fresh))
 
     def methods(self) -> Mapping[str, grpc.RpcMethodHandler[bytes, bytes]]:
         """gRPC method handlers by name."""
@@ -132,14 +170,15 @@ class Retrieval:
     async def retrieve(self, request: retrieval_pb2.RetrieveRequest) -> retrieval_pb2.RetrieveReply:
         """Candidates for a history.
 
-        Raises: InvalidRequest: k, history or exclusions are outside their limits.
+        Raises: InvalidRequest: k, history, exclusions or filter are outside their limits.
             NotReady: no artefact is loaded yet.
         """
         start = time.perf_counter()
         try:
             self._check(request)
-            catalog = self._catalog
-            if catalog is None:
+            wanted = decode_filter(request.filter) if request.HasField("filter") else None
+            catalog, attributes, fresh = self._catalog, self._attributes, self._fresh
+            if catalog is None or attributes is None or fresh is None:
                 raise NotReady(
                     f"not_ready: no index behind retrieval/{self._settings.alias} yet."
                     " Nothing was retrieved. Publish one, or try again soon."
@@ -147,8 +186,19 @@ class Retrieval:
         except RankstreamError as error:
             self._refused(error)
             raise
+        denied = request.exclude_item_ids
+        excluded = np.concatenate(
+            [
+                np.array(request.exclude_items, np.uint64),
+                np.fromiter(map(id64, denied), np.uint64, len(denied)),
+            ]
+        )
         candidates = catalog.retrieve(
-            np.array(request.recent_items, np.uint64), request.k, self._excluded(catalog, request)
+            np.array(request.recent_items, np.uint64),
+            request.k,
+            catalog.rows(excluded),
+            attributes.subset(wanted, catalog.rows_of_ids),
+            fresh.passing(wanted, self._columns.category, excluded),
         )
         for reason in candidates.degraded:
             self._degraded.labels(reason).inc()
@@ -164,17 +214,6 @@ class Retrieval:
             source=candidates.source,
             source_name=catalog.sources,
             named_by=candidates.named_by.tolist(),
-        )
-
-    def _excluded(
-        self, catalog: Catalog, request: retrieval_pb2.RetrieveRequest
-    ) -> npt.NDArray[np.int64]:
-        return np.concatenate(
-            [
-                self._withdrawn_from(catalog),
-                catalog.rows(np.array(request.exclude_items, np.uint64)),
-                catalog.rows_of_ids(list(request.exclude_item_ids)),
-            ]
         )
 
     def _check(self, request: retrieval_pb2.RetrieveRequest) -> None:

@@ -7,20 +7,24 @@ together.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from rankstream.adapters.artifacts import folder_of, read_manifest
-from rankstream.adapters.faiss_index import NAME as INDEX_FILE
-from rankstream.adapters.faiss_index import FaissIndex
+from rankstream.adapters.cell_index import coverage_of
+from rankstream.adapters.cold_vectors import NAME as COLD_FILE
+from rankstream.adapters.cold_vectors import ColdVectors, no_vectors, read_cold_vectors
+from rankstream.adapters.faiss_index import load_index
+from rankstream.adapters.index_file import NAME as INDEX_FILE
 from rankstream.adapters.item_table import NAME as ITEMS_FILE
 from rankstream.adapters.item_table import read_item_table
 from rankstream.adapters.neighbour_lists import NAME as NEIGHBOURS_FILE
 from rankstream.adapters.neighbour_lists import NO_LISTS, NeighbourLists, read_neighbour_lists
 from rankstream.adapters.query_tower import TOWER_FILE, QueryTower
 from rankstream.contracts.ids import id64
+from rankstream.contracts.subset import Subset
 from rankstream.errors import InvalidArtifact
 from rankstream.ports import Index
 from rankstream.retrieval import (
@@ -28,7 +32,6 @@ from rankstream.retrieval import (
     Blend,
     Found,
     blend_with_neighbours,
-    merge,
     popular,
     rows_of,
 )
@@ -36,6 +39,17 @@ from rankstream.retrieval import (
 MERGED: Final = "merged"
 TOWERS: Final = "towers"
 POPULAR: Final = "popular"
+FRESH: Final = "fresh"  # the towers, by a vector that stands in for the item's own
+
+
+class Fresh(NamedTuple):
+    """n new items that may come back: their ids and vectors, shape (n, dim)."""
+
+    item_id: list[str]
+    vectors: npt.NDArray[np.float32]
+
+
+NOT_FRESH: Final = Fresh([], np.empty((0, 1), np.float32))
 
 
 @dataclass(frozen=True)
@@ -64,14 +78,17 @@ class Catalog:
         hashes: npt.NDArray[np.uint64],
         popularity: npt.NDArray[np.float32],
         lists: NeighbourLists = NO_LISTS,
+        cold: ColdVectors | None = None,
     ) -> None:
         self.index_id = index_id
         self._tower = tower
         self._index = index
         self._item_id = item_id
-        self._popularity = popularity
+        self._popular = np.argsort(-popularity, kind="stable")
         self._lists = lists
-        self.sources = (TOWERS, *(table.name for table in lists.tables), POPULAR)
+        self.cold = no_vectors(index.dimensions) if cold is None else cold
+        self.sources = (TOWERS, *(table.name for table in lists.tables), POPULAR, FRESH)
+        self.hashes = hashes
         self._order = np.argsort(hashes).astype(np.int64)
         self._sorted = hashes[self._order]
 
@@ -90,14 +107,16 @@ class Catalog:
             )
         folder = folder_of(uri)
         table = read_item_table(folder)
-        index = FaissIndex.load(folder, size=len(table.item_id))
+        index = load_index(folder, size=len(table.item_id), coverage=coverage_of(manifest))
         tower = QueryTower.load(folder, dimensions=index.dimensions)
         lists = NO_LISTS
         if NEIGHBOURS_FILE in manifest.files:
             lists = read_neighbour_lists(folder, size=len(table.item_id))
-        return cls(
-            manifest.model_id, tower, index, table.item_id, table.id64, table.popularity, lists
-        )
+        cold = None
+        if COLD_FILE in manifest.files:
+            cold = read_cold_vectors(folder, dimensions=index.dimensions)
+        columns = table.item_id, table.id64, table.popularity
+        return cls(manifest.model_id, tower, index, *columns, lists, cold)
 
     @property
     def size(self) -> int:
@@ -114,46 +133,69 @@ class Catalog:
         return rows[rows >= 0]
 
     def retrieve(
-        self, recent: npt.NDArray[np.uint64], k: int, excluded: npt.NDArray[np.int64]
+        self,
+        recent: npt.NDArray[np.uint64],
+        k: int,
+        excluded: npt.NDArray[np.int64],
+        within: Subset | None = None,
+        fresh: Fresh = NOT_FRESH,
     ) -> Candidates:
         """The k best items for a history, or the most popular ones if none of it is known.
 
         Args:
             recent: id64 of the last items, newest first, shape (h,), h may be 0.
             excluded: rows that must not come back, -1 is ignored.
+            within: rows that may come back; None: all.
+            fresh: items that are no rows and may come back too; they have no place in the lists,
+                and come last among popular ones.
         """
-        excluded = excluded[excluded >= 0]
+        excluded = np.unique(excluded[excluded >= 0])
         history = self.rows(recent)
         if not (history >= 0).any():
             reason = "no_history" if not len(recent) else "unknown_history"
-            top = popular(self._popularity, k, excluded)
-            return self._candidates(self._popular_only(top), (reason,), POPULAR)
-        near = Found(*self._index.search(self._tower.embed(history), max(k, LIST_MIN), excluded))
+            top = popular(self._popular, k, excluded, within)
+            found = self._with_fresh(top, np.zeros(len(fresh.item_id), np.float32), k)
+            bit = np.uint32(1 << self.sources.index(POPULAR))
+            named = Blend(*found, np.full(len(found.rows), bit, np.uint32))
+            return self._candidates(named, fresh, (reason,), POPULAR)
+        query, depth = self._tower.embed(history), max(k, LIST_MIN)
+        near = Found(*self._index.search(query, depth, excluded, within))
+        if fresh.item_id:
+            near = self._with_fresh(near, fresh.vectors @ query, depth)
         lists = self._lists
-        found = blend_with_neighbours(near, lists.index_share, lists.tables, history, k, excluded)
-        source = MERGED if lists.tables else TOWERS
-        if len(found.rows) == min(k, self.size - len(np.unique(excluded))):
-            return self._candidates(found, (), source)
-        # An approximate index can come back with fewer than there are.
-        return self._candidates(self._filled(found, k, excluded), ("towers_short",), source)
+        blended = blend_with_neighbours(
+            near, lists.index_share, lists.tables, history, k, excluded, within
+        )
+        return self._candidates(blended, fresh, (), MERGED if lists.tables else TOWERS)
 
-    def _popular_only(self, found: Found) -> Blend:
-        bit = np.uint32(1 << (len(self.sources) - 1))
-        return Blend(found.rows, found.similarity, np.full(len(found.rows), bit, np.uint32))
+    def _with_fresh(self, found: Found, similarity: npt.NDArray[np.float32], k: int) -> Found:
+        """The k best of both; a fresh item's row is its number behind those of the table."""
+        if not len(similarity):
+            return found
+        rows = np.concatenate([found.rows, self.size + np.arange(len(similarity))])
+        scores = np.concatenate([found.similarity, similarity])
+        order = np.argsort(-scores, kind="stable")[:k]
+        return Found(rows[order], scores[order])
 
-    def _filled(self, found: Blend, k: int, excluded: npt.NDArray[np.int64]) -> Blend:
-        more = popular(self._popularity, k, excluded)
-        merged, origin = merge([Found(found.rows, found.score), more], k)
-        named_by = self._popular_only(merged).named_by
-        named_by[origin == 0] = found.named_by
-        return Blend(merged.rows, merged.similarity, named_by)
-
-    def _candidates(self, found: Blend, degraded: tuple[str, ...], source: str) -> Candidates:
-        names = self._item_id
+    def _candidates(
+        self, found: Blend, fresh: Fresh, degraded: tuple[str, ...], source: str
+    ) -> Candidates:
+        names, named_by = self._item_id, found.named_by
+        if fresh.item_id:
+            bit = np.uint32(1 << self.sources.index(FRESH))
+            named_by = np.where(found.rows >= self.size, named_by | bit, named_by)
         return Candidates(
-            [names[row] for row in found.rows.tolist()],
+            [
+                names[row] if row < self.size else fresh.item_id[row - self.size]
+                for row in found.rows.tolist()
+            ],
             found.score,
-            found.named_by,
+            named_by,
             degraded,
             source,
         )
+
+    def missing(self, before: Catalog) -> tuple[list[str], npt.NDArray[np.uint64]]:
+        """Ids and id64 of the items of another catalog that this one lacks."""
+        gone = np.flatnonzero(self.rows(before.hashes) < 0)
+        return [before._item_id[row] for row in gone.tolist()], before.hashes[gone]

@@ -20,3 +20,4 @@ class RetrievalSettings(ServiceSettings):
     k_max: int = Field(default=2_000, ge=1, le=100_000)
     history_max: int = Field(default=1_000, ge=1, le=100_000)
     exclude_max: int = Field(default=10_000, ge=0, le=1_000_000)
+    fresh_max: int = Field(default=10_000, ge=1, le=100_000)

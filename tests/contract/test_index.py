@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import faiss
 import numpy as np
 import pytest
 
-from rankstream.adapters.faiss_index import FaissIndex
+from pipelines.train.index import build_index
+from rankstream.adapters.cell_choice import CellMoments, write_moments
+from rankstream.adapters.faiss_index import FaissIndex, load_index
+from rankstream.contracts.subset import Subset, packed
 from rankstream.errors import InvalidArtifact
 from rankstream.ports import Index
 from rankstream.retrieval import Floats
@@ -20,24 +22,47 @@ QUERY = np.random.default_rng(4).normal(size=8).astype(np.float32)
 NONE = np.empty(0, np.int64)
 
 
-@pytest.fixture(params=[FakeIndex, FaissIndex.build], ids=["fake", "faiss"])
-def index(request: pytest.FixtureRequest) -> Index:
-    build: Callable[[Floats], Index] = request.param
-    return build(VECTORS)
+ALL = np.arange(200)
+
+
+def _cells(folder: Path) -> tuple[Index, Floats]:
+    """An index of cells, and its vectors in the order of its rows."""
+    built = build_index(VECTORS, VECTORS, folder, seed=1, exact_max=100)
+    assert built.coverage is not None
+    return load_index(folder, size=200, coverage=built.coverage), VECTORS[built.order]
+
+
+@pytest.fixture(params=["fake", "exact", "cells"])
+def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Index, Floats]:
+    """An index and its vectors, row by row."""
+    if request.param == "cells":
+        return _cells(tmp_path)
+    return FakeIndex(VECTORS) if request.param == "fake" else FaissIndex.build(VECTORS), VECTORS
+
+
+@pytest.fixture
+def index(made: tuple[Index, Floats]) -> Index:
+    return made[0]
+
+
+@pytest.fixture
+def vectors(made: tuple[Index, Floats]) -> Floats:
+    return made[1]
 
 
 def test_knows_its_size(index: Index) -> None:
     assert (index.size, index.dimensions) == (200, 8)
 
 
-def test_gives_best_first(index: Index) -> None:
+def test_gives_best_first(index: Index, vectors: Floats) -> None:
     rows, similarity = index.search(QUERY, 10, NONE)
 
     assert rows.dtype == np.int64
     assert similarity.dtype == np.float32
     assert len(set(rows.tolist())) == 10
     assert (np.diff(similarity) <= 0).all()
-    assert similarity == pytest.approx(VECTORS[rows] @ QUERY, abs=1e-5)
+    assert similarity == pytest.approx(vectors[rows] @ QUERY, abs=0.1)
+    # 8 bits of a component's range are half a hundredth of it
 
 
 def test_excluded_rows_never_come_back_and_the_list_is_still_full(index: Index) -> None:
@@ -47,6 +72,32 @@ def test_excluded_rows_never_come_back_and_the_list_is_still_full(index: Index) 
 
     assert len(rows) == 50
     assert not set(rows.tolist()) & set(top.tolist())
+
+
+@pytest.mark.parametrize("share", [0.9, 0.3, 0.03])
+def test_only_rows_of_the_subset_come_back_and_the_list_is_full(index: Index, share: float) -> None:
+    flags = np.random.default_rng(8).random(200) < share
+    out = np.flatnonzero(flags)[:3]
+
+    for subset in (Subset(200, words=packed(flags)), Subset(200, rows=np.flatnonzero(flags))):
+        rows, similarity = index.search(QUERY, 30, out, subset)
+
+        assert len(rows) == len(set(rows.tolist())) == min(30, subset.count - 3)
+        assert flags[rows].all()
+        assert not set(rows.tolist()) & set(out.tolist())
+        assert (np.diff(similarity) <= 0).all()
+
+
+def test_all_of_a_subset_come_back_if_as_many_are_asked_for(index: Index) -> None:
+    rows, _ = index.search(QUERY, 150, NONE, Subset(200, rows=ALL[::2]))
+
+    assert sorted(rows.tolist()) == ALL[::2].tolist()
+
+
+def test_nothing_comes_back_from_an_empty_subset(index: Index) -> None:
+    empty = Subset(200, words=packed(np.zeros(200, bool)))
+
+    assert len(index.search(QUERY, 5, NONE, empty)[0]) == 0
 
 
 def test_more_than_there_is_gives_all_there_is(index: Index) -> None:
@@ -65,49 +116,72 @@ def test_a_saved_index_gives_the_same_answer(tmp_path: Path) -> None:
     built = FaissIndex.build(VECTORS)
     built.save(tmp_path / "index.faiss")
 
-    loaded = FaissIndex.load(tmp_path, size=200)
+    loaded = load_index(tmp_path, size=200, coverage=None)
 
     assert loaded.search(QUERY, 20, NONE)[0].tolist() == built.search(QUERY, 20, NONE)[0].tolist()
 
 
-def _l2() -> faiss.Index:
-    index = faiss.IndexFlatL2(8)
+def _other(kind: str) -> faiss.Index:
+    """An index that is not one of ours, of VECTORS."""
+    index: faiss.Index
+    if kind == "l2":
+        index = faiss.IndexFlatL2(8)
+    elif kind == "hnsw":
+        index = faiss.IndexHNSWFlat(8, 4, faiss.METRIC_INNER_PRODUCT)
+    else:
+        quantizer = faiss.IndexFlatIP(8)
+        residual, metric = kind == "residual", faiss.METRIC_INNER_PRODUCT
+        index = faiss.IndexIVFScalarQuantizer(
+            quantizer, 8, 4, faiss.ScalarQuantizer.QT_8bit, metric, residual
+        )
+        index.train(VECTORS)
     index.add(VECTORS)
     return index
 
 
 @pytest.mark.parametrize(
-    ("content", "size", "problem"),
+    ("content", "size", "coverage", "problem"),
     [
-        (None, 200, "is not a FAISS index"),
-        (b"not an index at all", 200, "is not a FAISS index"),
-        ("inner", 199, "has 200 rows, its item table 199"),
-        ("l2", 200, "not the inner product"),
+        (None, 200, None, "is not a FAISS index"),
+        (b"not an index at all", 200, None, "is not a FAISS index"),
+        ("exact", 199, None, "has 200 rows, its item table 199"),
+        ("l2", 200, None, "not the inner product"),
+        ("hnsw", 200, None, "is a IndexHNSWFlat"),
+        ("shuffled", 200, None, "its manifest no index_coverage"),
+        ("shuffled", 200, 0.9, "has rows out of order in cell"),
+        ("residual", 200, 0.9, "cells of other codes"),
     ],
 )
 def test_a_file_that_is_no_such_index_is_refused_by_name(
-    tmp_path: Path, content: bytes | str | None, size: int, problem: str
+    tmp_path: Path, content: bytes | str | None, size: int, coverage: float | None, problem: str
 ) -> None:
     path = tmp_path / "index.faiss"
+    write_moments(tmp_path, CellMoments(np.zeros((4, 8), np.float32), np.ones((4, 8), np.float32)))
     if isinstance(content, bytes):
         path.write_bytes(content)
-    elif content == "inner":
+    elif content == "exact":
         FaissIndex.build(VECTORS).save(path)
-    elif content == "l2":
-        FaissIndex(_l2()).save(path)
+    elif content is not None:
+        faiss.write_index(_other(content), str(path))
 
     with pytest.raises(InvalidArtifact, match=problem):
-        FaissIndex.load(tmp_path, size=size)
+        load_index(tmp_path, size=size, coverage=coverage)
 
 
-def test_an_inverted_file_honours_exclusions_too() -> None:
-    quantizer = faiss.IndexFlatIP(8)
-    inverted = faiss.IndexIVFFlat(quantizer, 8, 8, faiss.METRIC_INNER_PRODUCT)
-    inverted.train(VECTORS)
-    inverted.add(VECTORS)
-    index = FaissIndex(inverted, nprobe=8)
+def test_moments_of_another_index_are_refused_by_name(tmp_path: Path) -> None:
+    _cells(tmp_path)
+    write_moments(tmp_path, CellMoments(np.zeros((4, 8), np.float32), np.ones((4, 8), np.float32)))
 
-    rows, _ = index.search(QUERY, 20, np.arange(100))
+    with pytest.raises(InvalidArtifact, match="its index 64 cells"):
+        load_index(tmp_path, size=200, coverage=0.9)
+    (tmp_path / "cells.npz").write_bytes(b"no moments")
+    with pytest.raises(InvalidArtifact, match="is not a file of cells"):
+        load_index(tmp_path, size=200, coverage=0.9)
 
-    assert len(rows) == 20
-    assert (rows >= 100).all()
+
+def test_an_index_stays_usable_when_its_folder_is_removed(tmp_path: Path) -> None:
+    index, _ = _cells(tmp_path)
+    before = index.search(QUERY, 20, NONE)[0].tolist()
+    (tmp_path / "index.faiss").unlink()
+
+    assert index.search(QUERY, 20, NONE)[0].tolist() == before

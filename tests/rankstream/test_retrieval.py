@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankstream.contracts.ids import id64
-from rankstream.contracts.neighbours import Neighbours
+from rankstream.contracts.neighbours import Neighbours, in_order
+from rankstream.contracts.subset import Subset
 from rankstream.retrieval import (
     LIST_MIN,
     Found,
@@ -54,10 +55,53 @@ def test_equal_rows_come_in_the_order_of_the_table() -> None:
 
 
 def test_popular_items_carry_no_similarity() -> None:
-    top = popular(np.array([5, 9, 7], np.float32), 2, np.array([1]))
+    top = popular(np.array([1, 2, 0]), 2, np.array([1]))
 
     assert top.rows.tolist() == [2, 0]
     assert top.similarity.tolist() == [0.0, 0.0]
+
+
+@given(
+    st.permutations(range(40)),
+    st.integers(1, 45),
+    st.lists(st.integers(0, 39)),
+    st.none() | st.sets(st.integers(0, 39)),
+)
+def test_popular_items_are_the_first_that_may_come_back(
+    order: list[int], k: int, excluded: list[int], within: set[int] | None
+) -> None:
+    allowed = set(range(40)) if within is None else within
+    subset = None if within is None else Subset(40, rows=np.array(sorted(within), np.int64))
+
+    top = popular(np.array(order), k, np.array(excluded, np.int64), subset)
+
+    assert top.rows.tolist() == [row for row in order if row in allowed and row not in excluded][:k]
+
+
+@given(
+    st.lists(st.integers(-3, 3), min_size=1, max_size=30),
+    st.integers(1, 35),
+    st.lists(st.integers(0, 29), max_size=5),
+    st.none() | st.sets(st.integers(0, 29)),
+)
+def test_exact_search_equals_a_sort(
+    values: list[int], k: int, excluded: list[int], within: set[int] | None
+) -> None:
+    m = len(values)
+    excluded = [row for row in excluded if row < m]
+    allowed = set(range(m)) if within is None else {row for row in within if row < m}
+    subset = None if within is None else Subset(m, rows=np.array(sorted(allowed), np.int64))
+
+    nearest = exact(
+        np.array(values, np.float32)[:, None],
+        np.ones(1, np.float32),
+        k,
+        np.array(excluded, np.int64),
+        subset,
+    )
+
+    left = [row for row in allowed if row not in excluded]
+    assert nearest.rows.tolist() == sorted(left, key=lambda row: (-values[row], row))[:k]
 
 
 def test_merge_lets_the_first_source_lead_and_drops_repeats_and_padding() -> None:
@@ -117,16 +161,19 @@ def best(total: dict[int, float], k: int) -> list[int]:
     st.integers(0, 50),
     st.lists(st.integers(-1, 11), max_size=8),
     st.lists(st.integers(0, 11), max_size=6),
+    st.none() | st.sets(st.integers(0, 11)),
     st.integers(1, 12),
 )
 def test_neighbours_equal_a_loop_over_the_lists_of_the_last_different_items(
-    seed: int, history: list[int], excluded: list[int], k: int
+    seed: int, history: list[int], excluded: list[int], within: set[int] | None, k: int
 ) -> None:
     table = some_lists(seed)
+    subset = None if within is None else Subset(12, rows=np.array(sorted(within), np.int64))
 
-    named = similar(table, np.array(history, np.int64), k, np.array(excluded, np.int64))
+    named = similar(table, np.array(history, np.int64), k, np.array(excluded, np.int64), subset)
 
-    expected = named_by_a_loop(table, history, excluded)
+    out = [] if within is None else [row for row in range(12) if row not in within]
+    expected = named_by_a_loop(table, history, [*excluded, *out])
     assert named.rows.tolist() == best(expected, k)
     assert named.similarity == pytest.approx([expected[row] for row in best(expected, k)])
 
@@ -172,3 +219,24 @@ def test_what_is_merged_does_not_depend_on_how_many_are_asked_for() -> None:
 
     assert few.rows.tolist() == all_.rows[:4].tolist()
     assert few.score.tolist() == all_.score[:4].tolist()
+
+
+@given(st.integers(0, 50), st.permutations(range(12)), st.lists(st.integers(-1, 11), max_size=8))
+def test_lists_in_another_order_name_the_same_items(
+    seed: int, order: list[int], history: list[int]
+) -> None:
+    table = some_lists(seed)
+    now = {row: place for place, row in enumerate(order)} | {-1: -1}
+
+    moved = similar(
+        in_order(table, np.array(order)),
+        np.array([now[row] for row in history], np.int64),
+        12,
+        NONE,
+    )
+
+    before = similar(table, np.array(history, np.int64), 12, NONE)
+    rows = [order[row] for row in moved.rows.tolist()]
+    assert dict(zip(rows, moved.similarity.tolist(), strict=True)) == dict(
+        zip(before.rows.tolist(), before.similarity.tolist(), strict=True)
+    )

@@ -19,7 +19,7 @@ from pipelines.train.retrieval import fit_pure_svd
 from pipelines.train.sources import TowerFamily
 from pipelines.train.steps import Trained, hold_unobserved, split, train
 from rankstream.adapters.artifacts import read_manifest
-from rankstream.adapters.faiss_index import FaissIndex
+from rankstream.adapters.faiss_index import load_index
 from rankstream.adapters.item_table import read_item_table
 from rankstream.adapters.neighbour_lists import read_neighbour_lists
 from rankstream.adapters.onnx_model import OnnxModel
@@ -65,7 +65,9 @@ def test_the_artefacts_load_where_they_are_served(tmp_path: Path) -> None:
     manifest = read_manifest(index.uri, index.sha256)
     table = read_item_table(Path(index.uri))
     assert table.item_id[-1] == "never-shown"
-    assert FaissIndex.load(Path(index.uri), size=manifest.items).size == len(rows.items) + 1
+    assert (
+        load_index(Path(index.uri), size=manifest.items, coverage=None).size == len(rows.items) + 1
+    )
     tower = QueryTower.load(Path(index.uri), dimensions=manifest.dimensions)
     assert tower.embed(np.array([0, -1])).shape == (manifest.dimensions,)
 
@@ -74,8 +76,11 @@ def test_what_was_retrieved_is_measured_and_goes_to_the_registry(tmp_path: Path)
     found = trained(some_rows(), tmp_path)
 
     index = found.artifacts[2][1].manifest
-    assert index.metrics == found.metrics["retrieval"]
-    assert index.metrics == {n: one.value for n, one in found.retrieval.items()} | {"items": 30.0}
+    assert index.metrics == found.metrics["retrieval"] | {"index_recall_500": 1.0}
+    assert found.metrics["retrieval"] == {
+        **{n: one.value for n, one in found.retrieval.items()},
+        "items": 30.0,
+    }
     ndcg = found.retrieval["ndcg_at_10"]
     assert 0 < ndcg.low < ndcg.value < ndcg.high < 1
     assert found.retrieval["coverage"].value == 1.0
@@ -96,7 +101,7 @@ def test_two_towers_take_the_place_of_pure_svd_in_the_artefact(tmp_path: Path) -
     assert index.manifest.parity_max_abs <= 1e-4
     tower = QueryTower.load(Path(index.uri), dimensions=index.manifest.dimensions)
     query = tower.embed(np.array([0, -1, 3]))
-    _, nearest = FaissIndex.load(Path(index.uri), size=len(rows.items)).search(
+    _, nearest = load_index(Path(index.uri), size=len(rows.items), coverage=None).search(
         query, 5, np.empty(0, np.int64)
     )
     assert np.isfinite(nearest).all()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
+from rankstream.contracts.events import ItemUpdate
 from rankstream.contracts.items import AHEAD_MS_MAX, decode_item, deleted_item
 from rankstream.errors import InvalidEvent
 from rankstream.pb import events_pb2 as pb
@@ -36,3 +38,13 @@ def test_a_tombstone_withdraws_its_item_as_of_its_append() -> None:
 def test_a_tombstone_without_a_key_is_refused() -> None:
     with pytest.raises(InvalidEvent, match="item_id has 0 characters"):
         decode_item(deleted_item(b"", T_MS))
+
+
+@pytest.mark.parametrize(("name", "value"), [("latitude", -90.1), ("longitude", 181.0)])
+def test_a_place_off_the_earth_is_refused_by_name(name: str, value: float) -> None:
+    item = pb.Item(item_id="i1", updated_ms=T_MS, attributes={name: value})
+
+    with pytest.raises(InvalidEvent, match=f"{name} is {value:g}"):
+        decode_item(item.SerializeToString())
+    with pytest.raises(ValidationError, match=f"{name} is {value:g}"):
+        ItemUpdate(item_id="i1", updated_ms=T_MS, attributes={name: value})

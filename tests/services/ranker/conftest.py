@@ -22,6 +22,7 @@ from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.rpc import start_server
 from rankstream.contracts.codec import encode_experiment
 from rankstream.contracts.experiment import Experiment, Variant
+from rankstream.contracts.filter import ItemFilter
 from rankstream.contracts.ids import id64
 from rankstream.contracts.manifest import Utility
 from rankstream.contracts.policy import Policy
@@ -95,6 +96,7 @@ class FakeRetrieval:
     def __init__(self) -> None:
         self.fails: RetrievalFailed | None = None
         self.asked: list[tuple[list[int], int, list[str]]] = []
+        self.wanted: list[ItemFilter | None] = []
         self.gate: asyncio.Event | None = None
 
     async def retrieve(
@@ -103,7 +105,9 @@ class FakeRetrieval:
         recent: npt.NDArray[np.uint64],
         k: int,
         exclude_item_ids: list[str],
+        wanted: ItemFilter | None,
     ) -> retrieval_pb2.RetrieveReply:
+        self.wanted.append(wanted)
         self.asked.append((recent.tolist(), k, exclude_item_ids))
         if self.gate is not None:
             await self.gate.wait()

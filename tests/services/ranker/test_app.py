@@ -61,7 +61,7 @@ async def test_a_retrieval_that_is_not_there_is_named_within_its_deadline() -> N
     client = RetrievalClient("127.0.0.1:1", timeout_s=2.0)
 
     with pytest.raises(RetrievalFailed) as failed:
-        await client.retrieve("r", np.empty(0, np.uint64), 5, [])
+        await client.retrieve("r", np.empty(0, np.uint64), 5, [], None)
 
     assert failed.value.reason == "retrieval_unavailable"
     await client.close()
@@ -88,7 +88,7 @@ async def test_a_late_or_refusing_retrieval_is_named(slow: bool) -> None:
     client = RetrievalClient(f"127.0.0.1:{port}", timeout_s=0.05 if slow else 2.0)
 
     with pytest.raises(RetrievalFailed) as failed:
-        await client.retrieve("r", np.empty(0, np.uint64), 5, [])
+        await client.retrieve("r", np.empty(0, np.uint64), 5, [], None)
 
     assert failed.value.reason == ("retrieval_timeout" if slow else "retrieval_refused")
     await client.close()

@@ -14,6 +14,16 @@ from services.ranker.app import SERVICE, methods
 from tests.services.ranker.conftest import Channels, Rig
 
 # path, fields, error, part of the message
+FILTERS: list[tuple[dict[str, Any], str]] = [
+    ({"near": {"latitude": 91.0, "longitude": 0.0, "radius_km": 5.0}}, "near.latitude"),
+    ({"near": {"latitude": 0.0, "longitude": 181.0, "radius_km": 5.0}}, "near.longitude"),
+    ({"near": {"latitude": 0.0, "longitude": 0.0, "radius_km": 0.0}}, "near.radius_km"),
+    ({"price": {}}, "a price range needs min or max"),
+    ({"price": {"min": 2.0, "max": 1.0}}, "min 2 is above max 1"),
+    ({"categories": ["c" * 65]}, "category of 65 bytes"),
+    ({"categories": ["c"] * 101}, "filter.categories"),
+    ({"item_ids": [""]}, "filter.item_ids.0"),
+]
 REFUSED: list[tuple[str, dict[str, Any], type[errors.RankstreamError], str]] = [
     ("recommend", {"user_id": ""}, errors.InvalidRequest, "user_id"),
     ("recommend", {}, errors.InvalidRequest, "user_id"),
@@ -37,6 +47,10 @@ REFUSED: list[tuple[str, dict[str, Any], type[errors.RankstreamError], str]] = [
         {"user_id": "u1", "exclude_item_ids": ["x"] * 1_001},
         errors.InvalidRequest,
         "exclude_item_ids",
+    ),
+    *(
+        ("recommend", {"user_id": "u1", "filter": wanted}, errors.InvalidRequest, message)
+        for wanted, message in FILTERS
     ),
     (
         "recommend",

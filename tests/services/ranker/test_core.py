@@ -7,6 +7,13 @@ import asyncio
 import numpy as np
 import pytest
 
+from rankstream.contracts.filter import (
+    GeoRadius,
+    ItemFilter,
+    PriceRange,
+    decode_filter,
+    encode_filter,
+)
 from rankstream.contracts.ids import id64
 from rankstream.contracts.manifest import Utility
 from rankstream.errors import (
@@ -87,6 +94,29 @@ async def test_retrieval_is_asked_for_what_the_user_has_not_had(rig: Rig) -> Non
 
     assert rig.retrieval.asked == [([id64("i0"), id64("i1")], 30, ["i31"])]
     assert list(reply.item_id) == ["i32"]
+
+
+async def test_a_filter_goes_to_retrieval_as_it_is(rig: Rig) -> None:
+    wanted = ItemFilter(
+        categories=["drama"],
+        price=PriceRange(max=9.5),
+        near=GeoRadius(latitude=48.1, longitude=11.6, radius_km=5),
+        item_ids=["i3"],
+    )
+
+    await recommend(rig, filter=wanted)
+
+    assert rig.retrieval.wanted == [wanted]
+    assert decode_filter(encode_filter(wanted)) == wanted
+
+
+async def test_without_retrieval_a_filter_is_refused_rather_than_ignored(rig: Rig) -> None:
+    await rig.know_popular()
+    rig.retrieval.fails = RetrievalFailed("retrieval_unavailable", "nobody there")
+
+    with pytest.raises(DependencyUnavailable, match="popular items may not pass the filter"):
+        await recommend(rig, filter=ItemFilter(categories=["drama"]))
+    assert list((await recommend(rig, filter=ItemFilter())).degraded) == ["retrieval_unavailable"]
 
 
 async def test_the_record_explains_and_reproduces_the_answer(rig: Rig) -> None:

@@ -21,7 +21,7 @@ from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.rpc import start_server
 from rankstream.contracts.ids import id64
 from rankstream.errors import InvalidArtifact
-from rankstream.pb import events_pb2, retrieval_pb2, retrieval_pb2_grpc
+from rankstream.pb import events_pb2, filter_pb2, retrieval_pb2, retrieval_pb2_grpc
 from services.retrieval.app import INDEX, ITEMS, SERVICE, Retrieval
 from services.retrieval.catalog import Catalog
 from services.retrieval.settings import RetrievalSettings
@@ -218,6 +218,77 @@ async def test_a_request_outside_the_limits_is_refused_by_name(
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert ("error-code", "invalid_request") in tuple(refused.value.trailing_metadata() or ())
     assert loaded.count("retrieval_requests_total", status="invalid_request") == 1
+
+
+async def test_a_filter_leaves_what_passes_whoever_asks(loaded: Service) -> None:
+    for number, name in enumerate(ITEM_IDS):
+        place = {"latitude": 48.0 + number / 100, "longitude": 11.0}
+        item = events_pb2.Item(
+            item_id=name,
+            category="even" if number % 2 == 0 else "odd",
+            attributes={"price": float(number), **place},
+            withdrawn=number == 4,
+            updated_ms=T_MS,
+        )
+        await loaded.retrieval.follow_item(record("items", name.encode(), item.SerializeToString()))
+    wanted = filter_pb2.ItemFilter(
+        categories=["even", "nobody has it"],
+        price=filter_pb2.PriceRange(min=1.0, max=20.0),
+        near=filter_pb2.GeoRadius(latitude=48.0, longitude=11.0, radius_km=10.1),
+    )
+
+    for recent in (["i3"], []):
+        reply = await loaded.stub.Retrieve(asking(recent, k=20, filter=wanted))
+        without = await loaded.stub.Retrieve(
+            asking(recent, k=20, filter=wanted, exclude_item_ids=["i6"])
+        )
+        listed = await loaded.stub.Retrieve(
+            asking(recent, k=20, filter=filter_pb2.ItemFilter(item_ids=["i9", "i4", "unknown"]))
+        )
+
+        # 0.01 degrees of latitude are 1.11 km; i4 is withdrawn.
+        assert set(reply.item_id) == {"i2", "i6", "i8"}
+        assert set(without.item_id) == {"i2", "i8"}
+        assert list(listed.item_id) == ["i9"]
+
+
+async def test_an_item_changes_its_category_and_its_place_without_a_new_index(
+    loaded: Service,
+) -> None:
+    wanted = filter_pb2.ItemFilter(
+        categories=["tea"],
+        near=filter_pb2.GeoRadius(latitude=-33.9, longitude=151.2, radius_km=5.0),
+    )
+    before = await loaded.stub.Retrieve(asking(["i3"], filter=wanted))
+    item = events_pb2.Item(
+        item_id="i7",
+        category="tea",
+        attributes={"latitude": -33.9, "longitude": 151.21},
+        updated_ms=T_MS,
+    )
+    await loaded.retrieval.follow_item(record("items", b"i7", item.SerializeToString()))
+
+    after = await loaded.stub.Retrieve(asking(["i3"], filter=wanted))
+
+    assert (list(before.item_id), list(after.item_id)) == ([], ["i7"])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (filter_pb2.ItemFilter(near=filter_pb2.GeoRadius(radius_km=-1)), r"near\.radius_km"),
+        (filter_pb2.ItemFilter(price=filter_pb2.PriceRange()), "needs min or max"),
+        (filter_pb2.ItemFilter(price=filter_pb2.PriceRange(min=float("nan"))), r"price\.min"),
+        (filter_pb2.ItemFilter(item_ids=["i1"] * 1_001), r"filter\.item_ids"),
+    ],
+)
+async def test_a_filter_outside_its_limits_is_refused_by_name(
+    loaded: Service, wanted: filter_pb2.ItemFilter, message: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match=message) as refused:
+        await loaded.stub.Retrieve(asking(["i3"], filter=wanted))
+
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_bytes_that_are_no_request_are_refused_by_name(loaded: Service) -> None:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from rankstream.adapters.cold_vectors import ColdVectors
 from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.contracts.ids import id64
 from rankstream.errors import InvalidEvent
 from rankstream.pb import events_pb2 as pb
-from rankstream.pb import retrieval_pb2
-from services.retrieval import item_times
+from rankstream.pb import filter_pb2, retrieval_pb2
+from services.retrieval import item_columns
 from services.retrieval.app import INDEX, ITEMS, Retrieval
 from services.retrieval.catalog import Catalog
-from services.retrieval.item_times import ItemTimes
+from services.retrieval.item_columns import ItemColumns, facts_of
 from services.retrieval.settings import RetrievalSettings
 from tests.serving_artifacts import pointer, write_index
 
@@ -91,19 +95,106 @@ async def test_a_deleted_item_comes_back_only_with_something_newer(tmp_path: Pat
     assert await offered(retrieval) == set(ITEM_IDS)
 
 
-async def test_an_item_is_retrievable_once_an_index_has_it_unless_it_was_withdrawn_meanwhile(
+async def test_a_new_item_is_retrievable_at_once_and_a_withdrawn_one_never(
     tmp_path: Path,
 ) -> None:
     retrieval = a_retrieval()
     await point_to(retrieval, tmp_path, ITEM_IDS[:3], "index-1")
     await retrieval.follow_item(an_item(("i4", 1, False)))
-    await retrieval.follow_item(an_item(("i5", 1, True)))
+    await retrieval.follow_item(an_item(("i5", 1, False)))
+    await retrieval.follow_item(an_item(("i3", 1, True)))
     before = await offered(retrieval)
+    await retrieval.follow_item(an_item(("i5", 2, True)))
+    after = await offered(retrieval)
 
     await point_to(retrieval, tmp_path, ITEM_IDS, "index-2")
 
-    assert before == set(ITEM_IDS[:3])
-    assert await offered(retrieval) == set(ITEM_IDS) - {"i5"}
+    assert before == {*ITEM_IDS[:3], "i4", "i5"}
+    assert after == {*ITEM_IDS[:3], "i4"}
+    assert await offered(retrieval) == set(ITEM_IDS) - {"i3", "i5"}
+
+
+async def test_a_new_item_comes_near_by_the_vector_of_its_category(tmp_path: Path) -> None:
+    retrieval = a_retrieval()
+    vectors = np.eye(6, 4, dtype=np.float32)
+    cold = ColdVectors({"tea": np.array([0, 2, 0, 0], np.float32)}, np.zeros(4, np.float32))
+    ones = np.ones(6, np.float32)
+    artifact = write_index(tmp_path, "index-1", ITEM_IDS, vectors, ones, cold=cold)
+    value = pointer("retrieval", "champion", artifact)
+    await retrieval.follow_model(Record("models", 0, 0, T_MS, b"retrieval/champion", value))
+    for item_id, category in (("new-tea", "tea"), ("new-rest", "soap")):
+        await retrieval.follow_item(an_item((item_id, 1, False), category=category))
+    near = retrieval_pb2.RetrieveRequest(k=2, recent_items=[id64("i1")])
+    teas = filter_pb2.ItemFilter(categories=["tea"])
+    only = retrieval_pb2.RetrieveRequest(k=9, recent_items=[id64("i1")], filter=teas)
+
+    found, filtered = await retrieval.retrieve(near), await retrieval.retrieve(only)
+    denied = retrieval_pb2.RetrieveRequest(k=9, filter=teas, exclude_item_ids=["new-tea"])
+
+    assert list(found.item_id) == ["new-tea", "i1"]
+    assert [bits >> list(found.source_name).index("fresh") & 1 for bits in found.named_by] == [1, 0]
+    assert list(filtered.item_id) == ["new-tea"]
+    assert list((await retrieval.retrieve(denied)).item_id) == []
+
+
+async def test_items_that_the_next_index_lacks_stay_retrievable(tmp_path: Path) -> None:
+    retrieval = a_retrieval()
+    await point_to(retrieval, tmp_path, ITEM_IDS[:4], "index-1")
+    for item_id in ("i0", "i4"):
+        await retrieval.follow_item(an_item((item_id, 1, False)))
+    await retrieval.follow_item(an_item(("i1", 1, True)))
+
+    await point_to(retrieval, tmp_path, ITEM_IDS[2:4], "index-2")
+
+    assert await offered(retrieval) == {"i0", "i2", "i3", "i4"}
+
+
+async def test_what_comes_while_an_index_is_loaded_is_not_lost(tmp_path: Path) -> None:
+    registry, entered, go_on = CollectorRegistry(), asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    class Slow(Catalog):
+        @property
+        def hashes(self) -> npt.NDArray[np.uint64]:  # read where attributes are made
+            loop.call_soon_threadsafe(entered.set)
+            assert go_on.wait(10)
+            return self._hashes
+
+        @hashes.setter
+        def hashes(self, value: npt.NDArray[np.uint64]) -> None:
+            self._hashes = value
+
+    retrieval = Retrieval(
+        RetrievalSettings(),
+        load=Slow.load,
+        health=Health(INDEX, ITEMS),
+        metrics_of=Metrics(registry),
+    )
+    loading = asyncio.create_task(point_to(retrieval, tmp_path, ITEM_IDS[:3], "index-1"))
+    await entered.wait()
+    for update in (("i1", 1, True), ("i4", 1, False)):
+        await retrieval.follow_item(an_item(update))
+    go_on.set()
+    await loading
+
+    assert await offered(retrieval) == {"i0", "i2", "i4"}
+
+
+async def test_of_too_many_new_items_the_oldest_are_left_out_and_counted(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    retrieval = Retrieval(
+        RetrievalSettings(fresh_max=2),
+        load=Catalog.load,
+        health=Health(INDEX, ITEMS),
+        metrics_of=Metrics(registry),
+    )
+    await point_to(retrieval, tmp_path, ITEM_IDS[:1], "index-1")
+    for item_id in ("i1", "i2", "i3"):
+        await retrieval.follow_item(an_item((item_id, 1, False)))
+
+    assert await offered(retrieval) == {"i0", "i2", "i3"}
+    name = "rankstream_retrieval_degraded_total"
+    assert registry.get_sample_value(name, {"reason": "fresh_full"}) == 1
 
 
 @pytest.mark.parametrize(
@@ -133,17 +224,23 @@ async def test_an_update_that_breaks_the_contract_changes_nothing(
     st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), max_size=60),
     st.integers(min_value=1, max_value=7),
 )
-def test_times_are_kept_as_a_map_would_keep_them(
+def test_the_newest_facts_are_kept_as_a_map_would_keep_them(
     updates: list[tuple[int, int]], recent_max: int
 ) -> None:
-    times, known = ItemTimes(), dict[int, int]()
+    columns, known = ItemColumns(), dict[str, tuple[int, int]]()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(item_times, "RECENT_MAX", recent_max)
-        for number, time_ms in updates:
-            item = id64(f"item-{number}")
+        patch.setattr(item_columns, "RECENT_MAX", recent_max)
+        for place, (number, time_ms) in enumerate(updates):
+            name = f"item-{number}"
+            item = pb.Item(item_id=name, updated_ms=time_ms, attributes={"price": place})
 
-            taken = times.advance(item, time_ms)
+            facts = columns.learn(item)
 
-            assert taken == (time_ms >= known.get(item, 0))
-            known[item] = max(time_ms, known.get(item, 0))
-    assert len(known) <= len(times) <= len(known) + recent_max
+            assert (facts is not None) == (time_ms >= known.get(name, (0, 0))[0])
+            if facts is not None:
+                known[name] = time_ms, place
+    assert len(known) <= len(columns) <= len(known) + recent_max
+    hashes = np.array([id64(name) for name in [*known, "nobody"]], np.uint64)
+    found = facts_of(columns.frozen(), hashes)
+    assert found["item"].tolist() == [*hashes[:-1].tolist(), 0]
+    assert list(zip(found["updated_ms"], found["price"], strict=True))[:-1] == list(known.values())

@@ -136,7 +136,7 @@ async def test_the_reply_says_which_sources_there_are(tmp_path: Path) -> None:
     merged = await retrieval.retrieve(asking([3]))
     unknown = await retrieval.retrieve(asking([]))
 
-    assert list(merged.source_name) == ["towers", "company", "successors", "popular"]
+    assert list(merged.source_name) == ["towers", "company", "successors", "popular", "fresh"]
     assert (merged.source, unknown.source) == ("merged", "popular")
     assert set(unknown.named_by) == {8}
 
