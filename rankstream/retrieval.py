@@ -23,6 +23,7 @@ SOURCES_MAX: Final = 32  # bits of Blend.named_by
 
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+_NONE: Final = np.empty(0, np.float32)
 
 
 class Found(NamedTuple):
@@ -65,8 +66,8 @@ def exact(
     if k < len(rows):
         least = np.partition(similarity[rows], len(rows) - k)[len(rows) - k]
         rows = rows[similarity[rows] >= least]
-    order = np.argsort(-similarity[rows], kind="stable")[:k]
-    return Found(rows[order].astype(np.int64), similarity[rows[order]])
+    best = rows[largest(similarity[rows], k)]
+    return Found(best.astype(np.int64), similarity[best])
 
 
 def popular(order: Rows, k: int, excluded: Rows, within: Subset | None = None) -> Found:
@@ -110,9 +111,10 @@ def similar(
     last = known[np.sort(first)][: table.last]
     fading = np.float32(table.fading) ** np.arange(len(last), dtype=np.float32)
     named = table.rows[last]
-    weights = (table.weight[last] * fading[:, None])[named >= 0]
-    rows, place = np.unique(named[named >= 0].astype(np.int64), return_inverse=True)
-    total = np.bincount(place, weights, minlength=len(rows)).astype(np.float32)
+    there = named >= 0
+    rows, order, first = _grouped(named[there])
+    weights = (table.weight[last] * fading[:, None])[there].astype(np.float64)
+    total = np.add.reduceat(weights[order], first).astype(np.float32) if len(rows) else _NONE
     if len(rows):
         # `rows` ascend, so this costs by what is excluded, not by both.
         place_of = np.minimum(np.searchsorted(rows, excluded), len(rows) - 1)
@@ -121,8 +123,39 @@ def similar(
         if within is not None:
             keep &= within.holds(rows)
         rows, total = rows[keep], total[keep]
-    order = np.argsort(-total, kind="stable")[:k]
-    return Found(rows[order], total[order])
+    best = largest(total, k)
+    return Found(rows[best], total[best])
+
+
+def largest(values: Floats, k: int) -> npt.NDArray[np.intp]:
+    """Places of the k largest values, falling; equal ones in order of their places.
+
+    A stable sort of floats takes five times as long as one of integers that hold value and place.
+
+    Args:
+        values: shape (n,), no nan.
+
+    >>> largest(np.array([1.0, 3.0, -0.0, 3.0, 0.0], np.float32), 4).tolist()
+    [1, 3, 0, 2]
+    """
+    # A float's bits ascend as it does, those of negative ones when they are turned around.
+    bits = (values.astype(np.float32) + np.float32(0)).view(np.int32)
+    falling = ~(bits ^ (bits >> 31 & 0x7FFFFFFF))
+    keys = (falling.astype(np.int64) << 32) + np.arange(len(values))
+    if k < len(keys):
+        keys = np.partition(keys, k)[:k]
+    keys.sort()
+    places: npt.NDArray[np.intp] = keys & 0xFFFFFFFF
+    return places
+
+
+def _grouped(rows: npt.NDArray[np.integer]) -> tuple[Rows, Rows, Rows]:
+    """Each row once, ascending; all places in that order, and where each row begins there."""
+    keys = (rows.astype(np.int64) << 32) + np.arange(len(rows))
+    keys.sort()
+    ascending = keys >> 32
+    first = np.flatnonzero(np.diff(ascending, prepend=-1))
+    return ascending[first], keys & 0xFFFFFFFF, first
 
 
 def blend(sources: Sequence[Found], shares: Sequence[float], k: int) -> Blend:
@@ -145,12 +178,15 @@ def blend(sources: Sequence[Found], shares: Sequence[float], k: int) -> Blend:
         share * _scaled(source.similarity[there])
         for source, share, there in zip(sources, shares, present, strict=True)
     ]
-    bits = np.repeat(2.0 ** np.arange(len(sources)), [int(p.sum()) for p in present])
-    found, place = np.unique(rows, return_inverse=True)
-    total = np.bincount(place, np.concatenate(scores), minlength=len(found)).astype(np.float32)
-    named = np.bincount(place, bits, minlength=len(found)).astype(np.uint32)
-    order = np.argsort(-total, kind="stable")[:k]
-    return Blend(found[order], total[order], named[order])
+    source = np.arange(len(sources), dtype=np.uint32)
+    bits = np.repeat(np.uint32(1) << source, [int(p.sum()) for p in present])
+    if not len(rows):
+        return Blend(rows, _NONE, bits)
+    found, order, first = _grouped(rows)
+    total = np.add.reduceat(np.concatenate(scores)[order], first).astype(np.float32)
+    named = np.bitwise_or.reduceat(bits[order], first)
+    best = largest(total, k)
+    return Blend(found[best], total[best], named[best])
 
 
 def _scaled(similarity: Floats) -> npt.NDArray[np.float64]:

@@ -16,6 +16,7 @@ from rankstream.retrieval import (
     blend,
     blend_with_neighbours,
     exact,
+    largest,
     merge,
     popular,
     rows_of,
@@ -240,3 +241,12 @@ def test_lists_in_another_order_name_the_same_items(
     assert dict(zip(rows, moved.similarity.tolist(), strict=True)) == dict(
         zip(before.rows.tolist(), before.similarity.tolist(), strict=True)
     )
+
+
+@given(
+    st.lists(st.sampled_from([-2.5, -0.0, 0.0, 1e-30, 1.0, 3.0]), max_size=40), st.integers(0, 45)
+)
+def test_the_largest_come_in_the_order_of_a_stable_sort(values: list[float], k: int) -> None:
+    array = np.array(values, np.float32)
+
+    assert largest(array, k).tolist() == np.argsort(-array, kind="stable")[:k].tolist()
