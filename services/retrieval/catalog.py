@@ -180,13 +180,13 @@ class Catalog:
     def _candidates(
         self, found: Blend, fresh: Fresh, degraded: tuple[str, ...], source: str
     ) -> Candidates:
-        names, named_by = self._item_id, found.named_by
+        names, named_by, size = self._item_id, found.named_by, self.size
         if fresh.item_id:
             bit = np.uint32(1 << self.sources.index(FRESH))
-            named_by = np.where(found.rows >= self.size, named_by | bit, named_by)
+            named_by = np.where(found.rows >= size, named_by | bit, named_by)
         return Candidates(
             [
-                names[row] if row < self.size else fresh.item_id[row - self.size]
+                names[row] if row < size else fresh.item_id[row - size]
                 for row in found.rows.tolist()
             ],
             found.score,
