@@ -30,7 +30,7 @@ COVERAGE: Final = "index_coverage"
 # copied. Measured at 1 M rows: 300 more cost 20 us, a copy 5 us and the slower search 20 us.
 _DROPPED_MAX: Final = 300
 # A row of a subset that is scored by itself costs as much as passing over so many in a cell.
-_SCAN_COST: Final = 15
+_SCAN_COST: Final = 8
 _SCANNED_PER_K: Final = 4  # a subset of so many times k rows is scored without a look at cells
 _SCANNED_AT_ONCE: Final = 2_048  # rows; their codes as floats stay in the cache
 

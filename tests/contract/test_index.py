@@ -10,7 +10,9 @@ import pytest
 
 from pipelines.train.index import build_index
 from rankstream.adapters.cell_choice import CellMoments, write_moments
+from rankstream.adapters.cell_index import coverage_of
 from rankstream.adapters.faiss_index import FaissIndex, load_index
+from rankstream.contracts.manifest import Manifest
 from rankstream.contracts.subset import Subset, packed
 from rankstream.errors import InvalidArtifact
 from rankstream.ports import Index
@@ -166,6 +168,25 @@ def test_a_file_that_is_no_such_index_is_refused_by_name(
 
     with pytest.raises(InvalidArtifact, match=problem):
         load_index(tmp_path, size=size, coverage=coverage)
+
+
+@pytest.mark.parametrize("coverage", ["0.9", 1, 1.0, 0.0])
+def test_a_coverage_that_is_no_share_is_refused_by_name(coverage: str | float) -> None:
+    manifest = Manifest(
+        model_id="m",
+        role="retrieval",
+        family="pure_svd",
+        created_ms=1,
+        data_version="d",
+        train_from_ms=1,
+        train_until_ms=2,
+        files={},
+        parity_max_abs=0.0,
+    )
+
+    assert coverage_of(manifest) is None
+    with pytest.raises(InvalidArtifact, match="has index_coverage"):
+        coverage_of(manifest.model_copy(update={"parameters": {"index_coverage": coverage}}))
 
 
 def test_moments_of_another_index_are_refused_by_name(tmp_path: Path) -> None:

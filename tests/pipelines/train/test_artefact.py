@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.train.artefact import Origin, write_retrieval
-from pipelines.train.retrieval import ItemVectors, mean_towers, queries_of
+from pipelines.train.retrieval import ItemVectors, cold_vectors, mean_towers, queries_of
 from rankstream.adapters.artifacts import read_manifest
 from rankstream.contracts.ids import id64
 from rankstream.contracts.neighbours import Neighbours
@@ -60,3 +60,18 @@ def test_cells_and_exact_search_retrieve_the_same_items(tmp_path: Path) -> None:
     unknown = np.array([id64("nobody")], np.uint64)
     popular = exact.retrieve(unknown, 30, none).item_ids
     assert cells.retrieve(unknown, 30, none).item_ids == popular
+
+
+def test_a_new_item_is_like_the_liked_ones_of_its_category(tmp_path: Path) -> None:
+    liked = np.arange(M) % 2 == 0
+    items = ItemVectors(NAMES, VECTORS, liked.astype(np.float32))
+
+    cold = cold_vectors(
+        items, {NAMES[0]: "tea", NAMES[1]: "tea", NAMES[2]: "tea", NAMES[3]: "rare"}
+    )
+
+    assert cold.of("tea").tolist() == VECTORS[[0, 2]].mean(axis=0).tolist()
+    assert cold.of("rare").tolist() == cold.of("unheard of").tolist()
+    assert cold.rest.tolist() == VECTORS[liked].mean(axis=0).tolist()
+    written = _catalog(tmp_path, M).cold
+    assert written.by_category.keys() == {"c0", "c1", "c2"}

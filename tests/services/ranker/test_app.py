@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from google.protobuf.json_format import ParseDict
 
+from rankstream.pb import filter_pb2
 from rankstream.pb import ranker_pb2 as pb
 from services.ranker.app import add_routes
 from services.ranker.candidates import RetrievalClient, RetrievalFailed
@@ -52,6 +53,9 @@ async def test_the_schema_documents_every_field_of_the_messages(rig: Rig) -> Non
         ("ExplainedItemBody", pb.ExplainedItem),
         ("ContributionBody", pb.Contribution),
         ("Context", pb.Context),
+        ("ItemFilter", filter_pb2.ItemFilter),
+        ("PriceRange", filter_pb2.PriceRange),
+        ("GeoRadius", filter_pb2.GeoRadius),
     ):
         assert schemas[name]["properties"].keys() == set(message.DESCRIPTOR.fields_by_name), name
     assert schemas["RecommendRequest"]["examples"]

@@ -24,8 +24,8 @@ from rankstream.adapters.kafka import EventProducer, LogReader
 from rankstream.adapters.redis_rows import ITEM_STATE, USER_STATE, RowEncoder
 from rankstream.contracts.codec import encode_experiment
 from rankstream.features import spec
+from rankstream.pb import filter_pb2, ranker_pb2_grpc
 from rankstream.pb import ranker_pb2 as pb
-from rankstream.pb import ranker_pb2_grpc
 from rankstream.pb.events_pb2 import Item, ServedSlate
 from tests.services.ranker.conftest import CHAMPION_WEIGHTS, an_experiment, item_row, user_row
 from tests.serving_artifacts import pointer, write_index, write_ranker
@@ -191,6 +191,29 @@ async def test_models_experiments_and_withdrawals_take_effect_without_a_failed_r
     assert "i7" not in without.item_id
     refused = 'rankstream_follow_refused_total{code="invalid_artifact",topic="models"} 1.0'
     assert refused in metrics
+
+
+async def test_a_new_item_is_offered_and_a_withdrawn_one_is_not_within_five_seconds(
+    system: System,
+) -> None:
+    teas = filter_pb2.ItemFilter(categories=["tea"])
+
+    async def offered() -> list[str]:
+        return list((await system.recommend(filter=teas, preview=True)).item_id)
+
+    for time_ms, item_id, withdrawn, expected in (
+        (1, "new-tea", False, ["new-tea"]),
+        (1, "i9", False, ["i9", "new-tea"]),
+        (2, "new-tea", True, ["i9"]),
+        (2, "i9", True, []),
+    ):
+        item = Item(item_id=item_id, category="tea", withdrawn=withdrawn, updated_ms=time_ms)
+        await system.producer.send(
+            topics.ITEMS.name, item.SerializeToString(), key=item_id.encode()
+        )
+        async with asyncio.timeout(5):
+            while sorted(await offered()) != expected:
+                await asyncio.sleep(0.02)
 
 
 async def test_retrieval_can_be_killed_and_started_again(system: System) -> None:
