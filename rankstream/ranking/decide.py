@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rankstream.contracts.policy import Policy
 from rankstream.ranking.facts import Facts, Floats
 from rankstream.ranking.policy import Slate, epsilon_greedy, generator
-from rankstream.ranking.preferences import adjusted
+from rankstream.ranking.preferences import adjusted, places_of
 from rankstream.ranking.scoring import order
 from rankstream.ranking.slots import EXPLORATION, Filled, fill
 from rankstream.ranking.thompson import simulated
@@ -56,15 +56,16 @@ def decide(
     filled = fill(policy, facts.taken(ordered), preference[ordered], n, rng)
     places = filled.slate.chosen
     chosen = ordered[places]
+    model = before = places_of(facts.preference, chosen) if changes else places
     steps = []
     for change in changes:
-        before, after = change.before[chosen], change.after[chosen]
+        after = places_of(change.after, chosen)
         slots = np.flatnonzero(before != after)
         steps.append(_step(change.name, slots, before[slots], after[slots], change.removed))
+        before = after
     for name, decided in filled.decided.items():
         slots = np.array(decided, np.intp)
         steps.append(_step(name, slots, places[slots], slots, 0))
-    model = changes[0].before[chosen] if changes else places
     kept = tuple(step for step in steps if step.slots or step.removed)
     return Choice(replace(filled.slate, chosen=chosen), model, kept, filled)
 
@@ -75,7 +76,7 @@ def plain(
     """Epsilon-greedy over the model's order."""
     ordered = order(preference)
     slate = epsilon_greedy(ordered, n, epsilon, rng)
-    return plain_of(slate, _places(ordered)[slate.chosen])
+    return plain_of(slate, places_of(preference, slate.chosen))
 
 
 def plain_of(slate: Slate, place: npt.NDArray[np.intp]) -> Choice:
@@ -86,12 +87,6 @@ def plain_of(slate: Slate, place: npt.NDArray[np.intp]) -> Choice:
     slots = explored[~np.array(best, bool)]
     steps = (_step(EXPLORATION, slots, place[slots], slots, 0),) if len(slots) else ()
     return Choice(slate, place, steps, None)
-
-
-def _places(ordered: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    places = np.empty(len(ordered), np.intp)
-    places[ordered] = np.arange(len(ordered))
-    return places
 
 
 def _step(

@@ -134,8 +134,9 @@ def shadow_slate(answered: Answered, model_id: str, preferred: Floats, pctr: Flo
         preferred, pctr: of the shadow's model, shape (m,).
     """
     slate = answered.slate
-    served = places_of(answered.preferred.astype(np.float64))
-    shadow = places_of(preferred.astype(np.float64))
+    everyone = np.arange(len(preferred))
+    served = places_of(answered.preferred, everyone)
+    shadow = places_of(preferred, everyone)
     shown = list(slate.candidate)
     alone = np.flatnonzero(shadow < len(shown))
     alone = alone[np.argsort(shadow[alone])]
