@@ -32,7 +32,7 @@ from services.ranker.enrichment import Enriched
 from services.ranker.models import Models, scored
 from services.ranker.settings import RankerSettings
 
-NICENESS: Final = 10
+NICENESS: Final = 19
 _SALT: Final = "shadow"
 
 Floats = npt.NDArray[np.float32]
