@@ -74,14 +74,17 @@ def plain(
     preference: npt.NDArray[np.float32], n: int, epsilon: float, rng: np.random.Generator
 ) -> Choice:
     """Epsilon-greedy over the model's order."""
-    ordered = order(preference)
-    slate = epsilon_greedy(ordered, n, epsilon, rng)
-    return plain_of(slate, places_of(preference, slate.chosen))
+    places = plain_places(len(preference), n, epsilon, rng)
+    chosen = order(preference)[places.place]
+    return replace(places, slate=replace(places.slate, chosen=chosen))
 
 
-def plain_of(slate: Slate, place: npt.NDArray[np.intp]) -> Choice:
-    """What is told of an epsilon-greedy slate whose candidates had these places."""
-    explored = np.flatnonzero(slate.explored)
+def plain_places(m: int, n: int, epsilon: float, rng: np.random.Generator) -> Choice:
+    """Epsilon-greedy over m candidates that are named by their places, whoever stands there."""
+    slate = epsilon_greedy(np.arange(m), n, epsilon, rng)
+    place, explored = slate.chosen, np.flatnonzero(slate.explored)
+    if not len(explored):
+        return Choice(slate, place, (), None)
     # The best one that was left, if all before it stand above.
     best = [np.count_nonzero(place[:slot] < place[slot]) == place[slot] for slot in explored]
     slots = explored[~np.array(best, bool)]
