@@ -93,7 +93,7 @@ class Diversity(Contract):
     trade_off: float = Field(gt=0, le=1)
     category: float = Field(default=1.0, ge=0, le=1)
     attributes: tuple[Likeness, ...] = ()
-    depth: int = Field(default=200, ge=1, le=10_000)
+    depth: int = Field(default=100, ge=1, le=10_000)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

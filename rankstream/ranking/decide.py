@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rankstream.contracts.policy import Policy
 from rankstream.ranking.facts import Facts, Floats
 from rankstream.ranking.policy import Slate, epsilon_greedy, generator
-from rankstream.ranking.preferences import adjusted
+from rankstream.ranking.preferences import adjusted, places_of
 from rankstream.ranking.scoring import order
 from rankstream.ranking.slots import EXPLORATION, Filled, fill
 from rankstream.ranking.thompson import simulated
@@ -56,15 +56,16 @@ def decide(
     filled = fill(policy, facts.taken(ordered), preference[ordered], n, rng)
     places = filled.slate.chosen
     chosen = ordered[places]
+    model = before = places_of(facts.preference, chosen) if changes else places
     steps = []
     for change in changes:
-        before, after = change.before[chosen], change.after[chosen]
+        after = places_of(change.after, chosen)
         slots = np.flatnonzero(before != after)
         steps.append(_step(change.name, slots, before[slots], after[slots], change.removed))
+        before = after
     for name, decided in filled.decided.items():
         slots = np.array(decided, np.intp)
         steps.append(_step(name, slots, places[slots], slots, 0))
-    model = changes[0].before[chosen] if changes else places
     kept = tuple(step for step in steps if step.slots or step.removed)
     return Choice(replace(filled.slate, chosen=chosen), model, kept, filled)
 
@@ -73,25 +74,22 @@ def plain(
     preference: npt.NDArray[np.float32], n: int, epsilon: float, rng: np.random.Generator
 ) -> Choice:
     """Epsilon-greedy over the model's order."""
-    ordered = order(preference)
-    slate = epsilon_greedy(ordered, n, epsilon, rng)
-    return plain_of(slate, _places(ordered)[slate.chosen])
+    places = plain_places(len(preference), n, epsilon, rng)
+    chosen = order(preference)[places.place]
+    return replace(places, slate=replace(places.slate, chosen=chosen))
 
 
-def plain_of(slate: Slate, place: npt.NDArray[np.intp]) -> Choice:
-    """What is told of an epsilon-greedy slate whose candidates had these places."""
-    explored = np.flatnonzero(slate.explored)
+def plain_places(m: int, n: int, epsilon: float, rng: np.random.Generator) -> Choice:
+    """Epsilon-greedy over m candidates that are named by their places, whoever stands there."""
+    slate = epsilon_greedy(np.arange(m), n, epsilon, rng)
+    place, explored = slate.chosen, np.flatnonzero(slate.explored)
+    if not len(explored):
+        return Choice(slate, place, (), None)
     # The best one that was left, if all before it stand above.
     best = [np.count_nonzero(place[:slot] < place[slot]) == place[slot] for slot in explored]
     slots = explored[~np.array(best, bool)]
     steps = (_step(EXPLORATION, slots, place[slots], slots, 0),) if len(slots) else ()
     return Choice(slate, place, steps, None)
-
-
-def _places(ordered: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    places = np.empty(len(ordered), np.intp)
-    places[ordered] = np.arange(len(ordered))
-    return places
 
 
 def _step(

@@ -22,13 +22,15 @@ class Similarity:
     Unknown attributes are like nothing, not even one another.
     """
 
-    def __init__(self, step: Diversity, facts: Facts, depth: int) -> None:
+    def __init__(self, step: Diversity, facts: Facts, depth: int, *, times: float = 1.0) -> None:
+        """Rows are multiplied by `times`."""
         category = facts.category[:depth]
         self._category = category.tolist()
         # A row per category, not per candidate: most rows are asked for more than once.
-        self._same: Floats = (np.arange(len(facts.categories))[:, None] == category) * step.category
+        same = np.arange(len(facts.categories))[:, None] == category
+        self._same: Floats = same * (times * step.category)
         self._near = [
-            (facts.attribute(likeness.attribute)[:depth] / likeness.scale, likeness.weight)
+            (facts.attribute(likeness.attribute)[:depth] / likeness.scale, times * likeness.weight)
             for likeness in step.attributes
         ]
 
@@ -36,7 +38,9 @@ class Similarity:
         """Of candidate i to each of the first `depth`, shape (depth,); not to be written to."""
         out: Floats = self._same[self._category[i]]
         for scaled, weight in self._near:
-            out = out + weight * np.nan_to_num(np.exp(-np.abs(scaled - scaled[i])), nan=0.0)
+            near = np.exp(-np.abs(scaled - scaled[i]))
+            near[np.isnan(near)] = 0.0
+            out = out + weight * near
         return out
 
 
@@ -54,12 +58,11 @@ class Mmr:
     """(1 - trade_off) x similarity to the most similar item above."""
 
     def __init__(self, step: Diversity, facts: Facts, depth: int) -> None:
-        self._similarity = Similarity(step, facts, depth)
-        self._weight = 1.0 - step.trade_off
+        self._similarity = Similarity(step, facts, depth, times=1.0 - step.trade_off)
         self.loss: Floats = np.zeros(depth)
 
     def take(self, i: int) -> None:
-        np.maximum(self.loss, self._weight * self._similarity.row(i), out=self.loss)
+        np.maximum(self.loss, self._similarity.row(i), out=self.loss)
 
 
 class Dpp:
@@ -71,7 +74,7 @@ class Dpp:
     """
 
     def __init__(self, step: Diversity, facts: Facts, depth: int, slots: int) -> None:
-        self._similarity = Similarity(step, facts, depth)
+        self._similarity = Similarity(step, facts, depth, times=1.0 - RIDGE)
         self._weight = 1.0 - step.trade_off
         self._factor: Floats = np.zeros((slots, depth))
         self._taken = 0
@@ -80,15 +83,15 @@ class Dpp:
 
     def take(self, i: int) -> None:
         above: npt.NDArray[np.float64] = self._factor[: self._taken]
-        row = self._similarity.row(i) * (1.0 - RIDGE)
-        row[i] = 1.0
-        row -= above[:, i] @ above
-        row /= math.sqrt(self._left[i])
+        row = self._similarity.row(i) - above[:, i] @ above
+        row[i] = self._left[i]
+        row *= 1.0 / math.sqrt(self._left[i])
         self._factor[self._taken] = row
         self._taken += 1
         self._left -= row * row
         np.maximum(self._left, RIDGE, out=self._left)
-        self.loss = -self._weight * np.log(self._left)
+        np.log(self._left, out=self.loss)
+        self.loss *= -self._weight
 
 
 def novelty(step: Diversity, facts: Facts, slots: int) -> Novelty:

@@ -19,18 +19,26 @@ _DAY_MS: Final = 86_400_000
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What one step made of the order: place of each candidate before and after, shape (m,)."""
+    """What a step made of the preferences, shape (m,), and how many candidates it took out."""
 
     name: str
-    before: Places
-    after: Places
+    after: Floats
     removed: int
 
 
-def places_of(preference: Floats) -> Places:
-    """Place of each candidate by falling preference, 0 is first; equal ones keep their order."""
-    places = np.empty(len(preference), np.intp)
-    places[np.argsort(-preference, kind="stable")] = np.arange(len(preference))
+def places_of(preference: npt.NDArray[np.floating], candidates: Places) -> Places:
+    """Place of some candidates by falling preference, 0 is first; equal ones keep their order.
+
+    By a plain sort, which takes a fifth of the time of a stable one that gives places.
+
+    >>> places_of(np.array([1.0, 3.0, 1.0, 2.0]), np.array([2, 1, 0])).tolist()
+    [3, 0, 2]
+    """
+    asked, rising = preference[candidates], np.sort(preference)
+    above = np.searchsorted(rising, asked, "right")
+    places = len(preference) - above
+    for i in np.flatnonzero(above - np.searchsorted(rising, asked, "left") > 1).tolist():
+        places[i] += np.count_nonzero(preference[: candidates[i]] == asked[i])
     return places
 
 
@@ -42,16 +50,13 @@ def adjusted(policy: Policy, facts: Facts, as_of_ms: int) -> tuple[Floats, list[
     preference = facts.preference.astype(np.float64)
     changes: list[Change] = []
     steps = (("rules", _ruled), ("freshness", _freshened), ("dedupe", _deduped))
-    places = None
     for name, step in steps:
         found = step(policy, facts, preference, as_of_ms)
         if found is not None:
             removed = int(
                 np.count_nonzero(found == -np.inf) - np.count_nonzero(preference == -np.inf)
             )
-            before = places_of(preference) if places is None else places
-            places = places_of(found)
-            changes.append(Change(name, before, places, removed))
+            changes.append(Change(name, found, removed))
             preference = found
     return preference, changes
 

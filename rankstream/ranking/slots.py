@@ -113,6 +113,7 @@ class _Run:
         self._trade_off = 1.0 if diverse is None else diverse.trade_off
         self._novelty = None if diverse is None else novelty(diverse, facts, n)
         self._cold: Cold | None = None
+        self._cold_of: dict[int, int] = {}  # candidate -> its place among the cold ones
         # Of the first `depth`, -inf where closed or cold; used if it is not preference alone.
         self._worth: Floats = self._trade_off * preference[: self._depth]
         if policy.thompson is not None:
@@ -121,6 +122,8 @@ class _Run:
                 self._cold = found
                 self._drawn = self._trade_off * found.preferences(n, rng)
                 self._cold_at = found.places.tolist()
+                self._cold_of = {place: i for i, place in enumerate(self._cold_at)}
+                self._cold_shift: Floats = np.zeros(len(found.places))  # -inf: closed
                 self._worth[found.places] = -np.inf
         self._pinned = self._reserved()
 
@@ -150,6 +153,8 @@ class _Run:
         self._taken[i] = 1
         if i < self._depth:
             self._worth[i] = -np.inf
+        if i in self._cold_of:
+            self._cold_shift[self._cold_of[i]] = -np.inf
         for group in self._groups:
             group.needs -= bool(group.members[i])
         if self._room is None:
@@ -163,6 +168,9 @@ class _Run:
             self._left -= self._waiting[category]
             if self._novelty is not None or self._cold is not None:
                 self._worth[self._facts.category[: self._depth] == category] = -np.inf
+            if self._cold is not None:
+                full = self._facts.category[self._cold.places] == category
+                self._cold_shift[full] = -np.inf
 
     def _needed(self, slot: int) -> Mask | None:
         """Candidates that a slot must be left to, if floors leave it no choice."""
@@ -246,14 +254,18 @@ class _Run:
         """The better of the best warm candidate and the best cold one, and what that hung on."""
         assert self._cold is not None
         places, trail, (best_warm, top) = self._cold.places, self._trail, warm
-        allowed = self._open() if needed is None else needed
-        shift = np.where(allowed[places], 0.0, -np.inf)
-        drawn = self._better(self._drawn[slot] + shift, int(worth.argmax()), worth.max(), head)
-        if self._novelty is not None:
-            shift -= self._novelty.loss[places]
-        if top == -np.inf and not allowed[places].any():
+        shift = self._cold_shift.copy()
+        if needed is not None:
+            shift[~needed[places]] = -np.inf
+        if top == -np.inf and not (shift > -np.inf).any():
             best_warm, top = head, np.inf  # nobody else competes
-        best = self._better(self._drawn[slot] + shift, best_warm, top, head)
+        if self._novelty is None:
+            best = drawn = self._better(self._drawn[slot] + shift, best_warm, top, head)
+        else:
+            first = int(worth.argmax())
+            drawn = self._better(self._drawn[slot] + shift, first, float(worth[first]), head)
+            shift -= self._novelty.loss[places]
+            best = self._better(self._drawn[slot] + shift, best_warm, top, head)
         if drawn != head:
             trail.decide(THOMPSON, slot)
         if best != drawn:
@@ -278,10 +290,8 @@ class _Run:
             return
         trail.propensity.append(epsilon / count)
         trail.greedy.append(1.0 - epsilon)
-        if chosen in self._cold_at:
-            trail.winner.append(self._cold_at.index(chosen))
-        else:
-            trail.winner.append(-1 if chosen == self._warm else -2)
+        warm = -1 if chosen == self._warm else -2
+        trail.winner.append(self._cold_of.get(chosen, warm))
 
     def _pin(self, slot: int) -> None:
         chosen, trail = self._pinned[slot], self._trail

@@ -61,7 +61,7 @@ def drafted(
     choices = [decide(policy, one, n, now_ms, salt=salt, request_id=request_id) for one in facts]
     first, second = (choice.slate.chosen for choice in choices)
     draft = team_draft(first, second, n, draft_generator(salt, request_id))
-    places = places_of(facts[0].preference.astype(np.float64))[draft.chosen]
+    places = places_of(facts[0].preference, draft.chosen)
     return draft, told(draft, places), [first, second]
 
 

@@ -14,8 +14,9 @@ from rankstream.contracts.policy import Policy, decode_policies
 from rankstream.errors import InvalidSettings
 from rankstream.features.rows import ITEM_ATTRIBUTES, TOTALS
 from rankstream.ports import Scores
-from rankstream.ranking.decide import Choice, decide, propensities
+from rankstream.ranking.decide import Choice, decide, plain, propensities
 from rankstream.ranking.facts import Facts
+from rankstream.ranking.policy import generator
 from services.ranker.enrichment import Enriched
 from services.ranker.settings import RankerSettings
 
@@ -107,10 +108,11 @@ def choose(
     request_id: str,
 ) -> Chosen:
     """The slate of a policy; `preferred`, shape (m,), is what the model orders candidates by."""
+    if by.policy.is_plain:
+        choice = plain(preferred, n, by.policy.epsilon, generator(by.salt, request_id))
+        return Chosen(by, choice, None, None)
     facts = facts_of(by.policy, enriched, scores, preferred)
     choice = decide(by.policy, facts, n, now_ms, salt=by.salt, request_id=request_id)
-    if by.policy.is_plain:
-        return Chosen(by, choice, None, None)
     if choice.filled is None or choice.filled.contest is None:
         return Chosen(by, choice, facts, None)
 

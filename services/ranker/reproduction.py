@@ -21,10 +21,10 @@ from rankstream.features import spec
 from rankstream.pb.events_pb2 import PolicyFacts, ServedSlate
 from rankstream.pb.ranker_pb2 import Difference
 from rankstream.ports import Model, Scores
-from rankstream.ranking.decide import Choice, decide, plain_of, propensities
+from rankstream.ranking.decide import Choice, decide, plain_places, propensities
 from rankstream.ranking.facts import Facts
 from rankstream.ranking.interleaving import team_draft
-from rankstream.ranking.policy import epsilon_greedy, generator
+from rankstream.ranking.policy import generator
 from services.ranker.interleaved import draft_generator, drafted, told
 from services.ranker.models import preference
 from services.ranker.policy_facts import decode_facts
@@ -219,8 +219,7 @@ def _kept(slate: ServedSlate) -> Policy | None:
 def _again(slate: ServedSlate, policy: Policy) -> Choice:
     """Epsilon-greedy over as many candidates: it chooses places, whoever stands there."""
     rng = generator(slate.policy_salt, slate.request_id)
-    chosen = epsilon_greedy(np.arange(slate.candidates), slate.slots, policy.epsilon, rng)
-    return plain_of(chosen, chosen.chosen)
+    return plain_places(slate.candidates, slate.slots, policy.epsilon, rng)
 
 
 def _ordered(found: Rescored, candidates: Sequence[int], places: Sequence[int]) -> list[Difference]:

@@ -32,7 +32,7 @@ from services.ranker.enrichment import Enriched
 from services.ranker.models import Models, scored
 from services.ranker.settings import RankerSettings
 
-NICENESS: Final = 10
+NICENESS: Final = 19
 _SALT: Final = "shadow"
 
 Floats = npt.NDArray[np.float32]
@@ -134,8 +134,9 @@ def shadow_slate(answered: Answered, model_id: str, preferred: Floats, pctr: Flo
         preferred, pctr: of the shadow's model, shape (m,).
     """
     slate = answered.slate
-    served = places_of(answered.preferred.astype(np.float64))
-    shadow = places_of(preferred.astype(np.float64))
+    everyone = np.arange(len(preferred))
+    served = places_of(answered.preferred, everyone)
+    shadow = places_of(preferred, everyone)
     shown = list(slate.candidate)
     alone = np.flatnonzero(shadow < len(shown))
     alone = alone[np.argsort(shadow[alone])]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rankstream.contracts.policy import Freshness, Match, Policy, Rule
 from rankstream.ranking.decide import Step
-from rankstream.ranking.preferences import freshness
+from rankstream.ranking.preferences import freshness, places_of
 from tests.rankstream.ranking.builders import NOW_MS, decided, shown, some_facts
 
 NEWS = Match(categories=("news",))
@@ -103,3 +105,14 @@ def test_steps_say_what_they_moved_and_from_where() -> None:
     assert decision.slate.chosen.tolist() == [0, 2]
     assert decision.place.tolist() == [0, 2]
     assert decision.steps == (Step("rules", (1,), (2,), (1,), 0),)
+
+
+@given(st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0]), max_size=9), st.data())
+def test_places_are_those_of_a_stable_sort(preference: list[float], data: st.DataObject) -> None:
+    values = np.array(preference)
+    asked = data.draw(st.lists(st.integers(0, len(preference) - 1))) if preference else []
+    order = sorted(range(len(preference)), key=lambda i: (-preference[i], i))
+
+    found = places_of(values, np.array(asked, np.intp))
+
+    assert found.tolist() == [order.index(i) for i in asked]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
+from collections import Counter, defaultdict
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from rankstream.contracts.policy import Diversity, Match, Pin, Policy, Thompson
+from rankstream.contracts.policy import Diversity, Floor, Match, Pin, Policy, Thompson
 from rankstream.ranking.decide import propensities
 from rankstream.ranking.facts import Facts
 from rankstream.ranking.thompson import cold_items
@@ -81,16 +82,33 @@ def test_simulated_propensities_agree_with_integrals(epsilon: float) -> None:
     assert sum(exact) == pytest.approx(1.0)
 
 
-def test_a_slate_appears_as_often_as_its_propensities_multiply_to() -> None:
-    facts, requests = two_cold_and_a_warm(), 4_000
-    diversity = Diversity(method="mmr", trade_off=0.8)
-    step = STEP.model_copy(update={"draws": 400})
-    policy = Policy(thompson=step, diversity=diversity, epsilon=0.2)
-    seen = dict.fromkeys(itertools.permutations(range(3)), 0)
-    logged: dict[tuple[int, ...], list[float]] = {order: [] for order in seen}
+FEW_DRAWS = STEP.model_copy(update={"draws": 400})
+CONSTRAINED = {
+    "diverse": {"diversity": Diversity(method="mmr", trade_off=0.8)},
+    "determinantal": {"diversity": Diversity(method="dpp", trade_off=0.7)},
+    "shallow": {"diversity": Diversity(method="mmr", trade_off=0.8, depth=2)},
+    "capped": {"cap": 1},
+    "floored": {"floors": (Floor(slots=1, match=Match(item_ids=("i1", "i3"))),)},
+    "pinned": {"pins": (Pin(slot=0, match=Match(item_ids=("i3",))),)},
+}
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINED.values(), ids=CONSTRAINED)
+def test_a_slate_appears_as_often_as_its_propensities_multiply_to(
+    constraint: dict[str, Any],
+) -> None:
+    facts = some_facts(
+        [-1.0, -1.1, -1.2, -1.3],
+        category=[0, 1, 2, 1],
+        impressions=[500, 10, 0, 500],
+        clicks=[200, 3, 0, 100],
+    )
+    policy, requests, n = Policy(thompson=FEW_DRAWS, epsilon=0.2, **constraint), 2_500, 2
+    seen: Counter[tuple[int, ...]] = Counter()
+    logged: defaultdict[tuple[int, ...], list[float]] = defaultdict(list)
 
     for request in range(requests):
-        decision = decided(policy, facts, 3, f"r{request}")
+        decision = decided(policy, facts, n, f"r{request}")
         order = tuple(decision.slate.chosen.tolist())
         seen[order] += 1
         if len(logged[order]) < 10:
@@ -98,9 +116,10 @@ def test_a_slate_appears_as_often_as_its_propensities_multiply_to() -> None:
             assert found is not None
             logged[order].append(float(np.prod(found[0])))
 
-    for order, count in seen.items():
-        p = float(np.mean(logged[order]))
-        assert abs(count / requests - p) < 4.5 * np.sqrt(p / requests) + 0.005, order
+    estimates = {order: float(np.mean(values)) for order, values in logged.items()}
+    assert sum(estimates.values()) == pytest.approx(1.0, abs=0.06)
+    for order, p in estimates.items():
+        assert abs(seen[order] / requests - p) < 4.5 * np.sqrt(p / requests) + 0.012, order
 
 
 def test_inverse_propensities_of_logged_slates_give_the_value_of_another_policy() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -20,13 +21,13 @@ import redis
 
 from deploy.local.services import Ports
 from rankstream import topics
-from rankstream.adapters.kafka import EventProducer, LogReader
+from rankstream.adapters.kafka import EventProducer, LogReader, Record
 from rankstream.adapters.redis_rows import ITEM_STATE, USER_STATE, RowEncoder
 from rankstream.contracts.codec import encode_experiment
 from rankstream.features import spec
 from rankstream.pb import filter_pb2, ranker_pb2_grpc
 from rankstream.pb import ranker_pb2 as pb
-from rankstream.pb.events_pb2 import Item, ServedSlate
+from rankstream.pb.events_pb2 import Item, ServedSlate, ShadowSlate
 from tests.services.ranker.conftest import CHAMPION_WEIGHTS, an_experiment, item_row, user_row
 from tests.serving_artifacts import pointer, write_index, write_ranker
 
@@ -146,12 +147,17 @@ async def system(kafka_topics: str, clean_redis: str, tmp_path: Path) -> AsyncIt
             await producer.flush_and_close()
 
 
-async def slates(system: System) -> list[ServedSlate]:
-    reader = LogReader(system.kafka, [topics.SERVED.name])
+async def records(system: System, topic: topics.Topic) -> list[Record]:
+    reader = LogReader(system.kafka, [topic.name])
     found = []
     while not reader.caught_up:
         found += await reader.poll(1_000, 0.2)
     await reader.close()
+    return found
+
+
+async def slates(system: System) -> list[ServedSlate]:
+    found = await records(system, topics.SERVED)
     return [ServedSlate.FromString(record.value or b"") for record in found]
 
 
@@ -239,3 +245,51 @@ async def test_a_past_answer_is_explained_from_redis(system: System) -> None:
         f"{base}/v1/recommend", json={"user_id": "u1", "request_id": answer["request_id"]}
     )
     assert again.json() == answer
+
+
+async def test_policies_shadow_and_canary_work_and_answers_come_out_again(system: System) -> None:
+    system.stop("ranker")
+    policy = {"cap": 4, "thompson": {"impressions_below": 20, "draws": 100}, "epsilon": 0.1}
+    file = system.folder / "policies.json"
+    file.write_text(json.dumps({"default": policy}))
+    system.environ["ranker"] |= {
+        "RANKER_POLICIES": str(file),
+        "RANKER_SHADOW_ALIAS": "challenger",
+        "RANKER_CANARY_ALIAS": "challenger",
+        "RANKER_CANARY_PERCENT": "50",
+        "RANKER_CANARY_LATENCY_MS": "60000",
+        "RANKER_ANSWER_TTL_S": "1",
+    }
+    worst = write_ranker(system.folder / "ranker", "m2", -CHAMPION_WEIGHTS)
+    await system.publish("ranker", "challenger", worst)
+    system.start("ranker")
+    await system.ready(system.ports.ranker)
+
+    of_canary = await system.until(lambda reply: reply.model_id == "m2")
+    of_champion = await system.until(lambda reply: reply.model_id == "m1")
+    replies = [of_canary, of_champion]
+    kept = await system.recommend(n=5)
+    now = await reproduced(system, kept.request_id)
+    status = (await system.http.get(f"http://127.0.0.1:{system.ports.ranker}/v1/canary")).json()
+    await asyncio.sleep(1.5)  # the kept answers of Redis are gone then
+    later = [await reproduced(system, reply.request_id) for reply in (*replies, kept)]
+    system.stop("ranker")
+
+    assert [run.returncode for run in (now, *later)] == [0] * 4, (now, later)
+    assert all(b"equal: scores, slate, propensities and steps" in run.stdout for run in later)
+    assert (status["model_id"], status["running"]) == ("m2", True)
+    by_id = {slate.request_id: slate for slate in await slates(system)}
+    assert all(p > 0 for reply in replies for p in by_id[reply.request_id].propensity)
+    shadows = [ShadowSlate.FromString(r.value or b"") for r in await records(system, topics.SHADOW)]
+    assert {shadow.model_id for shadow in shadows} == {"m1"}
+    assert {shadow.shadow_model_id for shadow in shadows} == {"m2"}
+    assert {shadow.request_id for shadow in shadows} <= set(by_id)
+
+
+async def reproduced(system: System, request_id: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-c", "from rankstream.cli import app; app()"]
+    target = f"127.0.0.1:{system.ports.ranker_grpc}"
+    where = ["--ranker-target", target, "--kafka-url", system.kafka]
+    return await asyncio.to_thread(
+        subprocess.run, [*command, *where, "reproduce", request_id], capture_output=True, cwd=ROOT
+    )
