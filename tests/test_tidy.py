@@ -39,6 +39,18 @@ ALLOWED = {
     ),
     "simulation": ("simulation", "contracts", "errors"),
     "adapters": ("adapters", "ports", "contracts", "features", "errors", "topics", "metrics", "pb"),
+    # Composes cores and adapters, as a shell does: two services run it.
+    "candidates": (
+        "candidates",
+        "adapters",
+        "ports",
+        "contracts",
+        "retrieval",
+        "errors",
+        "topics",
+        "metrics",
+        "pb",
+    ),
     "client": ("client", "contracts", "errors", "pb", "topics"),
     "cli": ("cli", "client", "contracts", "errors", "pb", "ports", "topics", "adapters"),
 }

@@ -30,10 +30,10 @@ from rankstream.adapters.cell_index import CellIndex
 from rankstream.adapters.cold_vectors import no_vectors
 from rankstream.adapters.faiss_index import FaissIndex, load_index
 from rankstream.adapters.index_file import NAME as INDEX
+from rankstream.candidates.fresh import FreshItems
+from rankstream.candidates.item_columns import ItemColumns
 from rankstream.contracts.subset import Subset, packed
 from rankstream.pb.events_pb2 import Item
-from services.retrieval.fresh import FreshItems
-from services.retrieval.item_columns import ItemColumns
 
 SIZES: Final[Mapping[str, int]] = {"1m": 1_000_000, "10m": 10_000_000}
 FILTERED: Final = "1m"  # its filters have the short names

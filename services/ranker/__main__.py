@@ -27,12 +27,15 @@ from rankstream.adapters.redis_rows import CATEGORY_STATE, ITEM_STATE
 from rankstream.adapters.redis_store import RedisFeatureStore
 from rankstream.adapters.rpc import start_server
 from rankstream.adapters.run import run
+from rankstream.candidates.catalog import Catalog
+from rankstream.candidates.following import followers
+from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval
 from rankstream.errors import DependencyUnavailable
 from rankstream.ports import FeatureStore
 from services.ranker.answers import Answers, RedisAnswers
 from services.ranker.app import SERVICE, add_routes, methods
 from services.ranker.canary import Canary
-from services.ranker.candidates import RetrievalClient
+from services.ranker.candidates import InProcess, RetrievalClient
 from services.ranker.core import Ranker
 from services.ranker.enrichment import Enrichment
 from services.ranker.kept_rows import KeptRows
@@ -71,7 +74,6 @@ class Clients:
     producer: EventProducer
     store: RedisFeatureStore
     kept: RedisAnswers
-    retrieval: RetrievalClient
 
     @classmethod
     def of(cls, settings: RankerSettings) -> Clients:
@@ -85,7 +87,6 @@ class Clients:
             ),
             RedisFeatureStore(settings.redis_url, timeout_s=timeout_s),
             RedisAnswers(settings.redis_url, timeout_s=timeout_s, ttl_s=settings.answer_ttl_s),
-            RetrievalClient(settings.retrieval_url, timeout_s=settings.retrieval_timeout_ms / 1000),
         )
 
     async def close(self, timeout_s: float) -> None:
@@ -93,7 +94,6 @@ class Clients:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self.producer.flush_and_close()
-        await self.retrieval.close()
         await self.kept.close()
         await self.store.close()
 
@@ -119,6 +119,21 @@ async def main(settings: RankerSettings) -> None:
     health = Health(CHAMPION, EXPERIMENTS, FEATURES)
     metrics_of = Metrics(registry)
     clients = Clients.of(settings)
+    retrieval: RetrievalClient | InProcess
+    if settings.retrieval_in_process:
+        for part in (INDEX, ITEMS):
+            health.not_ready(part, "starting")
+        index = Retrieval(
+            Limits(settings.artifacts, k_max=max(settings.candidates, 2_000)),
+            load=Catalog.load,
+            health=health,
+            metrics_of=metrics_of,
+        )
+        retrieval = InProcess(index)
+        of_index = followers(index, settings.kafka_url, health=health, metrics_of=metrics_of)
+    else:
+        timeout_s = settings.retrieval_timeout_ms / 1000
+        retrieval, of_index = RetrievalClient(settings.retrieval_url, timeout_s=timeout_s), []
     answers = Answers(
         clients.producer, clients.kept, queue_max=settings.log_queue_max, metrics_of=metrics_of
     )
@@ -145,7 +160,7 @@ async def main(settings: RankerSettings) -> None:
         policies=Policies.load(settings),
         variants=variants,
         enrichment=Enrichment(store, timeout_s=settings.features_timeout_ms / 1000),
-        retrieval=clients.retrieval,
+        retrieval=retrieval,
         answers=answers,
         canary=Canary(settings, models, metrics_of=metrics_of),
         shadow=shadow,
@@ -164,11 +179,13 @@ async def main(settings: RankerSettings) -> None:
         await server.stop(settings.shutdown_timeout_s)
         shadow.close()
         await answers.drain(settings.shutdown_timeout_s)
+        await retrieval.close()
         await clients.close(settings.shutdown_timeout_s)
 
     log = following(settings, models, variants, health, metrics_of)
     changes = RedisChanges(settings.redis_url, (ITEM_STATE, CATEGORY_STATE))
-    background = [await_store(clients.store, health), log, changes.follow(store), shadow.run()]
+    rows = [await_store(clients.store, health), changes.follow(store)]
+    background = [log, *rows, *of_index, shadow.run()]
     await serve(app, settings, on_stop=stop, background=background)
 
 

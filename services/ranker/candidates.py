@@ -1,4 +1,4 @@
-"""The ranker's client of retrieval."""
+"""Where the ranker's candidates come from: the retrieval service, or an index in this process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
+from rankstream.candidates.retrieval import Retrieval
 from rankstream.contracts.filter import ItemFilter, encode_filter
+from rankstream.errors import NotReady, RankstreamError
 from rankstream.pb import retrieval_pb2 as pb
 
 METHOD: Final = "/rankstream.v1.Retrieval/Retrieve"
@@ -58,15 +60,7 @@ class RetrievalClient:
 
         Raises: RetrievalFailed: late, unreachable, or refused.
         """
-        hashes = recent.tolist()
-        request = pb.RetrieveRequest(
-            request_id=request_id,
-            recent_items=hashes,
-            k=k,
-            exclude_item_ids=exclude_item_ids,
-            exclude_items=hashes,
-            filter=None if wanted is None else encode_filter(wanted),
-        )
+        request = _request(request_id, recent, k, exclude_item_ids, wanted)
         try:
             reply: pb.RetrieveReply = await self._retrieve(request, timeout=self._timeout_s)
         except grpc.aio.AioRpcError as error:
@@ -77,3 +71,51 @@ class RetrievalClient:
     async def close(self) -> None:
         """Close the channel."""
         await self._channel.close()
+
+
+class InProcess:
+    """The same answers from an index in this process."""
+
+    def __init__(self, retrieval: Retrieval) -> None:
+        self._retrieval = retrieval
+
+    async def retrieve(
+        self,
+        request_id: str,
+        recent: npt.NDArray[np.uint64],
+        k: int,
+        exclude_item_ids: list[str],
+        wanted: ItemFilter | None,
+    ) -> pb.RetrieveReply:
+        """As RetrievalClient's.
+
+        Raises: RetrievalFailed: refused, or there is no index yet.
+        """
+        request = _request(request_id, recent, k, exclude_item_ids, wanted)
+        try:
+            return await self._retrieval.retrieve(request)
+        except NotReady as error:
+            raise RetrievalFailed("retrieval_unavailable", str(error)) from None
+        except RankstreamError as error:
+            raise RetrievalFailed("retrieval_refused", str(error)) from None
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def _request(
+    request_id: str,
+    recent: npt.NDArray[np.uint64],
+    k: int,
+    exclude_item_ids: list[str],
+    wanted: ItemFilter | None,
+) -> pb.RetrieveRequest:
+    hashes = recent.tolist()
+    return pb.RetrieveRequest(
+        request_id=request_id,
+        recent_items=hashes,
+        k=k,
+        exclude_item_ids=exclude_item_ids,
+        exclude_items=hashes,
+        filter=None if wanted is None else encode_filter(wanted),
+    )

@@ -105,6 +105,7 @@ class Models:
         self._sha256: dict[bytes, str] = {}
         self._version: dict[str, str] = {}  # model id -> sha256 of its manifest
         self._info = metrics_of.gauge(metrics.MODEL_INFO)
+        self._shown: list[tuple[str, str]] = []  # aliases and models that the gauge has
         self.popular: PopularItems | None = None
 
     async def follow(self, record: Record) -> None:
@@ -153,7 +154,9 @@ class Models:
             self._on_champion()
 
     def _export(self) -> None:
-        self._info.clear()
+        for shown in self._shown:
+            self._info.remove("ranker", *shown)
+        self._shown = [(alias, model.model_id) for alias, model in self._aliases.items()]
         for alias, model in self._aliases.items():
             self._info.labels("ranker", alias, model.model_id).set(1)
 

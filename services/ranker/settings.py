@@ -28,6 +28,8 @@ class RankerSettings(ServiceSettings):
     # Rows kept for that, of items, categories and contexts each, about 0.8 kB each; more than the
     # requests in flight can ask for together.
     rows_kept: int = Field(default=50_000, ge=20_000, le=10_000_000)
+    # Hold the index in this process and ask no retrieval service: a hop less, its memory more.
+    retrieval_in_process: bool = False
     retrieval_timeout_ms: float = Field(default=80.0, gt=0, le=60_000)
     inflight_max: int = Field(default=64, ge=1, le=100_000)
     # Records of answers that wait for Kafka's ack; above it requests are refused, because an

@@ -9,9 +9,9 @@ import numpy as np
 from pipelines.train.artefact import Origin, write_retrieval
 from pipelines.train.retrieval import ItemVectors, cold_vectors, mean_towers, queries_of
 from rankstream.adapters.artifacts import read_manifest
+from rankstream.candidates.catalog import Catalog
 from rankstream.contracts.ids import id64
 from rankstream.contracts.neighbours import Neighbours
-from services.retrieval.catalog import Catalog
 
 M = 400
 RNG = np.random.default_rng(4)

@@ -19,12 +19,12 @@ from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.rpc import start_server
+from rankstream.candidates.catalog import Catalog
+from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval
 from rankstream.contracts.ids import id64
 from rankstream.errors import InvalidArtifact
 from rankstream.pb import events_pb2, filter_pb2, retrieval_pb2, retrieval_pb2_grpc
-from services.retrieval.app import INDEX, ITEMS, SERVICE, Retrieval
-from services.retrieval.catalog import Catalog
-from services.retrieval.settings import RetrievalSettings
+from services.retrieval.app import SERVICE, methods
 from tests.serving_artifacts import pointer, write_index
 
 ITEM_IDS = [f"i{n}" for n in range(30)]
@@ -76,12 +76,12 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     registry = CollectorRegistry()
     health = Health(INDEX, ITEMS)
     retrieval = Retrieval(
-        RetrievalSettings(k_max=100, history_max=10, exclude_max=20),
+        Limits("artifacts", k_max=100, history_max=10, exclude_max=20),
         load=Catalog.load,
         health=health,
         metrics_of=Metrics(registry),
     )
-    server, port = await start_server("127.0.0.1:0", SERVICE, retrieval.methods(), health)
+    server, port = await start_server("127.0.0.1:0", SERVICE, methods(retrieval), health)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         make_stub: Any = retrieval_pb2_grpc.RetrievalStub  # generated without types
         stub = make_stub(channel)

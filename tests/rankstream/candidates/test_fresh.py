@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankstream.adapters.cold_vectors import ColdVectors
+from rankstream.candidates.fresh import FreshItems
+from rankstream.candidates.item_columns import ItemColumns
 from rankstream.contracts.filter import GeoRadius, ItemFilter, PriceRange
 from rankstream.contracts.ids import id64
 from rankstream.pb.events_pb2 import Item
-from services.retrieval.fresh import FreshItems
-from services.retrieval.item_columns import ItemColumns
 
 CATEGORIES = ("a", "b", "new")
 COLD = ColdVectors(

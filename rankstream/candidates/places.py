@@ -16,9 +16,9 @@ import h3.api.numpy_int as h3
 import numpy as np
 import numpy.typing as npt
 
+from rankstream.candidates.item_columns import CELL_RESOLUTION, NO_CELL, on_sphere
 from rankstream.contracts.filter import GeoRadius
 from rankstream.contracts.subset import Rows
-from services.retrieval.item_columns import CELL_RESOLUTION, NO_CELL, on_sphere
 
 EARTH_KM: Final = 6_371.0088
 _MOVED_MAX: Final = 10_000

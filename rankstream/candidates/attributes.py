@@ -15,10 +15,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from rankstream.candidates.item_columns import Facts
+from rankstream.candidates.places import Places, within
 from rankstream.contracts.filter import ItemFilter, PriceRange
 from rankstream.contracts.subset import Rows, Subset, Words, packed, set_bit
-from services.retrieval.item_columns import Facts
-from services.retrieval.places import Places, within
 
 KEPT_MAX: Final = 64  # sets of bits: 1.25 MB each at 10 M rows
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rankstream.candidates import attributes
+from rankstream.candidates.attributes import Attributes
+from rankstream.candidates.item_columns import ItemColumns, facts_of
 from rankstream.contracts.filter import GeoRadius, ItemFilter, PriceRange
 from rankstream.contracts.ids import id64
 from rankstream.contracts.subset import Rows
 from rankstream.pb.events_pb2 import Item
-from services.retrieval import attributes
-from services.retrieval.attributes import Attributes
-from services.retrieval.item_columns import ItemColumns, facts_of
 
 M = 12
 NAMES = [f"i{n}" for n in range(M)]

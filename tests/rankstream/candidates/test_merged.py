@@ -14,13 +14,12 @@ from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.neighbour_lists import NeighbourLists
+from rankstream.candidates.catalog import Catalog
+from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval
 from rankstream.contracts.ids import id64
 from rankstream.contracts.neighbours import Neighbours
 from rankstream.errors import InvalidArtifact
 from rankstream.pb import events_pb2, retrieval_pb2
-from services.retrieval.app import INDEX, ITEMS, Retrieval
-from services.retrieval.catalog import Catalog
-from services.retrieval.settings import RetrievalSettings
 from tests.serving_artifacts import pointer, write_index
 
 M = 40
@@ -41,7 +40,7 @@ LISTS = NeighbourLists(
 
 async def a_retrieval(folder: Path, registry: CollectorRegistry) -> Retrieval:
     retrieval = Retrieval(
-        RetrievalSettings(),
+        Limits("artifacts"),
         load=Catalog.load,
         health=Health(INDEX, ITEMS),
         metrics_of=Metrics(registry),

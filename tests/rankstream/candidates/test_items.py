@@ -19,15 +19,14 @@ from rankstream.adapters.cold_vectors import ColdVectors
 from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
+from rankstream.candidates import item_columns
+from rankstream.candidates.catalog import Catalog
+from rankstream.candidates.item_columns import ItemColumns, facts_of
+from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval
 from rankstream.contracts.ids import id64
 from rankstream.errors import InvalidEvent
 from rankstream.pb import events_pb2 as pb
 from rankstream.pb import filter_pb2, retrieval_pb2
-from services.retrieval import item_columns
-from services.retrieval.app import INDEX, ITEMS, Retrieval
-from services.retrieval.catalog import Catalog
-from services.retrieval.item_columns import ItemColumns, facts_of
-from services.retrieval.settings import RetrievalSettings
 from tests.serving_artifacts import pointer, write_index
 
 T_MS = 1_800_000_000_000
@@ -38,7 +37,7 @@ Update = tuple[str, int, bool]  # item, minutes after T_MS, withdrawn
 
 def a_retrieval() -> Retrieval:
     return Retrieval(
-        RetrievalSettings(),
+        Limits("artifacts"),
         load=Catalog.load,
         health=Health(INDEX, ITEMS),
         metrics_of=Metrics(CollectorRegistry()),
@@ -165,7 +164,7 @@ async def test_what_comes_while_an_index_is_loaded_is_not_lost(tmp_path: Path) -
             self._hashes = value
 
     retrieval = Retrieval(
-        RetrievalSettings(),
+        Limits("artifacts"),
         load=Slow.load,
         health=Health(INDEX, ITEMS),
         metrics_of=Metrics(registry),
@@ -183,7 +182,7 @@ async def test_what_comes_while_an_index_is_loaded_is_not_lost(tmp_path: Path) -
 async def test_of_too_many_new_items_the_oldest_are_left_out_and_counted(tmp_path: Path) -> None:
     registry = CollectorRegistry()
     retrieval = Retrieval(
-        RetrievalSettings(fresh_max=2),
+        Limits("artifacts", fresh_max=2),
         load=Catalog.load,
         health=Health(INDEX, ITEMS),
         metrics_of=Metrics(registry),

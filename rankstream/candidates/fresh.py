@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rankstream.adapters.cold_vectors import ColdVectors
+from rankstream.candidates.attributes import Category, passing
+from rankstream.candidates.catalog import NOT_FRESH, Fresh
+from rankstream.candidates.item_columns import FACTS, Facts
 from rankstream.contracts.filter import ItemFilter
 from rankstream.contracts.ids import id64
-from services.retrieval.attributes import Category, passing
-from services.retrieval.catalog import NOT_FRESH, Fresh
-from services.retrieval.item_columns import FACTS, Facts
 
 
 class FreshItems:

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rankstream.candidates.item_columns import CELL_RESOLUTION, NO_CELL, on_sphere
+from rankstream.candidates.places import Places
 from rankstream.contracts.filter import GeoRadius
-from services.retrieval.item_columns import CELL_RESOLUTION, NO_CELL, on_sphere
-from services.retrieval.places import Places
 
 LATITUDES = st.sampled_from([90.0, -90.0, 0.0, 89.99, 48.137]) | st.floats(-90, 90)
 LONGITUDES = st.sampled_from([180.0, -180.0, 179.999, 0.0, 11.575]) | st.floats(-180, 180)

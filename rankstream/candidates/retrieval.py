@@ -1,0 +1,238 @@
+"""Candidates from the artefact that `models` points to.
+
+In:  topics `models` (which artefact) and `items` (what items are like now), both compacted.
+Out: replies. Decides nothing: `catalog`, `attributes` and `rankstream.retrieval` decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+from google.protobuf.message import DecodeError
+
+from rankstream import metrics
+from rankstream.adapters.follow import locate
+from rankstream.adapters.health import Health
+from rankstream.adapters.kafka import Record
+from rankstream.adapters.metrics import Metrics
+from rankstream.candidates.attributes import Attributes
+from rankstream.candidates.catalog import Catalog
+from rankstream.candidates.fresh import FreshItems
+from rankstream.candidates.item_columns import Facts, ItemColumns, facts_of
+from rankstream.contracts.filter import decode_filter
+from rankstream.contracts.ids import id64
+from rankstream.contracts.items import decode_item, deleted_item
+from rankstream.errors import (
+    InvalidArtifact,
+    InvalidRequest,
+    NotReady,
+    RankstreamError,
+)
+from rankstream.pb import events_pb2, retrieval_pb2
+
+INDEX = "index"
+ITEMS = "items"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where artefacts are, whose alias is served, and what a request may ask for at most."""
+
+    artifacts: str
+    alias: str = "champion"
+    k_max: int = 2_000
+    history_max: int = 1_000
+    exclude_max: int = 10_000
+    fresh_max: int = 10_000  # new items kept until an index holds them
+
+
+class Retrieval:
+    """The catalog in force and what is known of its items."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        load: Callable[[str, str], Catalog],
+        health: Health,
+        metrics_of: Metrics,
+    ) -> None:
+        self._limits = limits
+        self._load = load
+        self._health = health
+        self._catalog: Catalog | None = None
+        self._sha256 = ""
+        self._columns = ItemColumns()
+        self._attributes: Attributes | None = None  # of the catalog's rows
+        self._fresh: FreshItems | None = None  # that the catalog lacks
+        # Learned while attributes of another catalog are being made: item id and facts.
+        self._meanwhile: list[tuple[str, Facts]] | None = None
+        self.indexed = asyncio.Event()  # there is a catalog; it knows the names of its items
+        self._requests = metrics_of.counter(metrics.RETRIEVAL_REQUESTS)
+        self._seconds = metrics_of.histogram(metrics.RETRIEVAL_SECONDS)
+        self._degraded = metrics_of.counter(metrics.RETRIEVAL_DEGRADED)
+        self._named = metrics_of.counter(metrics.RETRIEVAL_CANDIDATES)
+        self._items = metrics_of.gauge(metrics.RETRIEVAL_ITEMS)
+        self._info = metrics_of.gauge(metrics.MODEL_INFO)
+
+    async def follow_model(self, record: Record) -> None:
+        """Load what the alias points to and swap it in; what was served stays if it is refused.
+
+        Raises: InvalidArtifact.
+        """
+        if record.key != f"retrieval/{self._limits.alias}".encode() or record.value is None:
+            return
+        try:
+            pointer = events_pb2.ModelPointer.FromString(record.value)
+        except DecodeError as error:
+            raise InvalidArtifact(
+                f"invalid_artifact: {len(record.value)} bytes at {record.topic}"
+                f" {record.offset} are not a ModelPointer: {error}. Skipped. Publish it again."
+            ) from None
+        if pointer.sha256 == self._sha256:
+            return
+        uri = locate(pointer.uri, self._limits.artifacts)
+        catalog = await asyncio.to_thread(self._load, uri, pointer.sha256)
+        self._meanwhile, known = [], self._columns.frozen()
+        attributes, lost = await asyncio.to_thread(self._described, catalog, known)
+        self._swap(catalog, attributes, lost, pointer.sha256)
+
+    def _described(
+        self, catalog: Catalog, known: tuple[Facts, Facts]
+    ) -> tuple[Attributes, list[tuple[str, Facts]]]:
+        """What is known of a catalog's items, and those of the one in force that it lacks."""
+        attributes = Attributes(facts_of(known, catalog.hashes), self._columns.category)
+        if self._catalog is None:
+            return attributes, []
+        names, hashes = catalog.missing(self._catalog)
+        facts = facts_of(known, hashes)
+        # Of which nothing was ever told, the new catalog knows better.
+        told = np.flatnonzero(facts["item"] != 0).tolist()
+        return attributes, [(names[at], facts[at : at + 1]) for at in told]
+
+    def _swap(
+        self,
+        catalog: Catalog,
+        attributes: Attributes,
+        lost: list[tuple[str, Facts]],
+        sha256: str,
+    ) -> None:
+        # One assignment after another without an await: no request sees half of it.
+        before = [] if self._fresh is None else self._fresh.all()
+        served = self._catalog
+        self._catalog, self._attributes, self._sha256 = catalog, attributes, sha256
+        self._fresh = FreshItems(catalog.cold, limit=self._limits.fresh_max)
+        for item_id, facts in (*lost, *before, *(self._meanwhile or ())):
+            self._apply(item_id, facts)
+        self._meanwhile = None
+        self._items.labels("indexed").set(catalog.size)
+        self._items.labels("withdrawn").set(attributes.withdrawn)
+        self._items.labels("fresh").set(len(self._fresh))
+        if served is not None:
+            self._info.remove("retrieval", self._limits.alias, served.index_id)
+        self._info.labels("retrieval", self._limits.alias, catalog.index_id).set(1)
+        self.indexed.set()
+        self._health.ready(INDEX)
+        structlog.get_logger().info("index_loaded", index_id=catalog.index_id, items=catalog.size)
+
+    async def follow_item(self, record: Record) -> None:
+        """Take over what an item is like now, unless something newer is known of it.
+
+        A tombstone withdraws the item as of the time of its record. Items of which nothing else is
+        known are kept by name once there is a catalog: follow them from then on.
+        Raises: InvalidEvent: the record is no Item, or one that breaks the contract.
+        """
+        at_ms = record.timestamp_ms
+        value = deleted_item(record.key, at_ms) if record.value is None else record.value
+        item = decode_item(value, append_time_ms=at_ms)
+        facts = self._columns.learn(item)
+        if facts is not None:
+            if self._meanwhile is not None:
+                self._meanwhile.append((item.item_id, facts))
+            self._apply(item.item_id, facts)
+
+    def _apply(self, item_id: str, facts: Facts) -> None:
+        if self._catalog is None or self._attributes is None or self._fresh is None:
+            return
+        (row,) = self._catalog.rows(facts["item"]).tolist()
+        if row >= 0:
+            self._attributes.change(row, facts)
+            self._items.labels("withdrawn").set(self._attributes.withdrawn)
+            return
+        if facts["withdrawn"][0]:
+            self._fresh.drop(int(facts["item"][0]))
+        elif not self._fresh.put(item_id, self._columns.name(int(facts["category"][0])), facts):
+            self._degraded.labels("fresh_full").inc()
+        self._items.labels("fresh").set(len(self._fresh))
+
+    async def retrieve(self, request: retrieval_pb2.RetrieveRequest) -> retrieval_pb2.RetrieveReply:
+        """Candidates for a history.
+
+        Raises: InvalidRequest: k, history, exclusions or filter are outside their limits.
+            NotReady: no artefact is loaded yet.
+        """
+        start = time.perf_counter()
+        try:
+            self._check(request)
+            wanted = decode_filter(request.filter) if request.HasField("filter") else None
+            catalog, attributes, fresh = self._catalog, self._attributes, self._fresh
+            if catalog is None or attributes is None or fresh is None:
+                raise NotReady(
+                    f"not_ready: no index behind retrieval/{self._limits.alias} yet."
+                    " Nothing was retrieved. Publish one, or try again soon."
+                )
+        except RankstreamError as error:
+            self.refused(error)
+            raise
+        denied = request.exclude_item_ids
+        excluded = np.concatenate(
+            [
+                np.array(request.exclude_items, np.uint64),
+                np.fromiter(map(id64, denied), np.uint64, len(denied)),
+            ]
+        )
+        candidates = catalog.retrieve(
+            np.array(request.recent_items, np.uint64),
+            request.k,
+            catalog.rows(excluded),
+            attributes.subset(wanted, catalog.rows_of_ids),
+            fresh.passing(wanted, self._columns.category, excluded),
+        )
+        for reason in candidates.degraded:
+            self._degraded.labels(reason).inc()
+        for bit, name in enumerate(catalog.sources):
+            self._named.labels(name).inc(int(np.count_nonzero(candidates.named_by >> bit & 1)))
+        self._requests.labels("ok").inc()
+        self._seconds.labels(candidates.source).observe(time.perf_counter() - start)
+        return retrieval_pb2.RetrieveReply(
+            item_id=candidates.item_ids,
+            similarity=candidates.similarity.tolist(),
+            index_id=catalog.index_id,
+            degraded=candidates.degraded,
+            source=candidates.source,
+            source_name=catalog.sources,
+            named_by=candidates.named_by.tolist(),
+        )
+
+    def _check(self, request: retrieval_pb2.RetrieveRequest) -> None:
+        limits = self._limits
+        excluded = len(request.exclude_item_ids) + len(request.exclude_items)
+        for name, value, low, high in (
+            ("k", request.k, 1, limits.k_max),
+            ("recent_items", len(request.recent_items), 0, limits.history_max),
+            ("exclusions", excluded, 0, limits.exclude_max),
+        ):
+            if not low <= value <= high:
+                raise InvalidRequest(
+                    f"invalid_request: {name} is {value} (limit {low}..{high})."
+                    " Nothing was retrieved. Ask for less."
+                )
+
+    def refused(self, error: RankstreamError) -> None:
+        """Count a request that could not be answered."""
+        self._requests.labels(error.code).inc()
