@@ -293,3 +293,23 @@ async def reproduced(system: System, request_id: str) -> subprocess.CompletedPro
     return await asyncio.to_thread(
         subprocess.run, [*command, *where, "reproduce", request_id], capture_output=True, cwd=ROOT
     )
+
+
+async def test_an_index_in_the_ranker_s_own_process_answers_the_same_and_is_kept_up(
+    system: System,
+) -> None:
+    asked = await system.recommend(request_id="r1", preview=True)
+    for name in ("ranker", "retrieval"):
+        system.stop(name)
+    system.environ["ranker"]["RANKER_RETRIEVAL_IN_PROCESS"] = "true"
+    system.start("ranker")
+    await system.ready(system.ports.ranker)
+
+    held = await system.recommend(request_id="r1", preview=True)
+    first = held.item_id[0]
+    gone = Item(item_id=first, withdrawn=True, updated_ms=1)
+    await system.producer.send(topics.ITEMS.name, gone.SerializeToString(), key=first.encode())
+    await system.until(lambda reply: first not in reply.item_id)
+
+    assert list(held.item_id) == list(asked.item_id)
+    assert (held.index_id, held.candidates, list(held.degraded)) == ("index-1", 58, [])
