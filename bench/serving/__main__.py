@@ -14,13 +14,13 @@ from typing import Final
 from rich.console import Console
 
 from bench.figures import OUT, Figure, machine, write
-from bench.serving.retrieval import additions, retrieval
+from bench.serving.retrieval import SIZES, additions, retrieval
 
 Say = Callable[[str], None]
 
 MEASUREMENTS: Final[Mapping[str, Callable[[Say], list[Figure]]]] = {
     "additions": additions,
-    "retrieval": retrieval,
+    **{f"retrieval_{name}": partial(retrieval, name) for name in SIZES},
 }
 
 
