@@ -217,28 +217,6 @@ def blend_with_neighbours(
     return blend([near, *lists], [share, *(table.share for table in tables)], k)
 
 
-def merge(sources: Sequence[Found], k: int) -> tuple[Found, npt.NDArray[np.int8]]:
-    """At most k different rows: all of the first source, then what later ones add to it.
-
-    Returns: the candidates, and for each the number of the source that gave it, shape (n,).
-
-    >>> a = Found(np.array([3, 1, -1]), np.ones(3, np.float32))
-    >>> b = Found(np.array([1, 7]), np.zeros(2, np.float32))
-    >>> found, source = merge([a, b], k=3)
-    >>> found.rows.tolist(), source.tolist()
-    ([3, 1, 7], [0, 0, 1])
-    """
-    rows = np.concatenate([source.rows for source in sources])
-    similarity = np.concatenate([source.similarity for source in sources])
-    origin = np.repeat(
-        np.arange(len(sources), dtype=np.int8), [len(source.rows) for source in sources]
-    )
-    _, first = np.unique(rows, return_index=True)
-    first = np.sort(first)
-    first = first[rows[first] >= 0][:k]
-    return Found(rows[first], similarity[first]), origin[first]
-
-
 def rows_of(table: npt.NDArray[np.uint64], order: Rows, ids: npt.NDArray[np.uint64]) -> Rows:
     """Row of each id, -1 for one that is not in the table.
 

@@ -16,14 +16,14 @@ from rich.console import Console
 
 from bench.figures import OUT, Figure, machine, write
 from bench.serving.rank import rank
-from bench.serving.retrieval import additions, retrieval
+from bench.serving.retrieval import SIZES, additions, retrieval
 
 Say = Callable[[str], None]
 
 MEASUREMENTS: Final[Mapping[str, Callable[[Say], list[Figure]]]] = {
     "additions": additions,
     "rank": rank,
-    "retrieval": retrieval,
+    **{f"retrieval_{name}": partial(retrieval, name) for name in SIZES},
 }
 TERMINATED: Final = 143
 

@@ -36,7 +36,7 @@ from rankstream.contracts.subset import Subset, packed
 from rankstream.pb.events_pb2 import Item
 
 SIZES: Final[Mapping[str, int]] = {"1m": 1_000_000, "10m": 10_000_000}
-FILTERED: Final = "1m"  # its filters have the short names
+FILTERED: Final = "1m"  # filters are measured at this size
 K: Final = 500
 TUNED_ON: Final = 200
 MEASURED_ON: Final = 200
@@ -50,13 +50,8 @@ Say = Callable[[str], None]
 Index = FaissIndex | CellIndex
 
 
-def retrieval(say: Say) -> list[Figure]:
-    """All sizes, one after another."""
-    return [row for name in SIZES for row in _apart(name, say)]
-
-
-def _apart(name: str, say: Say) -> list[Figure]:
-    """The figures of one size, from a new process.
+def retrieval(name: str, say: Say) -> list[Figure]:
+    """The figures of one of SIZES, from a new process.
 
     Raises: subprocess.CalledProcessError: it failed, and has said why.
     """
@@ -89,18 +84,18 @@ def measured(name: str, items: int) -> list[Figure]:
         queries = queries[:MEASURED_ON]
         prefix = f"retrieval.{name}"
         truth = nearest(drawn.vectors, queries, K, None)
-        return [
+        found = [
             figure(f"{prefix}.cpu_ms", _cpu_ms(index, queries, None), "ms/query"),
             Figure(f"{prefix}.recall500", recall(index, queries, truth, None), "share"),
             Figure(f"{prefix}.gb", gb, "GB", None, f"{raw_gb:.3g} GB of float32", gb / raw_gb),
             Figure(f"{prefix}.build_s", build_s, "s"),
             Figure(f"{prefix}.build_cpu_us", build_cpu_s / items * 1e6, "CPU us/item"),
             Figure(f"{prefix}.load_s", load_s, "s"),
-            *_filters("retrieval" if name == FILTERED else prefix, index, drawn, queries),
         ]
+        return [*found, *_filters(index, drawn, queries)] if name == FILTERED else found
 
 
-def _filters(prefix: str, index: Index, drawn: Drawn, queries: Floats) -> Iterator[Figure]:
+def _filters(index: Index, drawn: Drawn, queries: Floats) -> Iterator[Figure]:
     rng = np.random.default_rng(SEED + 2)
     by_row = rng.random(len(drawn.cluster))
     # Clusters in any order; those pass that begin before the share of the items is reached.
@@ -116,7 +111,7 @@ def _filters(prefix: str, index: Index, drawn: Drawn, queries: Floats) -> Iterat
             lists = [index.search(query, K, _NONE, within)[0] for query in queries]
             filled = [len(a) / len(b) for a, b in zip(lists, truth, strict=True)]
             found = [len(np.intersect1d(a, b)) / len(b) for a, b in zip(lists, truth, strict=True)]
-            name = f"{prefix}.filter.{percent}{way}"
+            name = f"retrieval.filter.{percent}{way}"
             yield Figure(f"{name}.recall", float(np.mean(found)), "share")
             yield Figure(f"{name}.recall_least", float(np.min(found)), "share, worst query")
             yield Figure(f"{name}.filled", float(np.min(filled)), "share, worst query")

@@ -80,8 +80,8 @@ def build_index(
         recall_target: of the DEPTH nearest. Where cells do not reach it, the index is exact.
     """
     if len(vectors) > exact_max and len(queries):
-        order = _write_cells(vectors, folder, seed=seed)
-        found = _tuned(vectors[order], queries[:QUERIES_MAX], folder, recall_target, seed=seed)
+        order, ordered = _write_cells(vectors, folder, seed=seed)
+        found = _tuned(ordered, queries[:QUERIES_MAX], folder, recall_target, seed=seed)
         if found is not None:
             return BuiltIndex(order, *found)
     FaissIndex.build(vectors).save(folder / NAME)
@@ -97,8 +97,8 @@ def cells_of(items: int) -> int:
     return min(_CELLS_MAX, 1 << round(math.log2(_CELLS_PER_ROOT * math.sqrt(items))))
 
 
-def _write_cells(vectors: Floats, folder: Path, *, seed: int) -> Rows:
-    """Write an index of cells; the order of its rows, which is by cell."""
+def _write_cells(vectors: Floats, folder: Path, *, seed: int) -> tuple[Rows, Floats]:
+    """Write an index of cells; the order of its rows, which is by cell, and the vectors in it."""
     m, dimensions = vectors.shape
     cells = cells_of(m)
     index: Any = faiss.IndexIVFScalarQuantizer(
@@ -124,14 +124,14 @@ def _write_cells(vectors: Floats, folder: Path, *, seed: int) -> Rows:
         part = np.ascontiguousarray(vectors[start : start + _BLOCK])
         cell[start : start + _BLOCK] = index.quantizer.search(part, 1)[1][:, 0]
     order = np.argsort(cell, kind="stable")
+    cell, ordered = cell[order], np.ascontiguousarray(vectors[order])
     for start in range(0, m, _BLOCK):
-        rows = order[start : start + _BLOCK]
-        part, of = np.ascontiguousarray(vectors[rows]), np.ascontiguousarray(cell[rows])
-        index.add_core(len(rows), faiss.swig_ptr(part), None, faiss.swig_ptr(of))
+        part, of = ordered[start : start + _BLOCK], cell[start : start + _BLOCK]
+        index.add_core(len(part), faiss.swig_ptr(part), None, faiss.swig_ptr(of))
     faiss.write_index(index, str(folder / NAME))
-    bounds = np.searchsorted(cell[order], np.arange(cells + 1))
-    write_moments(folder, moments_of(vectors[order], bounds))
-    return order
+    bounds = np.searchsorted(cell, np.arange(cells + 1))
+    write_moments(folder, moments_of(ordered, bounds))
+    return order, ordered
 
 
 def _tuned(

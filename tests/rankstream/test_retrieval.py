@@ -17,7 +17,6 @@ from rankstream.retrieval import (
     blend_with_neighbours,
     exact,
     largest,
-    merge,
     popular,
     rows_of,
     similar,
@@ -103,27 +102,6 @@ def test_exact_search_equals_a_sort(
 
     left = [row for row in allowed if row not in excluded]
     assert nearest.rows.tolist() == sorted(left, key=lambda row: (-values[row], row))[:k]
-
-
-def test_merge_lets_the_first_source_lead_and_drops_repeats_and_padding() -> None:
-    merged, origin = merge([found(4, -1, 2), found(2, 9, 4, 1)], k=4)
-
-    assert merged.rows.tolist() == [4, 2, 9, 1]
-    assert origin.tolist() == [0, 0, 1, 1]
-
-
-@given(
-    st.lists(st.lists(st.integers(-1, 20), max_size=10), min_size=1, max_size=4),
-    st.integers(1, 12),
-)
-def test_merge_equals_a_loop_over_the_sources(sources: list[list[int]], k: int) -> None:
-    expected: list[int] = []
-    for source in sources:
-        expected += [row for row in dict.fromkeys(source) if row >= 0 and row not in expected]
-
-    merged, _ = merge([found(*source) for source in sources], k)
-
-    assert merged.rows.tolist() == expected[:k]
 
 
 def test_ids_are_looked_up_in_any_order_and_unknown_ones_are_minus_one() -> None:

@@ -99,6 +99,23 @@ def test_recall_holds_in_subsets_near_the_query_or_far_from_it(
     assert recall(index, QUERIES[30:], nearest(vectors, QUERIES[30:], 500, within), within) > 0.95
 
 
+@pytest.mark.parametrize("count", [1_000, 1_001])
+@pytest.mark.parametrize("filtered", [False, True])
+def test_many_rows_can_be_denied(
+    built: tuple[BuiltIndex, Path], index: FaissIndex | CellIndex, count: int, filtered: bool
+) -> None:
+    vectors, query = VECTORS[built[0].order], QUERIES[31]
+    denied = exact(vectors, query, count, NONE).rows
+    within = Subset(M, rows=np.arange(0, M, 2)) if filtered else None
+
+    rows, _ = index.search(query, 500, denied, within)
+
+    wanted = exact(vectors, query, 500, denied, within).rows
+    assert len(set(rows.tolist())) == 500
+    assert not set(rows.tolist()) & set(denied.tolist())
+    assert len(np.intersect1d(rows, wanted)) >= 450
+
+
 def test_the_nearest_of_many_queries_are_those_of_exact_search() -> None:
     within = Subset(M, rows=np.arange(0, M, 7))
 
