@@ -250,7 +250,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "ranker.inflight_max": "Requests in flight; above it they are refused.",
     "ranker.log_delivery_timeout_s": "Kafka has this long to ack the record of an answer.",
     "ranker.answer_ttl_s": "An answer can be explained for this long.",
-    "ranker.explore_epsilon": "Probability that a slot is explored.",
+    "ranker.explore_epsilon": "Probability that epsilon-greedy explores a slot.",
     "ranker.policy_salt": "Seeds exploration together with the request id.",
     "ranker.policies": "JSON file of policies by name; `default` replaces epsilon-greedy.",
     "ranker.log_candidates": (

@@ -12,6 +12,7 @@ from google.protobuf.json_format import ParseDict
 
 from rankstream.pb import filter_pb2
 from rankstream.pb import ranker_pb2 as pb
+from rankstream.pb.events_pb2 import PolicyStep
 from services.ranker.app import add_routes
 from services.ranker.candidates import RetrievalClient, RetrievalFailed
 from tests.services.ranker.conftest import Channels, Rig
@@ -39,6 +40,16 @@ async def test_an_answer_is_explained_alike_over_both(channels: Channels) -> Non
     assert len(over_http.json()["items"]) == 2
 
 
+async def test_an_answer_is_made_again_alike_over_both(channels: Channels) -> None:
+    await channels.stub.Recommend(pb.RecommendRequest(user_id="u1", n=2, request_id="r1"))
+
+    over_grpc = await channels.stub.Reproduce(pb.ReproduceRequest(request_id="r1"))
+    over_http = await channels.http.get("/v1/answers/r1/reproduction")
+
+    assert ParseDict(over_http.json(), pb.ReproduceReply()) == over_grpc
+    assert (over_http.json()["items"], over_http.json()["differences"]) == (2, [])
+
+
 async def test_the_schema_documents_every_field_of_the_messages(rig: Rig) -> None:
     app = FastAPI()
     add_routes(app, rig.ranker)
@@ -51,6 +62,9 @@ async def test_the_schema_documents_every_field_of_the_messages(rig: Rig) -> Non
         ("RankReplyBody", pb.RankReply),
         ("ExplainReplyBody", pb.ExplainReply),
         ("ExplainedItemBody", pb.ExplainedItem),
+        ("PolicyStepBody", PolicyStep),
+        ("ReproduceReplyBody", pb.ReproduceReply),
+        ("DifferenceBody", pb.Difference),
         ("ContributionBody", pb.Contribution),
         ("Context", pb.Context),
         ("ItemFilter", filter_pb2.ItemFilter),
