@@ -6,12 +6,14 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -39,6 +41,28 @@ def error_response(error: RankstreamError) -> JSONResponse:
         status_code=error.http_status,
         headers={"Retry-After": str(RETRY_AFTER_S)} if error.retryable else None,
     )
+
+
+class ErrorFields(BaseModel):
+    """Why a request was refused: `code` is stable, `message` is for people."""
+
+    code: str
+    message: str
+    retryable: bool = Field(description="The same request may succeed later.")
+
+
+class ErrorBody(BaseModel):
+    """The body of every refusal."""
+
+    error: ErrorFields
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What FastAPI takes as `responses`, for the document of the API."""
+    return {
+        status: {"model": ErrorBody, "description": HTTPStatus(status).phrase}
+        for status in statuses
+    }
 
 
 def install_errors(app: FastAPI, *, body_bytes_max: int = BODY_BYTES_MAX) -> None:

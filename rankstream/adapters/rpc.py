@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
+import structlog
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -15,6 +16,7 @@ from rankstream.errors import InvalidRequest, RankstreamError
 
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 CONCURRENT_RPCS_MAX: Final = 10_000
+BUG: Final = "internal: a bug in the service. Its log has the details."
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request", bound=Message)
@@ -62,6 +64,11 @@ def unary(
             return (await answer(request)).SerializeToString()
         except RankstreamError as error:
             await refuse(context, error)
+        except Exception:
+            # grpc by itself would tell the caller the exception's text.
+            structlog.get_logger().exception("rpc_failed", request=request_type.__name__)
+            await refuse(context, RankstreamError(BUG))
+            raise
 
     return grpc.unary_unary_rpc_method_handler(handle)
 

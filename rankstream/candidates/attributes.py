@@ -151,8 +151,9 @@ def _between(wanted: PriceRange, columns: Columns) -> npt.NDArray[np.bool_]:
     """nan passes nothing. Bounds are rounded as prices are."""
     prices = columns["price"]
     passes: npt.NDArray[np.bool_] = ~np.isnan(prices)
-    if wanted.min is not None:
-        passes &= prices >= np.float32(wanted.min)
-    if wanted.max is not None:
-        passes &= prices <= np.float32(wanted.max)
+    with np.errstate(over="ignore"):  # a bound beyond float32 is infinite, and that is right
+        if wanted.min is not None:
+            passes &= prices >= np.float32(wanted.min)
+        if wanted.max is not None:
+            passes &= prices <= np.float32(wanted.max)
     return passes

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import grpc
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
+from rankstream.adapters.http import refusals
 from rankstream.adapters.rpc import unary
 from rankstream.errors import InvalidRequest
 from rankstream.pb import ranker_pb2 as pb
@@ -28,6 +29,7 @@ from services.ranker.requests import (
 SERVICE = "rankstream.v1.Ranker"
 GRPC = "grpc"
 HTTP = "http"
+REFUSED = (400, 401, 403, 404, 409, 413, 422, 429, 503)
 
 
 def methods(ranker: Ranker) -> Mapping[str, grpc.RpcMethodHandler[Any, Any]]:
@@ -69,29 +71,33 @@ def methods(ranker: Ranker) -> Mapping[str, grpc.RpcMethodHandler[Any, Any]]:
 def add_routes(app: FastAPI, ranker: Ranker) -> None:
     """The same calls as JSON: the fields of ranker.proto by their names there."""
 
-    @app.post("/v1/recommend", summary="Recommend items to a user")
+    router = APIRouter(responses=refusals(*REFUSED))
+
+    @router.post("/v1/recommend", summary="Recommend items to a user")
     async def recommend(request: RecommendRequest) -> RankReplyBody:
         reply = await ranker.recommend(request, transport=HTTP)
         return RankReplyBody.model_validate(_plain(reply))
 
-    @app.post("/v1/rank", summary="Order the given items for a user")
+    @router.post("/v1/rank", summary="Order the given items for a user")
     async def rank(request: RankRequest) -> RankReplyBody:
         reply = await ranker.rank(request, transport=HTTP)
         return RankReplyBody.model_validate(_plain(reply))
 
-    @app.get("/v1/answers/{request_id}", summary="Explain a past answer")
+    @router.get("/v1/answers/{request_id}", summary="Explain a past answer")
     async def explain(request_id: str) -> ExplainReplyBody:
         reply = await ranker.explain(request_id, transport=HTTP)
         return ExplainReplyBody.model_validate(_plain(reply))
 
-    @app.get("/v1/answers/{request_id}/reproduction", summary="Make a past answer again")
+    @router.get("/v1/answers/{request_id}/reproduction", summary="Make a past answer again")
     async def reproduce(request_id: str) -> ReproduceReplyBody:
         reply = await ranker.reproduce(request_id, b"", transport=HTTP)
         return ReproduceReplyBody.model_validate(_plain(reply))
 
-    @app.get("/v1/canary", summary="What runs as a canary, and how it goes")
+    @router.get("/v1/canary", summary="What runs as a canary, and how it goes")
     async def canary() -> dict[str, object]:
         return ranker.canary()
+
+    app.include_router(router)
 
 
 def _plain(message: Any) -> Any:

@@ -64,8 +64,11 @@ class RetrievalClient:
         try:
             reply: pb.RetrieveReply = await self._retrieve(request, timeout=self._timeout_s)
         except grpc.aio.AioRpcError as error:
-            reason = _REASONS.get(error.code(), "retrieval_refused")
-            raise RetrievalFailed(reason, f"{error.code().name}: {error.details()}") from None
+            # A client of the ranker reads this: what gRPC says of a lost connection has addresses.
+            if reason := _REASONS.get(error.code()):
+                raise RetrievalFailed(reason, error.code().name) from None
+            detail = f"{error.code().name}: {error.details()}"
+            raise RetrievalFailed("retrieval_refused", detail) from None
         return reply
 
     async def close(self) -> None:

@@ -82,6 +82,7 @@ async def test_a_retrieval_that_is_not_there_is_named_within_its_deadline() -> N
         await client.retrieve("r", np.empty(0, np.uint64), 5, [], None)
 
     assert failed.value.reason == "retrieval_unavailable"
+    assert str(failed.value) == "UNAVAILABLE"  # and no address
     await client.close()
 
 
