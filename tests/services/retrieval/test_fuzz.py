@@ -18,11 +18,11 @@ from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.rpc import start_server
+from rankstream.candidates.catalog import Catalog
+from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval
 from rankstream.contracts.ids import id64
 from rankstream.pb import events_pb2, retrieval_pb2
-from services.retrieval.app import INDEX, ITEMS, SERVICE, Retrieval
-from services.retrieval.catalog import Catalog
-from services.retrieval.settings import RetrievalSettings
+from services.retrieval.app import SERVICE, methods
 from tests.fuzz import FILTER, INT32, TEXT, TEXTS, Loop, fuzzing, mangled, status_of
 from tests.serving_artifacts import pointer, write_index
 
@@ -72,7 +72,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     artifact = write_index(tmp_path_factory.mktemp("index"), "i", ITEM_IDS, VECTORS, popularity)
     health = Health(INDEX, ITEMS)
     retrieval = Retrieval(
-        RetrievalSettings(k_max=100, history_max=10, exclude_max=20),
+        Limits("artifacts", k_max=100, history_max=10, exclude_max=20),
         load=Catalog.load,
         health=health,
         metrics_of=Metrics(CollectorRegistry()),
@@ -88,7 +88,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
             )
             record = Record("items", 0, n, T_MS, item_id.encode(), item.SerializeToString())
             await retrieval.follow_item(record)
-        server, port = await start_server("127.0.0.1:0", SERVICE, retrieval.methods(), health)
+        server, port = await start_server("127.0.0.1:0", SERVICE, methods(retrieval), health)
         return server, grpc.aio.insecure_channel(f"127.0.0.1:{port}")
 
     async def stop() -> None:
