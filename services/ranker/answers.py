@@ -71,6 +71,7 @@ class Answers:
         self._queue_max = queue_max
         self._tasks: set[asyncio.Task[None]] = set()
         self._unkept: dict[str, bytes] = {}  # request id -> slate on its way to the store
+        self._unfinished: dict[str, asyncio.Event] = {}  # request id -> set when it is complete
         self._fates = metrics_of.counter(metrics.RANKER_LOG_RECORDS)
         self._queue = metrics_of.gauge(metrics.RANKER_LOG_QUEUE)
 
@@ -99,6 +100,7 @@ class Answers:
             self._start(self._send(topics.SERVED.name, slate.user_id, body))
             self._start(self._keep(slate.request_id, body))
         else:
+            self._unfinished[slate.request_id] = asyncio.Event()
             self._start(self._finished(ServedSlate.FromString(body), finish))
         if exposure is not None:
             record = exposure.SerializeToString()
@@ -106,18 +108,24 @@ class Answers:
         self._queue.set(len(self._tasks))
 
     async def _finished(self, slate: ServedSlate, finish: Callable[[ServedSlate], None]) -> None:
-        await asyncio.to_thread(finish, slate)
-        body = slate.SerializeToString()
-        self._unkept[slate.request_id] = body
+        try:
+            await asyncio.to_thread(finish, slate)
+            body = slate.SerializeToString()
+            self._unkept[slate.request_id] = body
+        finally:
+            self._unfinished.pop(slate.request_id).set()
         await asyncio.gather(
             self._send(topics.SERVED.name, slate.user_id, body), self._keep(slate.request_id, body)
         )
 
     async def find(self, request_id: str) -> ServedSlate | None:
-        """A past answer, None if it is not kept (any more).
+        """A past answer, complete; None if it is not kept (any more).
 
         Raises: DependencyUnavailable.
         """
+        unfinished = self._unfinished.get(request_id)
+        if unfinished is not None:
+            await unfinished.wait()
         body = self._unkept.get(request_id)
         if body is None:
             body = await self._store.get(request_id)

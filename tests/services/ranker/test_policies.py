@@ -125,15 +125,17 @@ async def test_simulated_propensities_come_with_the_record_and_not_with_the_answ
     assert "thompson" in {step.name for step in told.steps}
 
 
-async def test_an_answer_is_found_while_its_propensities_are_simulated(
+async def test_an_answer_asked_for_at_once_is_found_complete(
     settings: RankerSettings,
 ) -> None:
     rig = await ready(settings, default=COLD)
 
     first = await recommend(rig, n=3, request_id="r1")
+    told = await rig.ranker.explain("r1", transport="grpc")
     again = await recommend(rig, n=3, request_id="r1")
 
     assert list(first.item_id) == list(again.item_id)
+    assert all(item.propensity > 0 for item in told.items)
     assert len(await rig.slates()) == 1
 
 
