@@ -37,6 +37,9 @@ _CELLS_MAX: Final = 8_192
 _CELLS_PER_ROOT: Final = 4.0  # cells are about so many times the root of the number of items
 _SAMPLE_PER_CELL: Final = 48
 _ITERATIONS: Final = 8
+# Above so many items exact search costs more than a core can spend on a request.
+_EXACT_INSTEAD_MAX: Final = 200_000
+_GAIN_MIN: Final = 0.002  # of recall, over two steps of coverage
 _BLOCK: Final = 262_144  # rows that are put into cells at once
 _SHARES: Final = (0.5, 0.1, 0.03)  # of subsets for which recall is measured
 # What is tried, the least that suffices is taken: expected to be found, were scores normal.
@@ -77,12 +80,13 @@ def build_index(
         queries: shape (n, dim), as the towers make them for histories that the index was not
             chosen on; the first QUERIES_MAX are used. Without any the index is exact.
         exact_max: at most so many items are searched exactly.
-        recall_target: of the DEPTH nearest. Where cells do not reach it, the index is exact.
+        recall_target: of the DEPTH nearest. Where cells do not reach it, the index is exact, or, of
+            more items than can be searched so, the best that cells reach.
     """
     if len(vectors) > exact_max and len(queries):
         order, ordered = _write_cells(vectors, folder, seed=seed)
         found = _tuned(ordered, queries[:QUERIES_MAX], folder, recall_target, seed=seed)
-        if found is not None:
+        if found[1] >= recall_target or len(vectors) > _EXACT_INSTEAD_MAX:
             return BuiltIndex(order, *found)
     FaissIndex.build(vectors).save(folder / NAME)
     return BuiltIndex(np.arange(len(vectors)), None, 1.0)
@@ -136,19 +140,22 @@ def _write_cells(vectors: Floats, folder: Path, *, seed: int) -> tuple[Rows, Flo
 
 def _tuned(
     vectors: Floats, queries: Floats, folder: Path, target: float, *, seed: int
-) -> tuple[float, float] | None:
-    """The least coverage that reaches the target, and the recall; None if none does."""
+) -> tuple[float, float]:
+    """The least coverage that reaches the target, or nearly the best one, and the recall."""
     m = len(vectors)
     depth = min(DEPTH, m)
     flags = np.random.default_rng(seed).random(m)
     subsets = [None, *(Subset(m, words=packed(flags < share)) for share in _SHARES)]
     truth = [nearest(vectors, queries, depth, within) for within in subsets]
+    tried: list[tuple[float, float]] = []
     for coverage in _COVERAGES:
         index = load_index(folder, size=m, coverage=coverage)
-        found = min(map(partial(recall, index, queries), truth, subsets))
-        if found >= target:
-            return coverage, found
-    return None
+        tried.append((coverage, min(map(partial(recall, index, queries), truth, subsets))))
+        # What 8 bits cannot tell apart, no further cell finds.
+        if tried[-1][1] >= target or (len(tried) > 2 and tried[-1][1] < tried[-3][1] + _GAIN_MIN):
+            break
+    most = max(found for _, found in tried)
+    return next(one for one in tried if one[1] >= min(target, most - _GAIN_MIN))
 
 
 def nearest(vectors: Floats, queries: Floats, k: int, within: Subset | None) -> list[Rows]:
@@ -158,15 +165,15 @@ def nearest(vectors: Floats, queries: Floats, k: int, within: Subset | None) -> 
         rows = np.arange(start, min(start + _BLOCK, len(vectors)))
         if within is not None:
             rows = rows[within.holds(rows)]
-        scores = np.asfortranarray(vectors[rows] @ queries.T)
+        scores = queries @ vectors[rows].T  # a query's lie together
         for place, before in enumerate(found):
             # Once there are k, few rows are better than the last of them.
             least = before.similarity[-1] if len(before.rows) == k else -np.inf
-            better = np.flatnonzero(scores[:, place] >= least)
+            better = np.flatnonzero(scores[place] >= least)
             found[place] = Found(
                 *best(
                     np.concatenate([before.rows, rows[better]]),
-                    np.concatenate([before.similarity, scores[better, place]]),
+                    np.concatenate([before.similarity, scores[place, better]]),
                     k,
                 )
             )

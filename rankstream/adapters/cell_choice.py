@@ -28,7 +28,7 @@ Ints = npt.NDArray[np.int64]
 
 # Only so many cells are weighed, those of the best rows one may hope for, or as many as hold
 # _HELD times k rows.
-_WEIGHED_MIN: Final = 256
+_WEIGHED_MIN: Final = 1_024
 _HELD: Final = 8
 _HOPED: Final = 2.0  # standard deviations above a cell's mean
 _STEPS: Final = 10  # thresholds that are tried at once, twice

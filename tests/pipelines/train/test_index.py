@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pipelines.train import index as training_index
 from pipelines.train.index import BuiltIndex, build_index, nearest, recall
 from rankstream.adapters.cell_choice import choose, moments_of
 from rankstream.adapters.cell_index import CellIndex
@@ -65,6 +66,20 @@ def test_an_index_without_queries_or_out_of_the_targets_reach_is_exact(tmp_path:
     )
 
     assert untried.coverage is beyond.coverage is None
+
+
+def test_of_too_many_items_for_exact_search_the_best_that_cells_reach_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_index, "_EXACT_INSTEAD_MAX", 1_500)
+
+    found = build_index(
+        VECTORS[:2_000], QUERIES, tmp_path, seed=1, exact_max=1_000, recall_target=1.01
+    )
+
+    assert found.coverage is not None
+    assert 0.95 < found.recall <= 1
+    assert isinstance(load_index(tmp_path, size=2_000, coverage=found.coverage), CellIndex)
 
 
 def test_the_recall_that_was_asked_for_holds_on_other_queries(
