@@ -14,6 +14,9 @@ RankstreamError
     InvalidArtifact             half-written, altered, or of another spec
     SpecMismatch
     TooLarge
+  Unauthenticated               no known API key
+  PermissionDenied              a key without the scope
+  RateLimited                   a key over its rate: try again later
   NotFound
     UnknownExperiment
     UnknownAnswer
@@ -101,6 +104,29 @@ class TooLarge(InvalidInput):
     code = "too_large"
     http_status = 413
     grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class Unauthenticated(RankstreamError):
+    code = "unauthenticated"
+    http_status = 401
+    grpc_status = "UNAUTHENTICATED"
+
+
+class PermissionDenied(RankstreamError):
+    code = "permission_denied"
+    http_status = 403
+    grpc_status = "PERMISSION_DENIED"
+
+
+class RateLimited(RankstreamError):
+    code = "rate_limited"
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class NotFound(RankstreamError):

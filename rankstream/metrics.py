@@ -38,6 +38,9 @@ def _histogram(name: str, help_: str, buckets: tuple[float, ...], *labels: str) 
     return Metric(PREFIX + name, "histogram", help_, labels, buckets)
 
 
+# Access
+ACCESS_CALLS: Final = _counter("access_calls", "Calls by API key.", "key", "outcome")
+
 # Ingest
 INGEST_ACCEPTED: Final = _counter("ingest_accepted", "Events acked by the log.", "source", "kind")
 INGEST_REJECTED: Final = _counter(

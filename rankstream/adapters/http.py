@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rankstream.adapters.settings import ServiceSettings
 from rankstream.contracts.ids import new_id
-from rankstream.errors import RankstreamError, TooLarge
+from rankstream.errors import RankstreamError, RateLimited, TooLarge
 
 BODY_BYTES_MAX = 5_000_000
 DRAIN_BYTES_MAX = 64 * 1024 * 1024
@@ -36,10 +36,11 @@ def error_body(code: str, message: str, *, retryable: bool) -> dict[str, Any]:
 
 def error_response(error: RankstreamError) -> JSONResponse:
     """The answer that a named error becomes; a retryable one says when to come back."""
+    after_s = error.retry_after_s if isinstance(error, RateLimited) else RETRY_AFTER_S
     return JSONResponse(
         error_body(error.code, str(error), retryable=error.retryable),
         status_code=error.http_status,
-        headers={"Retry-After": str(RETRY_AFTER_S)} if error.retryable else None,
+        headers={"Retry-After": str(after_s)} if error.retryable else None,
     )
 
 

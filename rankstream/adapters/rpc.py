@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from rankstream.adapters.health import Health
-from rankstream.errors import InvalidRequest, RankstreamError
+from rankstream.errors import InvalidRequest, RankstreamError, RateLimited
 
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 CONCURRENT_RPCS_MAX: Final = 10_000
@@ -24,12 +24,11 @@ Reply = TypeVar("Reply", bound=Message)
 
 
 async def refuse(context: Context, error: RankstreamError) -> NoReturn:
-    """End a call with the error's status; trailing metadata has `error-code` and `retryable`."""
-    await context.abort(
-        grpc.StatusCode[error.grpc_status],
-        str(error),
-        (("error-code", error.code), ("retryable", str(error.retryable).lower())),
-    )
+    """End a call with the error's status; trailing metadata has `error-code`, `retryable`."""
+    told = [("error-code", error.code), ("retryable", str(error.retryable).lower())]
+    if isinstance(error, RateLimited):
+        told.append(("retry-after", str(error.retry_after_s)))
+    await context.abort(grpc.StatusCode[error.grpc_status], str(error), tuple(told))
     raise AssertionError("abort raises")
 
 
@@ -93,6 +92,8 @@ async def start_server(
     service: str,
     methods: Mapping[str, grpc.RpcMethodHandler[Any, Any]],
     health: Health,
+    *,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> tuple[grpc.aio.Server, int]:
     """A server that is listening, and its port.
 
@@ -100,8 +101,10 @@ async def start_server(
         address: host:port; port 0 takes a free one.
         service: full name, as in the .proto file.
         methods: name -> handler.
+        interceptors: what stands in front of all methods, health and reflection among them.
     """
     server = grpc.aio.server(
+        interceptors=interceptors,
         options=[
             ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
             ("grpc.so_reuseport", 0),

@@ -21,6 +21,7 @@ from rankstream.cli.console import (
     time_of,
 )
 from rankstream.cli.dead import dead
+from rankstream.cli.keys import keys
 from rankstream.cli.partitions import repartition
 from rankstream.cli.reproduce import reproduce
 from rankstream.client import (
@@ -33,6 +34,7 @@ from rankstream.client import (
 
 app = typer.Typer(no_args_is_help=True, help="Rankstream from the command line.")
 app.add_typer(dead, name="dead")
+app.add_typer(keys, name="keys")
 app.command()(repartition)
 app.command()(reproduce)
 
@@ -46,9 +48,11 @@ def addresses(
         str, typer.Option(envvar="RANKSTREAM_EXPERIMENTS_URL")
     ] = EXPERIMENTS_URL,
     kafka_url: Annotated[str, typer.Option(envvar="RANKSTREAM_KAFKA_URL")] = "127.0.0.1:9092",
+    # From the environment only: a command line can be read by everybody on the machine.
+    api_key: Annotated[str, typer.Option(envvar="RANKSTREAM_API_KEY", hidden=True)] = "",
 ) -> None:
     """Addresses come from options or RANKSTREAM_* variables."""
-    context.obj = Addresses(ingest_url, ranker_target, experiments_url, kafka_url)
+    context.obj = Addresses(ingest_url, ranker_target, experiments_url, kafka_url, api_key)
 
 
 @app.command()

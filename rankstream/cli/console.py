@@ -29,6 +29,7 @@ class Addresses:
     ranker_target: str
     experiments_url: str
     kafka_url: str
+    api_key: str
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -37,7 +38,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 def client_of(context: typer.Context) -> Client:
     """A client of the services that the options name."""
     to: Addresses = context.obj
-    return Client(to.ingest_url, to.ranker_target, to.experiments_url)
+    return Client(to.ingest_url, to.ranker_target, to.experiments_url, api_key=to.api_key)
 
 
 @contextmanager

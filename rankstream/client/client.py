@@ -51,7 +51,7 @@ class Client:
     """Talks to ingest and experiments over HTTP, to the ranker over gRPC.
 
     A retryable refusal is tried again, ATTEMPTS_MAX times in all; sending again is safe, because
-    the stream folds an event_id once.
+    the stream folds an event_id once. `api_key` goes with every call, where services ask for one.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Client:
         ranker_target: str = RANKER_TARGET,
         experiments_url: str = EXPERIMENTS_URL,
         *,
+        api_key: str = "",
         timeout_s: float = 15.0,
         sleep: Callable[[float], None] = time.sleep,
         transport: httpx.BaseTransport | None = None,
@@ -68,7 +69,9 @@ class Client:
         self._experiments_url = experiments_url.rstrip("/")
         self._timeout_s = timeout_s
         self._sleep = sleep
-        self._http = httpx.Client(timeout=timeout_s, transport=transport)
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._metadata = tuple(headers.items())
+        self._http = httpx.Client(timeout=timeout_s, transport=transport, headers=headers)
         self._channel = grpc.insecure_channel(ranker_target)
         self._recommend = self._method(
             "Recommend", ranker_pb2.RecommendRequest, ranker_pb2.RankReply
@@ -254,7 +257,7 @@ class Client:
     def _call(self, method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
         def once() -> R:
             try:
-                return method(request, timeout=self._timeout_s)
+                return method(request, timeout=self._timeout_s, metadata=self._metadata)
             except grpc.RpcError as error:
                 raise error_of_call(error) from None
 

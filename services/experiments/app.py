@@ -20,6 +20,7 @@ from rankstream import metrics, topics
 from rankstream.adapters.follow import POLL_S, RECORDS_PER_POLL, follow
 from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import EventProducer, LogReader, Record
+from rankstream.adapters.keys import Scope
 from rankstream.adapters.metrics import Metrics
 from rankstream.contracts.codec import encode_experiment
 from rankstream.contracts.experiment import Experiment, Scorecard
@@ -246,6 +247,11 @@ class _Measured:
 
     async def close(self) -> None:
         await self._reader.close()
+
+
+def scope_of(method: str, _path: str) -> Scope:
+    """What a key needs for a call."""
+    return "read" if method in ("GET", "HEAD") else "write"
 
 
 def add_routes(app: FastAPI, experiments: Experiments) -> None:

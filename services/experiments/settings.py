@@ -17,3 +17,5 @@ class ExperimentsSettings(ServiceSettings):
     exposure_wait_ms: int = Field(default=3_600_000, gt=0)
     # How often the metrics of /metrics are computed from the scorecards.
     measure_every_s: float = Field(default=10.0, gt=0, le=3600)
+    # File of API keys, one JSON object a line (`rankstream keys new`); empty: all may call.
+    keys: str = Field(default="")

@@ -9,13 +9,14 @@ import time
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from rankstream.adapters.access import access_of, protect
 from rankstream.adapters.dead_share import DeadShare
 from rankstream.adapters.health import Health, health_routes
 from rankstream.adapters.http import install_errors, serve
 from rankstream.adapters.kafka import EventProducer
 from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.run import run
-from services.ingest.app import LOG, Intake, add_routes, time_limits, watch_log
+from services.ingest.app import LOG, Intake, add_routes, scope_of, time_limits, watch_log
 from services.ingest.json_topic import JsonTopic
 from services.ingest.publisher import Publisher
 from services.ingest.settings import PREFIX, IngestSettings
@@ -43,6 +44,7 @@ async def main(settings: IngestSettings) -> None:
         metrics_of=metrics_of,
     )
     app = FastAPI(title="rankstream ingest", routes=[*health_routes(health, registry)])
+    protect(app, access_of(settings.host, settings.keys, metrics_of=metrics_of), scope_of)
     install_errors(app, body_bytes_max=settings.body_bytes_max)
     add_routes(app, Intake(settings, publisher=publisher, metrics_of=metrics_of, now_ms=now_ms))
 

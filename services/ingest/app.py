@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse
 from rankstream import metrics
 from rankstream.adapters.health import Health
 from rankstream.adapters.http import RETRY_AFTER_S, error_body
+from rankstream.adapters.keys import Scope
 from rankstream.adapters.metrics import Metrics
 from rankstream.contracts.bodies import split_array, split_lines
 from rankstream.contracts.columns import TimeLimits
@@ -140,6 +141,11 @@ class Intake:
             accepted += good
             rejected += bad
         return accepted, rejected
+
+
+def scope_of(_method: str, _path: str) -> Scope:
+    """What a key needs for a call."""
+    return "write"
 
 
 def add_routes(app: FastAPI, intake: Intake) -> None:

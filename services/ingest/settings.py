@@ -26,3 +26,5 @@ class IngestSettings(ServiceSettings):
     dead_share_max: float = Field(default=0.5, gt=0, le=1)
     # The share is taken over this many events.
     dead_window_events: int = Field(default=10_000, ge=1)
+    # File of API keys, one JSON object a line (`rankstream keys new`); empty: all may call.
+    keys: str = Field(default="")

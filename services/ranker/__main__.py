@@ -16,6 +16,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from rankstream import topics
+from rankstream.adapters.access import access_of, protect
+from rankstream.adapters.access_rpc import KeyInterceptor
 from rankstream.adapters.follow import Reader, follow
 from rankstream.adapters.health import Health, health_routes
 from rankstream.adapters.http import install_errors, serve
@@ -33,7 +35,7 @@ from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval
 from rankstream.errors import DependencyUnavailable
 from rankstream.ports import FeatureStore
 from services.ranker.answers import Answers, RedisAnswers
-from services.ranker.app import SERVICE, add_routes, methods
+from services.ranker.app import SCOPES, SERVICE, add_routes, methods, scope_of
 from services.ranker.canary import Canary
 from services.ranker.candidates import InProcess, RetrievalClient
 from services.ranker.core import Ranker
@@ -169,10 +171,18 @@ async def main(settings: RankerSettings) -> None:
         now_ms=now_ms,
     )
     app = FastAPI(title="rankstream ranker", routes=[*health_routes(health, registry)])
+    access = access_of(settings.host, settings.keys, metrics_of=metrics_of)
+    protect(app, access, scope_of)
     install_errors(app)
     add_routes(app, ranker)
     address = f"{settings.host}:{settings.grpc_port}"
-    server, port = await start_server(address, SERVICE, methods(ranker), health)
+    server, port = await start_server(
+        address,
+        SERVICE,
+        methods(ranker),
+        health,
+        interceptors=[] if access is None else [KeyInterceptor(access, SCOPES)],
+    )
     structlog.get_logger().info("grpc_listening", port=port)
 
     async def stop() -> None:

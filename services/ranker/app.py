@@ -6,12 +6,13 @@ Decides nothing: `core` decides, this file turns messages into calls and back.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from fastapi import APIRouter, FastAPI
 
 from rankstream.adapters.http import refusals
+from rankstream.adapters.keys import Scope
 from rankstream.adapters.rpc import unary
 from rankstream.errors import InvalidRequest
 from rankstream.pb import ranker_pb2 as pb
@@ -29,6 +30,13 @@ from services.ranker.requests import (
 SERVICE = "rankstream.v1.Ranker"
 GRPC = "grpc"
 HTTP = "http"
+# What a key needs for a call. Past answers are of any user, so they are for admins.
+SCOPES: Final[Mapping[str, Scope]] = {
+    "Recommend": "read",
+    "Rank": "read",
+    "Explain": "admin",
+    "Reproduce": "admin",
+}
 REFUSED = (400, 401, 403, 404, 409, 413, 422, 429, 503)
 
 
@@ -66,6 +74,11 @@ def methods(ranker: Ranker) -> Mapping[str, grpc.RpcMethodHandler[Any, Any]]:
         "Reproduce": unary(pb.ReproduceRequest, reproduce, on_malformed=malformed("reproduce")),
         "Explain": unary(pb.ExplainRequest, explain, on_malformed=malformed("explain")),
     }
+
+
+def scope_of(_method: str, path: str) -> Scope:
+    """What a key needs for a call over HTTP: as SCOPES says for gRPC."""
+    return "read" if path in ("/v1/recommend", "/v1/rank") else "admin"
 
 
 def add_routes(app: FastAPI, ranker: Ranker) -> None:

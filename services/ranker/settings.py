@@ -55,3 +55,5 @@ class RankerSettings(ServiceSettings):
     # Chance that a canary that fails no more often than the champion is ever taken off.
     canary_alpha: float = Field(default=0.001, gt=0, lt=0.5)
     models_kept: int = Field(default=8, ge=1, le=100)
+    # File of API keys, one JSON object a line (`rankstream keys new`); empty: all may call.
+    keys: str = Field(default="")

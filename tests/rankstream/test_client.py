@@ -24,6 +24,7 @@ from rankstream.errors import (
     MalformedEvent,
     NotFound,
     QueueFull,
+    RankstreamError,
     TooLarge,
     Unavailable,
     UnknownAnswer,
@@ -293,3 +294,30 @@ def test_a_ranker_that_cannot_be_reached_is_tried_again_and_then_raised() -> Non
 
 def test_the_package_exports_what_it_names() -> None:
     assert all(hasattr(client_module, name) for name in client_module.__all__)
+
+
+class Spy(grpc.GenericRpcHandler):
+    """Knows no method; remembers what a call brought along."""
+
+    metadata: dict[str, str | bytes]
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> None:
+        self.metadata = dict(handler_call_details.invocation_metadata or ())
+
+
+def test_the_api_key_goes_with_calls_of_both_kinds() -> None:
+    server, spy = Server(all_accepted), Spy()
+    ranker = grpc.server(ThreadPoolExecutor(1), handlers=[spy])
+    port = ranker.add_insecure_port("127.0.0.1:0")
+    ranker.start()
+
+    with Client(
+        ranker_target=f"127.0.0.1:{port}", api_key="k", transport=httpx.MockTransport(server)
+    ) as client:
+        client.send([Visit(event_id=str(UUID(int=1)), user_id="u", event_time_ms=5)])
+        with pytest.raises(RankstreamError):
+            client.explain("r1")
+    ranker.stop(0).wait()
+
+    assert server.requests[0].headers["authorization"] == "Bearer k"
+    assert spy.metadata["authorization"] == "Bearer k"
