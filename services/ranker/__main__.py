@@ -33,6 +33,7 @@ from rankstream.errors import DependencyUnavailable
 from rankstream.ports import FeatureStore
 from services.ranker.answers import Answers, RedisAnswers
 from services.ranker.app import SCOPES, SERVICE, add_routes, methods, scope_of
+from services.ranker.breaker import Breaker
 from services.ranker.canary import Canary
 from services.ranker.candidates import RetrievalClient
 from services.ranker.core import Ranker
@@ -66,6 +67,18 @@ async def await_store(store: FeatureStore, health: Health) -> None:
             await asyncio.Event().wait()
 
 
+def retrieval_breaker(settings: RankerSettings, metrics_of: Metrics) -> Breaker:
+    """What keeps answers from waiting while retrieval hangs."""
+    return Breaker(
+        "retrieval",
+        timeout_s=settings.retrieval_timeout_ms / 1000,
+        late_max=settings.retrieval_late_max,
+        open_s=settings.retrieval_probe_ms / 1000,
+        clock_s=time.monotonic,
+        metrics_of=metrics_of,
+    )
+
+
 @dataclass(frozen=True)
 class Clients:
     """What the ranker reaches over the network."""
@@ -76,7 +89,7 @@ class Clients:
     retrieval: RetrievalClient
 
     @classmethod
-    def of(cls, settings: RankerSettings) -> Clients:
+    def of(cls, settings: RankerSettings, metrics_of: Metrics) -> Clients:
         """Connects nothing yet."""
         timeout_s = settings.features_timeout_ms / 1000
         return cls(
@@ -87,7 +100,11 @@ class Clients:
             ),
             RedisFeatureStore(settings.redis_url, timeout_s=timeout_s),
             RedisAnswers(settings.redis_url, timeout_s=timeout_s, ttl_s=settings.answer_ttl_s),
-            RetrievalClient(settings.retrieval_url, timeout_s=settings.retrieval_timeout_ms / 1000),
+            RetrievalClient(
+                settings.retrieval_url,
+                timeout_s=settings.retrieval_timeout_ms / 1000,
+                breaker=retrieval_breaker(settings, metrics_of),
+            ),
         )
 
     async def close(self, timeout_s: float) -> None:
@@ -120,7 +137,7 @@ async def main(settings: RankerSettings) -> None:
     registry = CollectorRegistry()
     health = Health(CHAMPION, EXPERIMENTS, FEATURES)
     metrics_of = Metrics(registry)
-    clients = Clients.of(settings)
+    clients = Clients.of(settings, metrics_of)
     answers = Answers(
         clients.producer, clients.kept, queue_max=settings.log_queue_max, metrics_of=metrics_of
     )

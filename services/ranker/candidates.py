@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from rankstream.contracts.filter import ItemFilter, encode_filter
 from rankstream.pb import retrieval_pb2 as pb
+from services.ranker.breaker import Breaker, CircuitOpen
 
 METHOD: Final = "/rankstream.v1.Retrieval/Retrieve"
 _REASONS: Final = {
@@ -29,7 +30,7 @@ class RetrievalFailed(Exception):
 class RetrievalClient:
     """One channel to the retrieval service, each call with a deadline."""
 
-    def __init__(self, address: str, *, timeout_s: float) -> None:
+    def __init__(self, address: str, *, timeout_s: float, breaker: Breaker) -> None:
         self._channel = grpc.aio.insecure_channel(
             address,
             options=[
@@ -45,6 +46,7 @@ class RetrievalClient:
             response_deserializer=pb.RetrieveReply.FromString,
         )
         self._timeout_s = timeout_s
+        self._breaker = breaker
 
     async def retrieve(
         self,
@@ -56,7 +58,7 @@ class RetrievalClient:
     ) -> pb.RetrieveReply:
         """k candidates that pass a filter for a history (id64, newest first), without it itself.
 
-        Raises: RetrievalFailed: late, unreachable, or refused.
+        Raises: RetrievalFailed: late, unreachable, refused, or late so often that it is not asked.
         """
         hashes = recent.tolist()
         request = pb.RetrieveRequest(
@@ -68,7 +70,10 @@ class RetrievalClient:
             filter=None if wanted is None else encode_filter(wanted),
         )
         try:
-            reply: pb.RetrieveReply = await self._retrieve(request, timeout=self._timeout_s)
+            with self._breaker.call():
+                reply: pb.RetrieveReply = await self._retrieve(request, timeout=self._timeout_s)
+        except CircuitOpen as error:
+            raise RetrievalFailed("retrieval_circuit_open", str(error)) from None
         except grpc.aio.AioRpcError as error:
             # A client of the ranker reads this: what gRPC says of a lost connection has addresses.
             if reason := _REASONS.get(error.code()):
