@@ -157,6 +157,9 @@ RANKER_STAGE_SECONDS: Final = _histogram(
 RANKER_DEGRADED: Final = _counter("ranker_degraded", "Fallbacks taken.", "reason")
 RANKER_CANDIDATES: Final = _histogram("ranker_candidates", "Candidates scored.", COUNT)
 RANKER_IN_FLIGHT: Final = _gauge("ranker_in_flight", "Requests being answered.")
+RANKER_CIRCUIT_OPEN: Final = _gauge(
+    "ranker_circuit_open", "1: it was late again and again, and is only probed.", "dependency"
+)
 RANKER_ROWS: Final = _counter(
     "ranker_rows", "Rows of candidates, by where they came from: kept or store.", "view", "source"
 )

@@ -36,6 +36,7 @@ from rankstream.errors import DependencyUnavailable
 from rankstream.ports import FeatureStore
 from services.ranker.answers import Answers, RedisAnswers
 from services.ranker.app import SCOPES, SERVICE, add_routes, methods, scope_of
+from services.ranker.breaker import Breaker
 from services.ranker.canary import Canary
 from services.ranker.candidates import InProcess, RetrievalClient
 from services.ranker.core import Ranker
@@ -67,6 +68,18 @@ async def await_store(store: FeatureStore, health: Health) -> None:
         else:
             health.ready(FEATURES)
             await asyncio.Event().wait()
+
+
+def retrieval_breaker(settings: RankerSettings, metrics_of: Metrics) -> Breaker:
+    """What keeps answers from waiting while retrieval hangs."""
+    return Breaker(
+        "retrieval",
+        timeout_s=settings.retrieval_timeout_ms / 1000,
+        late_max=settings.retrieval_late_max,
+        open_s=settings.retrieval_probe_ms / 1000,
+        clock_s=time.monotonic,
+        metrics_of=metrics_of,
+    )
 
 
 @dataclass(frozen=True)
@@ -134,8 +147,12 @@ async def main(settings: RankerSettings) -> None:
         retrieval = InProcess(index)
         of_index = followers(index, settings.kafka_url, health=health, metrics_of=metrics_of)
     else:
-        timeout_s = settings.retrieval_timeout_ms / 1000
-        retrieval, of_index = RetrievalClient(settings.retrieval_url, timeout_s=timeout_s), []
+        of_index = []
+        retrieval = RetrievalClient(
+            settings.retrieval_url,
+            timeout_s=settings.retrieval_timeout_ms / 1000,
+            breaker=retrieval_breaker(settings, metrics_of),
+        )
     answers = Answers(
         clients.producer, clients.kept, queue_max=settings.log_queue_max, metrics_of=metrics_of
     )

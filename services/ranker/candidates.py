@@ -12,6 +12,7 @@ from rankstream.candidates.retrieval import Retrieval
 from rankstream.contracts.filter import ItemFilter, encode_filter
 from rankstream.errors import NotReady, RankstreamError
 from rankstream.pb import retrieval_pb2 as pb
+from services.ranker.breaker import Breaker, CircuitOpen
 
 METHOD: Final = "/rankstream.v1.Retrieval/Retrieve"
 _REASONS: Final = {
@@ -31,7 +32,7 @@ class RetrievalFailed(Exception):
 class RetrievalClient:
     """One channel to the retrieval service, each call with a deadline."""
 
-    def __init__(self, address: str, *, timeout_s: float) -> None:
+    def __init__(self, address: str, *, timeout_s: float, breaker: Breaker) -> None:
         self._channel = grpc.aio.insecure_channel(
             address,
             options=[
@@ -47,6 +48,7 @@ class RetrievalClient:
             response_deserializer=pb.RetrieveReply.FromString,
         )
         self._timeout_s = timeout_s
+        self._breaker = breaker
 
     async def retrieve(
         self,
@@ -58,11 +60,14 @@ class RetrievalClient:
     ) -> pb.RetrieveReply:
         """k candidates that pass a filter for a history (id64, newest first), without it itself.
 
-        Raises: RetrievalFailed: late, unreachable, or refused.
+        Raises: RetrievalFailed: late, unreachable, refused, or late so often that it is not asked.
         """
         request = _request(request_id, recent, k, exclude_item_ids, wanted)
         try:
-            reply: pb.RetrieveReply = await self._retrieve(request, timeout=self._timeout_s)
+            with self._breaker.call():
+                reply: pb.RetrieveReply = await self._retrieve(request, timeout=self._timeout_s)
+        except CircuitOpen as error:
+            raise RetrievalFailed("retrieval_circuit_open", str(error)) from None
         except grpc.aio.AioRpcError as error:
             # A client of the ranker reads this: what gRPC says of a lost connection has addresses.
             if reason := _REASONS.get(error.code()):

@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from google.protobuf.json_format import ParseDict
+from prometheus_client import CollectorRegistry
 
+from rankstream.adapters.metrics import Metrics
 from rankstream.pb import filter_pb2
 from rankstream.pb import ranker_pb2 as pb
 from rankstream.pb.events_pb2 import PolicyStep
+from services.ranker.__main__ import retrieval_breaker
 from services.ranker.app import add_routes
 from services.ranker.candidates import RetrievalClient, RetrievalFailed
+from services.ranker.settings import RankerSettings
 from tests.services.ranker.conftest import Channels, Rig
 
 
@@ -75,8 +79,14 @@ async def test_the_schema_documents_every_field_of_the_messages(rig: Rig) -> Non
     assert schemas["RecommendRequest"]["examples"]
 
 
+def client_of(address: str, timeout_s: float) -> RetrievalClient:
+    settings = RankerSettings(retrieval_timeout_ms=1_000 * timeout_s)
+    breaker = retrieval_breaker(settings, Metrics(CollectorRegistry()))
+    return RetrievalClient(address, timeout_s=timeout_s, breaker=breaker)
+
+
 async def test_a_retrieval_that_is_not_there_is_named_within_its_deadline() -> None:
-    client = RetrievalClient("127.0.0.1:1", timeout_s=2.0)
+    client = client_of("127.0.0.1:1", 2.0)
 
     with pytest.raises(RetrievalFailed) as failed:
         await client.retrieve("r", np.empty(0, np.uint64), 5, [], None)
@@ -104,7 +114,7 @@ async def test_a_late_or_refusing_retrieval_is_named(slow: bool) -> None:
     )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    client = RetrievalClient(f"127.0.0.1:{port}", timeout_s=0.05 if slow else 2.0)
+    client = client_of(f"127.0.0.1:{port}", 0.05 if slow else 2.0)
 
     with pytest.raises(RetrievalFailed) as failed:
         await client.retrieve("r", np.empty(0, np.uint64), 5, [], None)
