@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -23,6 +24,7 @@ class CircuitOpen(Exception):
 class Breaker:
     """Opens after `late_max` late calls in a row, for `open_s`; then one call probes.
 
+    Calls that one pause has made late are one: the next that counts begins when that has ended.
     A probe in time closes it, a late one opens it for `open_s` again. What fails at once is not
     late: it costs nobody anything, and is heard to work again without delay.
     Source: Nygard, "Release It!", 2007, "Circuit Breaker".
@@ -44,6 +46,7 @@ class Breaker:
         self._open_s = open_s
         self._clock_s = clock_s
         self._late = 0  # in a row
+        self._counted_s = -math.inf  # when the last of them ended
         self._open_until_s: float | None = None  # None: closed
         self._probing = False
         self._gauge = metrics_of.gauge(metrics.RANKER_CIRCUIT_OPEN).labels(dependency)
@@ -70,10 +73,13 @@ class Breaker:
             late = self._clock_s() - start_s >= self._late_s
             # A caller that left early says nothing; neither does a call from before it opened.
             if (late or not cancelled) and probe is (self._open_until_s is not None):
-                self._judge(late)
+                self._judge(late, start_s)
 
-    def _judge(self, late: bool) -> None:
-        self._late = self._late + 1 if late else 0
+    def _judge(self, late: bool, start_s: float) -> None:
+        if not late:
+            self._late = 0
+        elif start_s >= self._counted_s:
+            self._late, self._counted_s = self._late + 1, self._clock_s()
         was_open = self._open_until_s is not None
         is_open = late and (was_open or self._late >= self._late_max)
         self._open_until_s = self._clock_s() + self._open_s if is_open else None

@@ -34,7 +34,7 @@ class RankerSettings(ServiceSettings):
     # Calls of retrieval that are late in a row, before only one call at a time asks it.
     retrieval_late_max: int = Field(default=5, ge=1, le=1_000)
     # How often that one call asks.
-    retrieval_probe_ms: float = Field(default=1_000.0, gt=0, le=600_000)
+    retrieval_probe_ms: float = Field(default=250.0, gt=0, le=600_000)
     inflight_max: int = Field(default=64, ge=1, le=100_000)
     # Records of answers that wait for Kafka's ack; above it requests are refused, because an
     # answer without its record would bias every experiment.

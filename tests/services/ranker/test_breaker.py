@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import grpc
 import numpy as np
@@ -72,6 +72,21 @@ def test_a_call_in_time_starts_the_count_again() -> None:
 
     assert all(asked)
     assert dependency.is_open() == 0
+
+
+def test_calls_that_one_pause_makes_late_count_once() -> None:
+    dependency = Dependency()
+
+    with ExitStack() as caught:
+        for _ in range(10):
+            caught.enter_context(dependency.breaker.call())
+        dependency.now_s += TIMEOUT_S
+
+    assert dependency.is_open() == 0
+    assert dependency.ask(TIMEOUT_S)
+    assert dependency.is_open() == 0
+    assert dependency.ask(TIMEOUT_S)
+    assert dependency.is_open() == 1
 
 
 def test_failures_at_once_and_callers_that_leave_do_not_open_it() -> None:
