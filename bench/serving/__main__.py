@@ -16,6 +16,7 @@ from rich.console import Console
 
 from bench.figures import OUT, Figure, machine, write
 from bench.serving.rank import rank
+from bench.serving.recommend import recommend
 from bench.serving.retrieval import SIZES, additions, retrieval
 
 Say = Callable[[str], None]
@@ -23,10 +24,11 @@ Say = Callable[[str], None]
 MEASUREMENTS: Final[Mapping[str, Callable[[Say], list[Figure]]]] = {
     "additions": additions,
     "rank": rank,
+    "recommend": recommend,
     **{f"retrieval_{name}": partial(retrieval, name) for name in SIZES},
 }
 # Ten million items take a quarter of an hour and more.
-DEFAULT: Final = ("rank", "retrieval_1m", "additions")
+DEFAULT: Final = ("rank", "recommend", "retrieval_1m", "additions")
 TERMINATED: Final = 143
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,9 +44,29 @@ async def closed_loop(
     return done
 
 
+async def open_loop(
+    address: str, method: str, requests: Iterator[Message], *, per_s: float, seconds: float
+) -> Calls:
+    """Callers that come at a steady pace and do not wait for one another.
+
+    Latency counts from when a request is due: what waits in this process is late as well.
+    """
+    done = Calls()
+    async with grpc.aio.insecure_channel(address) as channel:
+        ask = _asking(channel, method, done)
+        began = time.perf_counter()
+        async with asyncio.TaskGroup() as calls:
+            for number in range(int(per_s * seconds)):
+                due_s = began + number / per_s
+                await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
+                calls.create_task(ask(next(requests), due_s))
+        done.wall_s = time.perf_counter() - began
+    return done
+
+
 def _asking(
     channel: grpc.aio.Channel, method: str, done: Calls
-) -> Callable[[Message, float], Awaitable[None]]:
+) -> Callable[[Message, float], Coroutine[Any, Any, None]]:
     rpc: Any = channel.unary_unary(
         f"/rankstream.v1.Ranker/{method}",
         request_serializer=lambda message: message.SerializeToString(),

@@ -8,8 +8,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import httpx
@@ -17,19 +15,15 @@ import numpy as np
 import psutil
 
 from bench.figures import Figure, figure
-from bench.serving import rankers
-from bench.serving.catalog import Catalog, catalog, store
-from bench.serving.load import Calls, closed_loop
+from bench.serving.load import closed_loop
 from bench.serving.processes import Service, start
+from bench.serving.shop import OTHER_CORE, SEED, SERVED_CORE, Cost, Shop, cost, figures, opened
 from bench.stream.errors import MeasurementFailed
-from bench.stream.servers import ROOT, Servers, reset, started
+from bench.stream.servers import ROOT, Servers, started
 from deploy.local.processes import Spec
 from deploy.local.services import COMMON, Ports
 from pipelines.features.store import apply
-from rankstream import topics
-from rankstream.adapters.artifacts import Artifact
-from rankstream.adapters.kafka import EventProducer
-from rankstream.pb import events_pb2, ranker_pb2
+from rankstream.pb import ranker_pb2
 
 Say = Callable[[str], None]
 
@@ -43,49 +37,8 @@ WARM_UP: Final = 200
 CALLS: Final = {20: 2_000, 100: 1_500, 500: 1_000}
 PEER_CALLS: Final = 60
 REPEATS: Final = 3
-SERVED_CORE, OTHER_CORE = {0}, {1}
 STOP_TIMEOUT_S: Final = 15.0
 READY_TIMEOUT_S: Final = 120.0
-SEED: Final = 1
-
-
-@dataclass(frozen=True)
-class Shop:
-    """A catalogue in Redis and the model that ranks it."""
-
-    rows: Catalog
-    artifact: Artifact
-    booster: Path
-
-
-def opened(servers: Servers) -> Shop:
-    """Store the rows, fit the model and point ranker/champion to it."""
-    reset(servers)
-    now_ms = time.time_ns() // 1_000_000
-    rows = catalog(ITEMS, USERS, now_ms=now_ms, seed=SEED)
-    with servers.redis() as client:
-        store(rows, client)
-    features = rankers.training_rows(rows, now_ms, SEED)
-    booster = rankers.fit_trees(features, SEED)
-    saved = servers.folder / "booster.ubj"
-    booster.save_model(saved)
-    artifact = rankers.write_trees(servers.folder / "artifacts", booster, features)
-    asyncio.run(_publish(servers, artifact, now_ms))
-    return Shop(rows, artifact, saved)
-
-
-async def _publish(servers: Servers, artifact: Artifact, now_ms: int) -> None:
-    pointer = events_pb2.ModelPointer(
-        role="ranker",
-        alias="champion",
-        model_id=artifact.manifest.model_id,
-        uri=artifact.uri,
-        sha256=artifact.sha256,
-        updated_ms=now_ms,
-    )
-    producer = EventProducer(servers.kafka, client_id="bench", delivery_timeout_s=30)
-    await producer.send(topics.MODELS.name, pointer.SerializeToString(), key=b"ranker/champion")
-    await producer.flush_and_close()
 
 
 def _lists(shop: Shop, size: int) -> Iterator[tuple[str, list[str]]]:
@@ -106,31 +59,13 @@ def _requests(shop: Shop, size: int, n: int) -> Iterator[ranker_pb2.RankRequest]
         yield ranker_pb2.RankRequest(user_id=user, item_ids=items, n=n)
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Of one request on average, and how long requests took."""
-
-    cpu_ms: float
-    p50_ms: float
-    p99_ms: float
-    per_s: float
-
-
-def _cost(calls: Calls, cpu_s: float) -> Cost:
-    if calls.failed or calls.degraded:
-        raise MeasurementFailed(f"{calls.failed} failed, {calls.degraded} degraded")
-    p50, p99 = np.quantile(calls.latency_s, (0.5, 0.99)) * 1_000
-    done = len(calls.latency_s)
-    return Cost(cpu_s * 1_000 / done, float(p50), float(p99), done / calls.wall_s)
-
-
 def _measured(service: Service, shop: Shop, size: int, n: int) -> Cost:
     requests = _requests(shop, size, n)
     before = service.cpu_s()
     done = asyncio.run(
         closed_loop(service.grpc, "Rank", requests, calls=CALLS[size], callers=CALLERS)
     )
-    return _cost(done, service.cpu_s() - before)
+    return cost(done, service.cpu_s() - before)
 
 
 def rank(say: Say) -> list[Figure]:
@@ -140,7 +75,7 @@ def rank(say: Say) -> list[Figure]:
 
 
 def _rank(servers: Servers, say: Say) -> list[Figure]:
-    shop = opened(servers)
+    shop = opened(servers, ITEMS, USERS)
     settings = {
         "REDIS_URL": servers.redis_url,
         "ARTIFACTS": str(servers.folder / "artifacts"),
@@ -170,19 +105,9 @@ def _rank(servers: Servers, say: Say) -> list[Figure]:
         say(f"FastAPI, Feast, XGBoost, 500: {plain[-1]:.1f} ms of CPU")
     service.stop()
     peer.stop()
-    return [*_figures(costs), _against(plain, costs["500"])]
-
-
-def _figures(costs: dict[str, list[Cost]]) -> list[Figure]:
     return [
-        figure(f"serving.rank.{name}.{part}", [getattr(cost, part) for cost in runs], unit)
-        for name, runs in costs.items()
-        for part, unit in (
-            ("cpu_ms", "ms of CPU"),
-            ("p50_ms", "ms"),
-            ("p99_ms", "ms"),
-            ("per_s", "requests/s"),
-        )
+        *figures({f"rank.{name}": runs for name, runs in costs.items()}),
+        _against(plain, costs["500"]),
     ]
 
 

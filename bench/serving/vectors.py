@@ -48,16 +48,21 @@ def draw_items(items: int, *, seed: int) -> Drawn:
 
 def draw_queries(drawn: Drawn, queries: int, *, seed: int) -> Floats:
     """Queries of histories, shape (queries, DIMENSIONS)."""
+    return _unit(drawn.vectors[draw_histories(drawn, queries, TAKEN, seed=seed)].mean(axis=1))
+
+
+def draw_histories(drawn: Drawn, users: int, taken: int, *, seed: int) -> Ints:
+    """The items that each user took, shape (users, taken)."""
     rng = np.random.default_rng(seed)
     order = np.argsort(drawn.cluster, kind="stable")
     ends = np.cumsum(np.bincount(drawn.cluster))
-    found = np.empty((queries, DIMENSIONS), np.float32)
-    for query in found:
+    found = np.empty((users, taken), np.int64)
+    for history in found:
         of = drawn.cluster[rng.integers(0, len(order), len(_SHARES))]
-        of = of[rng.choice(len(_SHARES), TAKEN, p=_SHARES)]
+        of = of[rng.choice(len(_SHARES), taken, p=_SHARES)]
         starts = np.where(of > 0, ends[of - 1], 0)
-        query[:] = drawn.vectors[order[rng.integers(starts, ends[of])]].mean(axis=0)
-    return _unit(found)
+        history[:] = order[rng.integers(starts, ends[of])]
+    return found
 
 
 def _unit(vectors: Floats) -> Floats:
