@@ -74,6 +74,10 @@ class LogEnds:
                 for partition in known[name].partitions
             ]
             found = self._asker.offsets_for_times(asked, timeout=TIMEOUT_S)
+            # An error of one partition also has a negative offset: its records would be passed by.
+            for place in found:
+                if place.error is not None:
+                    raise KafkaException(place.error)
             return {
                 # Negative: nothing was appended since.
                 (place.topic, place.partition): (

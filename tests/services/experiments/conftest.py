@@ -18,7 +18,9 @@ def service(kafka_topics: str) -> Iterator[Service]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    producer = Producer({"bootstrap.servers": kafka_topics, "acks": "all", "log_level": 2})
+    producer = Producer(
+        {"bootstrap.servers": kafka_topics, "enable.idempotence": True, "log_level": 2}
+    )
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
         running = Service(kafka_topics, port, http, producer)
         try:

@@ -44,7 +44,7 @@ time.sleep(600)
 
 
 def send(bootstrap: str, records: list[Record]) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
+    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
     for record in records:
         producer.produce(topics.LABELS.name, value=record.value, partition=record.partition)
     assert producer.flush(ANSWER_S) == 0

@@ -51,7 +51,7 @@ def produce(bootstrap: str) -> None:
     """Slates and their labels of the last two minutes; a group that is five records behind."""
     rng = np.random.default_rng(1)
     now_ms = time.time_ns() // 1_000_000
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
+    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
     for number in range(SLATES):
         pctr = rng.beta(2, 10, size=5)
         slate = pb.ServedSlate(
