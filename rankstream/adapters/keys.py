@@ -41,9 +41,10 @@ def new_key(
     Raises: InvalidSettings naming the field.
     """
     key = secrets.token_urlsafe(KEY_BYTES)
-    fields = {"name": name, "sha256": sha256_of(key), "scopes": scopes}
     try:
-        return key, Key(**fields, rate_per_s=rate_per_s, burst=burst)  # type: ignore[arg-type]  # pydantic checks them
+        return key, Key(
+            name=name, sha256=sha256_of(key), scopes=scopes, rate_per_s=rate_per_s, burst=burst
+        )
     except ValidationError as error:
         raise InvalidSettings(
             f"invalid_settings: {_first(error)}. No key was made. Mend the option."

@@ -129,30 +129,35 @@ def following(
     return follow(reader, fold, metrics_of=m, on_caught_up=lambda: health.ready(EXPERIMENTS))
 
 
+def candidates_of(
+    settings: RankerSettings, health: Health, metrics_of: Metrics
+) -> tuple[RetrievalClient | InProcess, list[Coroutine[Any, Any, None]]]:
+    """Where candidates come from, and what keeps an index of this process up to date."""
+    if not settings.retrieval_in_process:
+        client = RetrievalClient(
+            settings.retrieval_url,
+            timeout_s=settings.retrieval_timeout_ms / 1000,
+            breaker=retrieval_breaker(settings, metrics_of),
+        )
+        return client, []
+    for part in (INDEX, ITEMS):
+        health.not_ready(part, "starting")
+    index = Retrieval(
+        Limits(settings.artifacts, k_max=settings.candidates),
+        load=Catalog.load,
+        health=health,
+        metrics_of=metrics_of,
+    )
+    kept_up = followers(index, settings.kafka_url, health=health, metrics_of=metrics_of)
+    return InProcess(index), kept_up
+
+
 async def main(settings: RankerSettings) -> None:
     registry = CollectorRegistry()
     health = Health(CHAMPION, EXPERIMENTS, FEATURES)
     metrics_of = Metrics(registry)
     clients = Clients.of(settings)
-    retrieval: RetrievalClient | InProcess
-    if settings.retrieval_in_process:
-        for part in (INDEX, ITEMS):
-            health.not_ready(part, "starting")
-        index = Retrieval(
-            Limits(settings.artifacts, k_max=max(settings.candidates, 2_000)),
-            load=Catalog.load,
-            health=health,
-            metrics_of=metrics_of,
-        )
-        retrieval = InProcess(index)
-        of_index = followers(index, settings.kafka_url, health=health, metrics_of=metrics_of)
-    else:
-        of_index = []
-        retrieval = RetrievalClient(
-            settings.retrieval_url,
-            timeout_s=settings.retrieval_timeout_ms / 1000,
-            breaker=retrieval_breaker(settings, metrics_of),
-        )
+    retrieval, of_index = candidates_of(settings, health, metrics_of)
     answers = Answers(
         clients.producer, clients.kept, queue_max=settings.log_queue_max, metrics_of=metrics_of
     )

@@ -18,7 +18,9 @@ def some_rows(n: int = 3_000, *, seed: int = 1) -> TrainingRows:
     a high feature 1 a purchase."""
     rng = np.random.default_rng(seed)
     user, item = rng.integers(0, USERS, n), rng.integers(0, ITEMS, n)
-    features = rng.normal(size=(n, spec.WIDTH)).astype(np.float32)
+    # By column and apart: neither a column nor the rest depends on how many features there are.
+    columns = np.random.default_rng([seed, 3]).normal(size=(spec.WIDTH, n))
+    features = np.ascontiguousarray(columns.T, np.float32)
     features[:, 7] = 3.0  # a constant
     logit = 2.0 * features[:, 0] + np.where(user % GROUPS == item % GROUPS, 1.0, -2.0)
     clicked = (rng.random(n) < 1 / (1 + np.exp(-logit))).astype(np.uint8)
