@@ -138,8 +138,8 @@ class Attribution:
         out.opened += fresh.values()
         for key, state in touched.items():
             self._emit(key, state, watermark_ms, out)
-        for key, state in self._expire(watermark_ms):
-            self._end(key, state, watermark_ms, out)
+        for key, closed in self._expire(watermark_ms):
+            self._end(key, closed, watermark_ms, out)
         return out
 
     def _wait(self, bucket: int) -> Callable[[Key], object]:
@@ -167,7 +167,7 @@ class Attribution:
                 out.opened.append(fresh.pop(key))
             touched.pop(key, None)
             del self._open[key]
-            self._end(key, self._widened(state), watermark_ms, out)
+            self._end(key, state, watermark_ms, out)
             state = None
         if state is None:
             state = self._open[key] = _Open(time_ms, None, _UNSEEN)
@@ -176,9 +176,6 @@ class Attribution:
             emitted = _UNSEEN if fresh.pop(key, None) is not None else _SHOWN
             state = self._open[key] = _Open(state[0], state, emitted)
         return state
-
-    def _widened(self, state: _Open | Shown) -> _Open:
-        return _Open(state[0], state, _SHOWN) if isinstance(state, tuple) else state
 
     def _attach(self, key: Key, state: _Open, feedback: Feedback) -> None:
         if len(state.feedback) >= FEEDBACK_PER_LABEL_MAX:
@@ -205,7 +202,7 @@ class Attribution:
         if earlier:
             self._wait(time_ms // _BUCKET_MS)(key)
 
-    def _expire(self, watermark_ms: int) -> list[tuple[Key, _Open]]:
+    def _expire(self, watermark_ms: int) -> list[tuple[Key, _Open | Shown]]:
         """Drop labels that the watermark has closed; in order of their anchor, then key."""
         last_closed_ms = watermark_ms - self._horizon_ms
         opened, due = self._open, self._due
@@ -218,7 +215,7 @@ class Attribution:
                     if key in opened
                 ]
             heapq.heapify(due)
-        expired: list[tuple[int, Key, _Open]] = []
+        expired: list[tuple[int, Key, _Open | Shown]] = []
         room = self._closed_bytes_max
         while due and due[0][0] < last_closed_ms and room > 0:
             anchor_ms, key = heapq.heappop(due)
@@ -230,12 +227,16 @@ class Attribution:
                 self._wait(own_ms // _BUCKET_MS)(key)
                 continue
             del opened[key]
-            expired.append((own_ms, key, self._widened(state)))
+            expired.append((own_ms, key, state))
             room -= _LABEL_BYTES + sum(map(len, key))
         expired.sort(key=lambda entry: entry[:2])
         return [(key, state) for _, key, state in expired]
 
-    def _end(self, key: Key, state: _Open, watermark_ms: int, out: Attributed) -> None:
+    def _end(self, key: Key, state: _Open | Shown, watermark_ms: int, out: Attributed) -> None:
+        """Close a label whose horizon has passed."""
+        if isinstance(state, tuple):
+            out.changes.append(LabelChange(key, *state, _SHOWN, _IGNORED))
+            return
         self._emit(key, state, watermark_ms, out)
         out.unmatched += [
             Unmatched(key, feedback)

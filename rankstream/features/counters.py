@@ -1,6 +1,6 @@
 """Counters by key: a growing table of rings and totals that many additions are folded into at once.
 
-A column for each field, so that additions go to flat arrays; `packed` gives whole rows.
+A column for each field, so that one compiled loop takes all additions; `packed` gives whole rows.
 """
 
 from __future__ import annotations
@@ -12,27 +12,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from rankstream.features.deltas import given
-from rankstream.features.rows import (
-    BUCKET_MS,
-    BUCKETS,
-    CATEGORY_ROW,
-    COUNTERS,
-    FIRST_SLOT,
-    SLOTS,
-    TOTALS,
-    WINDOW_OF,
-    Rows,
-    buckets_held,
-    raw,
-)
+from rankstream.features import fold_kernel
+from rankstream.features.rows import CATEGORY_ROW, Rows, raw
 
 Ints = npt.NDArray[np.int64]
 
-# What an addition adds, by column, in the order of TOTALS; the first four are COUNTERS.
-_VALUE: Final = TOTALS.index("value_micros")
 _FIRST_ROWS: Final = 256
-_FIRST_SLOT: Final = np.array(FIRST_SLOT)[:, None]
 # The fields of a row that are counters, and what the table holds of each key.
 _FIELDS: Final = ("head", "counts", "value_micros", "totals", "last_ms")
 _COLUMNS: Final = {name: CATEGORY_ROW[name] for name in _FIELDS}
@@ -93,43 +78,13 @@ class CounterTable:
         A bucket older than its ring is in no window any more and adds to the totals only. The
         result depends on the set of additions, not on their order or grouping.
         """
-        if not len(row):
-            return
-        columns = self._columns
-        touched, place = np.unique(row, return_inverse=True)
-        last_ms = columns["last_ms"][touched]
-        np.maximum.at(last_ms, place, time_ms)
-        columns["last_ms"][touched] = last_ms
-        newest = self._advance(touched, last_ms)
-        bucket = time_ms // BUCKET_MS[:, None]
-        fits = bucket > newest.take(place, axis=1) - BUCKETS[:, None]
-        slot = row * SLOTS + (_FIRST_SLOT + bucket % BUCKETS[:, None])
-        # One amount of most additions is not zero: add those, one by one, to flat arrays.
-        which, total, amount = given(amounts)
-        np.add.at(columns["totals"].reshape(-1), row[which] * len(TOTALS) + total, amount)
-        counted = np.flatnonzero(total < len(COUNTERS))
-        of = which[counted]
-        flat = slot.take(of, axis=1) * len(COUNTERS) + total[counted]
-        _add(columns["counts"], flat, amount[counted], fits.take(of, axis=1))
-        valued = np.flatnonzero(total == _VALUE)
-        if len(valued):
-            of = which[valued]
-            fit = fits.take(of, axis=1)
-            _add(columns["value_micros"], slot.take(of, axis=1), amount[valued], fit)
-
-    def _advance(self, touched: Ints, last_ms: Ints) -> Ints:
-        """Move rings on to their newest event; the newest buckets, shape (windows, touched)."""
-        heads = self._columns["head"]
-        before = heads[touched].T
-        newest: Ints = np.maximum(before, last_ms // BUCKET_MS[:, None])
-        if (newest == before).all():
-            return newest
-        heads[touched] = newest.T
-        # Slots of buckets in (before, newest] hold buckets that have left the ring.
-        slot, which = np.nonzero(buckets_held(newest) > before[WINDOW_OF])
-        self._columns["counts"][touched[which], slot] = 0
-        self._columns["value_micros"][touched[which], slot] = 0
-        return newest
+        held = self._columns
+        fold_kernel.count(
+            *(held[name] for name in ("head", "counts", "value_micros", "totals", "last_ms")),
+            row,
+            time_ms,
+            amounts,
+        )
 
     def rows(self) -> slice | Ints:
         """The row of every key, in order of the keys' arrival."""
@@ -181,15 +136,6 @@ class CounterTable:
         for name, column in self._columns.items():
             loaded = np.frombuffer(parts[name], column.dtype)
             column[: len(keys)] = loaded.reshape(len(keys), *column.shape[1:])
-
-
-def _add(column: Ints, flat: Ints, amount: Ints, fits: npt.NDArray[np.bool_]) -> None:
-    """Add to places of a column, shape (windows, n), where they fit; `amount` has shape (n,)."""
-    amounts = np.broadcast_to(amount.astype(column.dtype), flat.shape)
-    if fits.all():
-        np.add.at(column.reshape(-1), flat.reshape(-1), amounts.reshape(-1))
-    else:
-        np.add.at(column.reshape(-1), flat[fits], amounts[fits])
 
 
 def packed(rows: Rows) -> list[bytes]:

@@ -78,6 +78,8 @@ class _Stamped:
         """Those of the keys that are known, and their rows."""
         index = self.counters.index
         known = [key for key in keys if key in index]
+        if not known:
+            return [], empty_rows(0, self._dtype)
         row = [index[key] for key in known]
         rows = empty_rows(len(known), self._dtype)
         self.counters.fill(rows, row)

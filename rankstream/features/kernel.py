@@ -7,13 +7,13 @@ are written.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 import numba
 import numpy as np
 
 from rankstream.features import spec
+from rankstream.features.compiled import compiled, read_only, types, written
 from rankstream.features.rows import CONTEXT_ATTRIBUTES, MICROS, TOTALS, WINDOWS
 
 # Of an entity with counters: two per window, six of all time.
@@ -40,38 +40,24 @@ _CTR, _CVR, _STRENGTH = spec.CTR_PRIOR, spec.CVR_PRIOR, spec.PRIOR_STRENGTH
 _RATING, _RATING_STRENGTH = spec.RATING_PRIOR, spec.RATING_STRENGTH
 
 
-types: Any = numba.types  # some of it has no types
-
-
-# What callers pass, whatever its strides and whether or not it may be written to: one compilation
-# for all, done when this module is loaded.
-def _read_only(dtype: Any, dimensions: int) -> Any:
-    return types.Array(dtype, dimensions, "A", readonly=True, aligned=False)
-
-
-_OUT: Final = types.Array(types.float32, 2, "C")
+_OUT: Final = written(types.float32, 2)
 _AT: Final = types.int64
-_TIMES: Final = _read_only(types.int64, 1)
-_PLACES: Final = _read_only(types.intp, 1)
-_HASHES: Final = _read_only(types.uint64, 1)
-_INTS: Final = _read_only(types.int32, 1)
+_TIMES: Final = read_only(types.int64, 1)
+_PLACES: Final = read_only(types.intp, 1)
+_HASHES: Final = read_only(types.uint64, 1)
+_INTS: Final = read_only(types.int32, 1)
 _COUNTED: Final = types.Tuple(
     (
-        _read_only(types.int64, 2),
-        _read_only(types.int32, 3),
-        _read_only(types.int64, 2),
-        _read_only(types.int64, 1),
+        read_only(types.int64, 2),
+        read_only(types.int32, 3),
+        read_only(types.int64, 2),
+        read_only(types.int64, 1),
     )
 )
-_HASHED: Final = _read_only(types.uint64, 2)
-_COUNTS: Final = _read_only(types.int32, 2)
-_WIDE: Final = _read_only(types.int64, 2)
-_VALUES: Final = _read_only(types.float32, 2)
-
-
-def _compiled(*arguments: Any) -> Callable[[Any], Any]:
-    decorated: Callable[[Any], Any] = numba.njit([types.void(*arguments)], nogil=True, cache=True)
-    return decorated
+_HASHED: Final = read_only(types.uint64, 2)
+_COUNTS: Final = read_only(types.int32, 2)
+_WIDE: Final = read_only(types.int64, 2)
+_VALUES: Final = read_only(types.float32, 2)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -114,7 +100,7 @@ def _counters(out: Any, at: Any, i: Any, rows: Any, r: Any, now_ms: Any) -> None
     out[i, at + 5] = idle_log_s
 
 
-@_compiled(_OUT, _AT, _COUNTED, _PLACES, _TIMES)
+@compiled(_OUT, _AT, _COUNTED, _PLACES, _TIMES)
 def counters(out: Any, at: Any, rows: Any, of: Any, as_of_ms: Any) -> None:
     """COUNTER_COLUMNS of each candidate's entity.
 
@@ -158,7 +144,7 @@ def _affinity(out: Any, at: Any, i: Any, tastes: Any, recent: Any, u: Any, categ
     out[i, at + 3] = same / max(used, 1)
 
 
-@_compiled(
+@compiled(
     _OUT, _AT, _AT, _COUNTED, _HASHES, _PLACES,
     types.Tuple((_HASHED, _COUNTS, _COUNTS, _COUNTS, _WIDE)), types.Tuple((_HASHED, _WIDE)), _TIMES,
 )  # fmt: skip
@@ -187,7 +173,7 @@ def categories(
         _affinity(out, affinity_at, i, tastes, recent, user, category_hash[c])
 
 
-@_compiled(_OUT, _AT, types.Tuple((_TIMES, _TIMES, _INTS, _INTS)), _TIMES)
+@compiled(_OUT, _AT, types.Tuple((_TIMES, _TIMES, _INTS, _INTS)), _TIMES)
 def session(out: Any, at: Any, rows: Any, as_of_ms: Any) -> None:
     """The user's last session, as far as it has been seen; it is open until its gap has passed.
 
@@ -203,7 +189,7 @@ def session(out: Any, at: Any, rows: Any, as_of_ms: Any) -> None:
         out[i, at + 2] = clicks[u] if is_open else 0
 
 
-@_compiled(_OUT, _AT, _VALUES, _PLACES)
+@compiled(_OUT, _AT, _VALUES, _PLACES)
 def attributes(out: Any, at: Any, values: Any, of: Any) -> None:
     """The attributes of each candidate's entity, -1 where unknown; `of` as in `counters`."""
     for i in range(len(out)):
@@ -213,7 +199,7 @@ def attributes(out: Any, at: Any, values: Any, of: Any) -> None:
             out[i, at + k] = -1.0 if np.isnan(value) else value
 
 
-@_compiled(_OUT, _AT, _WIDE, _VALUES, _TIMES)
+@compiled(_OUT, _AT, _WIDE, _VALUES, _TIMES)
 def context(out: Any, at: Any, time_ms: Any, value: Any, as_of_ms: Any) -> None:
     """What the newest `context` events of the user state, as far as it still holds.
 
@@ -229,7 +215,7 @@ def context(out: Any, at: Any, time_ms: Any, value: Any, as_of_ms: Any) -> None:
             out[i, at + k] = value[u, k] if holds else _UNKNOWN[k]
 
 
-@_compiled(_OUT, _AT, _TIMES)
+@compiled(_OUT, _AT, _TIMES)
 def clock(out: Any, at: Any, as_of_ms: Any) -> None:
     """The time of day on a circle."""
     for i in range(len(out)):

@@ -1,6 +1,6 @@
 """What each user did with each category: the 32 categories used last, in the row's own layout.
 
-A user of more categories has all of them, up to TASTES_HELD, in a dictionary beside; past that the
+A user of more categories has all of them, up to TASTES_HELD, in a table beside; past that the
 one used longest ago is forgotten. So tastes depend on the set of events, not on their order, while
 a user has used at most TASTES_HELD categories.
 """
@@ -8,12 +8,12 @@ a user has used at most TASTES_HELD categories.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from rankstream.features.deltas import given
+from rankstream.features import fold_kernel
 from rankstream.features.rows import CATEGORIES, CATEGORY_TASTE, raw
 
 Ints = npt.NDArray[np.int64]
@@ -22,25 +22,37 @@ Tastes = npt.NDArray[np.void]
 TASTES_HELD: Final = 256
 # Of what is added to a taste, by column.
 AMOUNTS: Final = ("impressions", "clicks", "ratings", "rating_micros")
+_FIRST_PLACES: Final = 16
 
-# last_ms, then AMOUNTS
-_Held: TypeAlias = list[int]
-_WIDE: Final = np.dtype([("category", "<u8"), ("last_ms", "<i8"), *((n, "<i8") for n in AMOUNTS)])
+_Taste: TypeAlias = list[int]  # last_ms, then AMOUNTS
+
+
+class _Crowded(NamedTuple):
+    """Tastes of rows with more than 32 categories, by place; 12 kB each."""
+
+    place_of: npt.NDArray[np.int32]  # of each row; -1: it is not crowded
+    sizes: Ints  # tastes at each place
+    names: npt.NDArray[np.uint64]  # shape (places, TASTES_HELD + 1): there is room for one more
+    held: Ints  # shape (places, TASTES_HELD + 1, 5)
+    stale: npt.NDArray[np.uint8]  # whether the row's slots are to be written again
+    free: Ints  # places that nobody has
+    free_n: Ints  # shape (1,), how many
 
 
 class TasteTable:
-    """Tastes by row number: 1.2 kB per row, and 0.3 kB per category of users with more than 32."""
+    """Tastes by row number: 1.2 kB per row, and 12 kB more of users with more than 32."""
 
     def __init__(self) -> None:
         self._slots: Tastes = np.zeros((0, CATEGORIES), CATEGORY_TASTE)
-        self._held: dict[int, dict[int, _Held]] = {}
-        self._stale: set[int] = set()  # rows of _held whose slots are to be written again
+        self._crowded = _places(0, 0)
 
     def reserve(self, rows: int) -> None:
         """Make room for rows up to `rows`."""
         if rows > len(self._slots):
             more = np.zeros((rows - len(self._slots), CATEGORIES), CATEGORY_TASTE)
             self._slots = np.concatenate([self._slots, more])
+            place_of = np.append(self._crowded.place_of, np.full(len(more), -1, np.int32))
+            self._crowded = self._crowded._replace(place_of=place_of)
 
     def add(
         self, row: Ints, category: npt.NDArray[np.uint64], time_ms: Ints, amounts: Ints
@@ -53,103 +65,46 @@ class TasteTable:
             time_ms: shape (n,), event time.
             amounts: shape (n, 4), order of AMOUNTS.
         """
-        if not len(row):
-            return
-        hashes, code = np.unique(category, return_inverse=True)
-        pairs, place = np.unique(row * len(hashes) + code, return_inverse=True)
-        user, wanted = pairs // len(hashes), hashes[pairs % len(hashes)]
-        slot, crowded = self._slot(user, wanted)
-        if len(crowded):
-            aside = np.isin(row, crowded)
-            self._add_held(
-                row[aside].tolist(),
-                category[aside].tolist(),
-                time_ms[aside].tolist(),
-                amounts[aside].tolist(),
+        done = 0
+        while done < len(row):
+            done = fold_kernel.add_tastes(
+                self._slots, tuple(self._crowded), row, category, time_ms, amounts, done
             )
-            kept = np.flatnonzero(~aside)
-            place, time_ms, amounts = place[kept], time_ms[kept], amounts[kept]
-        newest = np.zeros(len(pairs), np.int64)
-        np.maximum.at(newest, place, time_ms)
-        sums = np.zeros((len(pairs), len(AMOUNTS)), np.int64)
-        which, part, amount = given(amounts)
-        np.add.at(sums.reshape(-1), place[which] * len(AMOUNTS) + part, amount)
-        mine = np.flatnonzero(slot >= 0)
-        user, slot = user[mine], slot[mine]
-        held = self._slots[user, slot]
-        new = np.unique(user[held["category"] == 0])
-        held["category"] = wanted[mine]
-        held["last_ms"] = np.maximum(held["last_ms"], newest[mine])
-        for column, name in enumerate(AMOUNTS):
-            held[name] += sums[mine, column].astype(held[name].dtype)
-        self._slots[user, slot] = held
-        if len(new):
-            self._slots[new] = _in_order(self._slots[new])
+            if done < len(row):
+                self._make_places()
 
-    def _slot(
-        self, user: Ints, wanted: npt.NDArray[np.uint64]
-    ) -> tuple[Ints, npt.NDArray[np.int64]]:
-        """Slot of each distinct (user, category), sorted by user, and the users for whom 32 are
-        too few; -1 is the slot of theirs."""
-        known = self._slots["category"][user]
-        matches = known == wanted[:, None]
-        slot: Ints = np.where(matches.any(axis=1), matches.argmax(axis=1), -1)
-        new = np.flatnonzero(slot < 0)
-        if len(new):
-            # The new ones of a user go behind those that it has, in order.
-            first = np.searchsorted(user[new], user[new])
-            slot[new] = (known[new] > 0).sum(axis=1) + np.arange(len(new)) - first
-        too_many = np.unique(user[slot >= CATEGORIES])
-        if self._held:
-            held = [u for u in np.unique(user).tolist() if u in self._held]
-            too_many = np.union1d(too_many, np.array(held, np.int64))
-        if len(too_many):
-            slot[np.isin(user, too_many)] = -1
-        return slot, too_many
-
-    def _add_held(
-        self,
-        rows: Sequence[int],
-        categories: Sequence[int],
-        times_ms: Sequence[int],
-        amounts: Iterable[Sequence[int]],
-    ) -> None:
-        changed = set(rows)
-        for row in changed - self._held.keys():
-            self._held[row] = _opened(self._slots[row])
-        for row, category, time_ms, (shown, clicks, ratings, rating) in zip(
-            rows, categories, times_ms, amounts, strict=True
-        ):
-            held = self._held[row]
-            taste = held.get(category)
-            if taste is None:
-                held[category] = [time_ms, shown, clicks, ratings, rating]
-                if len(held) > TASTES_HELD:
-                    del held[min(held, key=lambda name: (held[name][0], name))]
-                continue
-            taste[0] = max(taste[0], time_ms)
-            taste[1] += shown
-            taste[2] += clicks
-            taste[3] += ratings
-            taste[4] += rating
-        self._stale |= changed
-
-    def _refresh(self) -> None:
-        for row in self._stale:
-            self._slots[row] = _used_last(self._held[row])
-        self._stale.clear()
+    def _make_places(self) -> None:
+        """Make as many places again; none is free."""
+        old = self._crowded
+        places = len(old.sizes)
+        more = _places(len(old.place_of), max(places, _FIRST_PLACES))
+        self._crowded = _Crowded(
+            old.place_of,
+            np.append(old.sizes, more.sizes),
+            np.concatenate([old.names, more.names]),
+            np.concatenate([old.held, more.held]),
+            np.append(old.stale, more.stale),
+            np.append(more.free + places, old.free),
+            more.free_n,
+        )
 
     def fill(self, tastes: Tastes, row: Sequence[int] | Ints) -> None:
         """Write the tastes of rows, shape (n, 32), in order of category, none behind them."""
-        self._refresh()
-        tastes[...] = self._slots[row]
+        rows = np.asarray(row, np.int64)
+        fold_kernel.refresh(self._slots, tuple(self._crowded), rows)
+        tastes[...] = self._slots[rows]
 
     def forget(self, rows: Sequence[int]) -> None:
         """Empty rows."""
+        crowded = self._crowded
         self._slots[rows] = 0
-        self._stale.difference_update(rows)
-        for row in rows:
-            self._held.pop(row, None)
+        places = crowded.place_of[rows]
+        places = places[places >= 0]
+        crowded.place_of[rows] = -1
+        crowded.stale[places] = 0
+        free = int(crowded.free_n[0])
+        crowded.free[free : free + len(places)] = places
+        crowded.free_n[0] += len(places)
 
     def dump(
         self, rows: slice | Ints, place: Mapping[int, int]
@@ -158,41 +113,43 @@ class TasteTable:
 
         `place`: of each row, in `rows`.
         """
-        self._refresh()
-        held = [
-            (place[row], category, taste)
-            for row, tastes in self._held.items()
-            for category, taste in tastes.items()
-        ]
+        numbers = np.fromiter(place, np.int64, len(place))
+        crowded = self._crowded
+        fold_kernel.refresh(self._slots, tuple(crowded), numbers)
+        held = []
+        for row in numbers[crowded.place_of[numbers] >= 0].tolist():
+            own = crowded.place_of[row]
+            size = crowded.sizes[own]
+            names, tastes = crowded.names[own, :size], crowded.held[own, :size]
+            held += [
+                (place[row], name, taste)
+                for name, taste in zip(names.tolist(), tastes.tolist(), strict=True)
+            ]
         return raw(self._slots[rows]), held
 
-    def load(self, slots: bytes, held: Iterable[tuple[int, int, list[int]]]) -> None:
+    def load(self, slots: bytes, held: Iterable[tuple[int, int, _Taste]]) -> None:
         """Replace the table by a dumped one, whose rows are 0, 1, ..."""
         self._slots = np.frombuffer(slots, CATEGORY_TASTE).reshape(-1, CATEGORIES).copy()
-        self._held, self._stale = {}, set()
+        of_row: dict[int, list[tuple[int, _Taste]]] = {}
         for row, category, taste in held:
-            self._held.setdefault(row, {})[category] = taste
+            of_row.setdefault(row, []).append((category, taste))
+        crowded = self._crowded = _places(len(self._slots), len(of_row))
+        crowded.free_n[0] = 0
+        for place, (row, tastes) in enumerate(of_row.items()):
+            size = len(tastes)
+            crowded.place_of[row], crowded.sizes[place] = place, size
+            crowded.names[place, :size] = [category for category, _ in tastes]
+            crowded.held[place, :size] = [taste for _, taste in tastes]
 
 
-def _in_order(slots: Tastes) -> Tastes:
-    """Slots, shape (n, 32), by category, the empty ones last."""
-    # 0, no category, becomes the largest.
-    order = np.argsort(slots["category"] - np.uint64(1), axis=1)
-    return np.take_along_axis(slots, order, axis=1)
-
-
-def _opened(slots: Tastes) -> dict[int, _Held]:
-    names = ("last_ms", *AMOUNTS)
-    return {
-        int(slot["category"]): [int(slot[name]) for name in names]
-        for slot in slots
-        if slot["category"]
-    }
-
-
-def _used_last(held: Mapping[int, _Held]) -> Tastes:
-    """The 32 used last, shape (32,), by category; sums wrap as numpy's do."""
-    last = sorted([(taste[0], category) for category, taste in held.items()])[-CATEGORIES:]
-    categories = sorted([category for _, category in last])
-    found = np.array([(category, *held[category]) for category in categories], _WIDE)
-    return found.astype(CATEGORY_TASTE)
+def _places(rows: int, places: int) -> _Crowded:
+    """So many rows, none crowded, and so many places, all of them free."""
+    return _Crowded(
+        np.full(rows, -1, np.int32),
+        np.zeros(places, np.int64),
+        np.zeros((places, TASTES_HELD + 1), np.uint64),
+        np.zeros((places, TASTES_HELD + 1, fold_kernel.HELD), np.int64),
+        np.zeros(places, np.uint8),
+        np.arange(places),
+        np.array([places]),
+    )

@@ -47,7 +47,7 @@ CLOSED_BYTES_MAX: Final = MAX_RECORD_BYTES // 4
 
 _TICK: Final = int(Kind.TICK)
 
-_partition_of = lru_cache(maxsize=1 << 14)(partition_of)
+_partition_of = lru_cache(maxsize=1 << 16)(partition_of)
 
 
 @dataclass(frozen=True)
