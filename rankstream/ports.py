@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -118,7 +118,7 @@ class Model(Protocol):
 class EventLog(Protocol):
     """Appends records; an append ends when the log holds the record for good."""
 
-    async def send(
+    def send(
         self,
         topic: str,
         value: bytes | None,
@@ -126,7 +126,7 @@ class EventLog(Protocol):
         key: bytes = b"",
         partition: int | None = None,
         headers: Sequence[tuple[str, bytes]] = (),
-    ) -> tuple[int, int]:
+    ) -> Awaitable[tuple[int, int]]:
         """Append a record, by default to the partition of its key; its partition and offset.
 
         Raises:

@@ -37,23 +37,24 @@ async def produce(
     Raises: DependencyUnavailable, QueueFull: some records may have been appended; produce the same
     history again, its event ids are the same.
     """
-    async with asyncio.TaskGroup() as group:
-        for item in history.items:
-            body = encode_item(item.update())
-            group.create_task(
-                producer.send(topics.ITEMS.name, body, key=item.item_id.encode()), name="item"
-            )
+    items = (item.update() for item in history.items)
+    await asyncio.gather(
+        *[
+            producer.send(topics.ITEMS.name, encode_item(item), key=item.item_id.encode())
+            for item in items
+        ]
+    )
     partitions = await producer.partitions(topics.EVENTS.name)
     records = batches(history.columns, partitions=partitions)
     total, done = len(history.columns), 0
     for start in range(0, len(records), IN_FLIGHT_MAX):
         part = records[start : start + IN_FLIGHT_MAX]
-        async with asyncio.TaskGroup() as group:
-            # Tasks start in the order of their creation, so a partition keeps its order.
-            for batch in part:
-                group.create_task(
-                    producer.send(topics.EVENTS.name, batch.record, partition=batch.partition)
-                )
+        await asyncio.gather(
+            *[
+                producer.send(topics.EVENTS.name, batch.record, partition=batch.partition)
+                for batch in part
+            ]
+        )
         done += sum(batch.events for batch in part)
         progress(done, total)
     times = history.columns.event_time_ms

@@ -106,7 +106,7 @@ class EventProducer:
         """Records sent and not yet acked."""
         return len(self._in_flight)
 
-    async def send(
+    def send(
         self,
         topic: str,
         value: bytes | None,
@@ -114,25 +114,25 @@ class EventProducer:
         key: bytes = b"",
         partition: int | None = None,
         headers: Sequence[tuple[str, bytes]] = (),
-    ) -> tuple[int, int]:
+    ) -> asyncio.Future[tuple[int, int]]:
         """Append a record, by default to the partition of its key; its partition and offset.
 
-        A None value is a tombstone. Records of one partition keep the order of their sends.
+        A None value is a tombstone. Records of one partition keep the order of their sends. A
+        caller that goes away (a client hangs up) does not keep the record from being appended.
 
         Raises:
             QueueFull: too many records wait for their ack; nothing was appended.
             TooLarge: the record is over topics.MAX_RECORD_BYTES; nothing was appended.
             DependencyUnavailable: no ack in time; the record may have been appended.
         """
-        loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._loop = loop
+            self._loop = asyncio.get_running_loop()
             self._thread.start()
         if self._closing.is_set():
             raise QueueFull("queue_full: the producer is closed. Nothing was appended. Send again.")
         if len(self._in_flight) >= self._queue_records_max:
             raise self._full()
-        future: asyncio.Future[tuple[int, int]] = loop.create_future()
+        future: asyncio.Future[tuple[int, int]] = self._loop.create_future()
         try:
             self._producer.produce(
                 topic,
@@ -147,8 +147,7 @@ class EventProducer:
         except KafkaException as error:
             raise self._refused(topic, len(value or b""), error.args[0]) from None
         self._in_flight.add(future)
-        # The caller may go away (a client hangs up); the record is on its way all the same.
-        return await asyncio.shield(future)
+        return future
 
     def _on_delivery(
         self, future: asyncio.Future[tuple[int, int]]

@@ -19,7 +19,7 @@ from rankstream.contracts.dead_letters import (
     kept_bytes,
     kept_headers,
 )
-from rankstream.contracts.labels import PROVISIONAL, LabelChange, Unmatched
+from rankstream.contracts.labels import PROVISIONAL, LabelChange, LabelState, Unmatched
 from rankstream.contracts.record import Record
 from rankstream.errors import InvalidBatch, InvalidInput
 from rankstream.features.deltas import Deltas, Entity, distinct
@@ -39,12 +39,11 @@ class _Dictionary:
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {"": 0}
 
-    def __call__(self, text: str) -> int:
-        return self.numbers.setdefault(text, len(self.numbers))
-
     def column(self, texts: Iterable[str]) -> Ints:
         """The number of each."""
-        return np.array([self(text) for text in texts], np.int64)
+        numbers = self.numbers
+        number_of = numbers.setdefault
+        return np.array([number_of(text, len(numbers)) for text in texts], np.int64)
 
     def renumbered(self, strings: Sequence[str], *columns: npt.NDArray[Any]) -> list[Ints]:
         """Columns of numbers of `strings`, all different, as numbers of this new dictionary."""
@@ -56,6 +55,12 @@ class _Dictionary:
         texts = (strings[old] for old in used.tolist())
         self.numbers.update(zip(texts, itertools.count(1), strict=False))
         return [number[column] for column in columns]
+
+
+def _table(states: Sequence[LabelState]) -> Ints:
+    """Label states, shape (n, 4)."""
+    flat = itertools.chain.from_iterable(states)
+    return np.fromiter(flat, np.int64, 4 * len(states)).reshape(-1, 4)
 
 
 def encode_labels(
@@ -90,7 +95,7 @@ def encode_labels(
     after = np.zeros_like(before)
     after[: len(opened), 0] = PROVISIONAL
     if changes:
-        before[len(opened) :], after[len(opened) :] = old, new
+        before[len(opened) :], after[len(opened) :] = _table(old), _table(new)
     view = pb.LabelBatchView(
         source_partition=partition,
         first_offset=first_offset,

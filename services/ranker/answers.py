@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol
 
 import structlog
@@ -22,7 +22,7 @@ KEPT: Final = "answers"  # the label of kept answers beside the names of topics
 class Log(Protocol):
     """What is used of an EventProducer."""
 
-    async def send(self, topic: str, value: bytes, *, key: bytes) -> tuple[int, int]: ...
+    def send(self, topic: str, value: bytes, *, key: bytes) -> Awaitable[tuple[int, int]]: ...
 
 
 class Store(Protocol):
