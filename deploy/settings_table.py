@@ -241,6 +241,10 @@ MEANINGS: Final[Mapping[str, str]] = {
     "ranker.n_max": "Items in the answer to a Recommend request at most.",
     "ranker.items_max": "Items to be ranked in a Rank request at most.",
     "ranker.candidates": "Candidates asked of retrieval.",
+    "ranker.prerank_keep": (
+        "Of them, those that a model's linear stand-in leaves to be ranked; 0: all. What is cut is"
+        " never shown, not even explored."
+    ),
     "ranker.features_timeout_ms": (
         "Redis has this long; then features are defaults and the reply says so."
     ),

@@ -106,6 +106,14 @@ class Model(Protocol):
         """How candidates are ordered by pctr and pcvr; None: by logit."""
         ...
 
+    @property
+    def prerank(self) -> npt.NDArray[np.float64] | None:
+        """Weights of columns `features.snapshot.PARTIAL` whose sum stands in for the model.
+
+        Shape (len(PARTIAL),); None: the model has none.
+        """
+        ...
+
     def score(self, features: npt.NDArray[np.float32]) -> Scores:
         """Scores of each row, which depend on that row only.
 

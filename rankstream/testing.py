@@ -106,7 +106,9 @@ class FakeModel:
         means: npt.NDArray[np.float32] | None = None,
         purchase_weights: npt.NDArray[np.float32] | None = None,
         utility: Utility | None = None,
+        prerank: npt.NDArray[np.float64] | None = None,
     ) -> None:
+        self.prerank = prerank
         self.weights = weights
         self.purchase_weights = purchase_weights
         self.utility = utility

@@ -15,6 +15,8 @@ from typing import Final
 from rich.console import Console
 
 from bench.figures import OUT, Figure, machine, write
+from bench.serving.growth import growth
+from bench.serving.preranking import preranking
 from bench.serving.rank import rank
 from bench.serving.recommend import recommend
 from bench.serving.retrieval import SIZES, additions, retrieval
@@ -23,12 +25,14 @@ Say = Callable[[str], None]
 
 MEASUREMENTS: Final[Mapping[str, Callable[[Say], list[Figure]]]] = {
     "additions": additions,
+    "growth": growth,
+    "preranking": preranking,
     "rank": rank,
     "recommend": recommend,
     **{f"retrieval_{name}": partial(retrieval, name) for name in SIZES},
 }
-# Ten million items take a quarter of an hour and more.
-DEFAULT: Final = ("rank", "recommend", "retrieval_1m", "additions")
+# Ten million items take a quarter of an hour and more, and so does growth.
+DEFAULT: Final = ("rank", "recommend", "preranking", "retrieval_1m", "additions")
 TERMINATED: Final = 143
 
 

@@ -11,7 +11,11 @@ import numpy.typing as npt
 import xgboost as xgb
 
 from bench.serving.catalog import Catalog
+from pipelines.train.artefact import served
 from pipelines.train.graphs import tree_graph
+from pipelines.train.precision import int8_graph
+from pipelines.train.preranking import fit_prerank
+from pipelines.train.shapes import Size
 from pipelines.train.trees import xgboost_trees
 from rankstream.adapters.artifacts import Artifact, write_artifact
 from rankstream.adapters.onnx_model import RANKER_FILE
@@ -23,6 +27,7 @@ ROWS: Final = 30_000
 # Of Metarank's comparison: figure 1 of the issue counts on it.
 TREES: Final = 300
 DEPTH: Final = 6
+NETWORK_ROWS: Final = 2_000
 
 
 def training_rows(shop: Catalog, now_ms: int, seed: int) -> npt.NDArray[np.float32]:
@@ -51,21 +56,41 @@ def fit_trees(features: npt.NDArray[np.float32], seed: int) -> xgb.Booster:
     return xgb.train({**parameters, "seed": seed}, data, num_boost_round=TREES)
 
 
-def write_trees(folder: Path, booster: xgb.Booster, features: npt.NDArray[np.float32]) -> Artifact:
-    """The artefact of a booster."""
+def fit_network(features: npt.NDArray[np.float32], seed: int) -> bytes:
+    """The int8 graph of an MMoE of 10 million weights, fitted on few rows: what it costs is what
+    counts, not what it knows."""
+    # JAX takes seconds to import, which a run without it need not wait for.
+    from pipelines.train.neural_rankers import fit_mmoe
+
+    rng = np.random.default_rng(seed)
+    clicked, purchased = rng.random((2, NETWORK_ROWS)) < 0.3
+    rows = features[:NETWORK_ROWS]
+    labels = clicked.astype(np.uint8), purchased.astype(np.int8)
+    return int8_graph(fit_mmoe(rows, *labels, seed=seed, size=Size.FULL).graph)
+
+
+def graph_of(booster: xgb.Booster, features: int) -> bytes:
+    """The graph of trees on vectors of so many features."""
+    return tree_graph(xgboost_trees(booster), features)
+
+
+def write_ranker(
+    folder: Path, family: str, graph: bytes, features: npt.NDArray[np.float32], seed: int
+) -> Artifact:
+    """The artefact of a graph and of its stand-in."""
     now_ms = time.time_ns() // 1_000_000
-    model_id = f"xgboost-{now_ms}"
+    model_id = f"{family}-{now_ms}"
     fields = {
         "model_id": model_id,
         "role": "ranker",
-        "family": "xgboost",
+        "family": family,
         "created_ms": now_ms,
         "data_version": "bench",
         "train_from_ms": now_ms - 1,
         "train_until_ms": now_ms,
         "parity_max_abs": 0.0,
         "spec_id": spec.SPEC_ID,
+        "prerank": fit_prerank(served(graph), features, seed=seed),
         "feature_means": tuple(features.mean(axis=0, dtype=np.float64).tolist()),
     }
-    graph = tree_graph(xgboost_trees(booster), features.shape[1])
     return write_artifact(folder / "ranker" / model_id, fields, {RANKER_FILE: graph})

@@ -1,7 +1,8 @@
 """`Recommend` of a million items: the index in the ranker's process, and as a service of its own.
 
-Trees over 500 candidates, user rows fresh from Redis, item rows kept by the ranker as Redis says
-that they have not changed. The rows of every user's candidates are read once before it is measured.
+Trees, and an MMoE of 10 M weights in int8, over 500 candidates or over the 100 of them that a
+linear stand-in leaves. User rows fresh from Redis, item rows kept by the ranker as Redis says that
+they have not changed. The rows of every user's candidates are read once before it is measured.
 """
 
 from __future__ import annotations
@@ -10,24 +11,27 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import numpy as np
 
 from bench.figures import Figure
+from bench.serving import rankers
 from bench.serving.load import Calls, closed_loop, open_loop
 from bench.serving.processes import Service, start
 from bench.serving.shop import (
     OTHER_CORE,
     SEED,
     SERVED_CORE,
+    SLATE,
     Cost,
     Shop,
     cost,
     figures,
     opened,
     publish,
+    serve,
 )
 from bench.serving.vectors import draw_histories, draw_items, draw_queries
 from bench.stream.servers import Servers, started
@@ -41,87 +45,123 @@ Say = Callable[[str], None]
 ITEMS: Final = 1_000_000
 USERS: Final = 300
 HELD_OUT: Final = 500
-SLATE: Final = 20
 CALLERS: Final = 4
 CALLS: Final = 1_000
 REPEATS: Final = 3
 OPEN_S: Final = 15.0
+EMBEDDED: Final = {"RETRIEVAL_IN_PROCESS": "true"}
+WAYS: Final[Mapping[str, Mapping[str, str]]] = {
+    "service": {},
+    "embedded": EMBEDDED,
+    "prerank": {**EMBEDDED, "PRERANK_KEEP": "100"},
+}
 
 
-def recommend(say: Say) -> list[Figure]:
-    """CPU of the processes that answer, at saturation; latency at half of that rate."""
+def recommend(say: Say, items: int = ITEMS) -> list[Figure]:
+    """CPU of the processes that answer, at saturation; latency at half of that rate.
+
+    serving.recommend.{service,embedded,prerank}.* of trees, serving.recommend.mmoe.* of a network.
+    """
     with started() as servers:
-        drawn = draw_items(ITEMS, seed=SEED)
-        histories = draw_histories(drawn, USERS, RECENT, seed=SEED)
-        shop = opened(servers, ITEMS, USERS, histories)
-        vectors = ItemVectors(tuple(shop.rows.item_ids), drawn.vectors, np.ones(ITEMS, np.float32))
-        now_ms = time.time_ns() // 1_000_000
-        index = write_retrieval(
-            servers.folder / "artifacts",
-            mean_towers(vectors),
-            (),
-            Origin(now_ms, "bench", now_ms - 1, now_ms),
-            queries=draw_queries(drawn, HELD_OUT, seed=SEED + 1),
-            categories={},
-            metrics={},
-            parity=0.0,
-            seed=SEED,
-        )
-        asyncio.run(publish(servers, "retrieval", index))
-        say(f"index of {ITEMS:,} items: {index.manifest.metrics}")
+        shop = indexed(servers, items, say)
         os.sched_setaffinity(0, OTHER_CORE)
-        costs = {
-            "recommend.service": _measured(servers, shop, say, in_process=False),
-            "recommend.embedded": _measured(servers, shop, say, in_process=True),
-        }
+        costs: dict[str, list[Cost]] = {}
+        for way, settings in WAYS.items():
+            costs[f"recommend.{way}"] = measured(servers, shop, settings, f"trees, {way}", say)
+        graph = rankers.fit_network(shop.features, SEED)
+        serve(servers, "mmoe", graph, shop.features)
+        for way, settings in WAYS.items():
+            name = f"recommend.mmoe.{way}"
+            costs[name] = measured(servers, shop, settings, f"network, {way}", say)
         return figures(costs)
 
 
-def _measured(servers: Servers, shop: Shop, say: Say, *, in_process: bool) -> list[Cost]:
-    artifacts = str(servers.folder / "artifacts")
-    settings = {
-        "REDIS_URL": servers.redis_url,
-        "ARTIFACTS": artifacts,
-        "ROWS_KEPT": str(ITEMS),
-        # What waits for a core is measured, not refused; an answer without rows would not count.
-        "FEATURES_TIMEOUT_MS": "5000",
-        "RETRIEVAL_TIMEOUT_MS": "5000",
-    }
+def indexed(servers: Servers, items: int, say: Say) -> Shop:
+    """A shop of so many items, trees that rank them, and the index that finds them."""
+    drawn = draw_items(items, seed=SEED)
+    histories = draw_histories(drawn, USERS, RECENT, seed=SEED)
+    shop = opened(servers, items, USERS, histories)
+    vectors = ItemVectors(tuple(shop.rows.item_ids), drawn.vectors, np.ones(items, np.float32))
+    now_ms = time.time_ns() // 1_000_000
+    index = write_retrieval(
+        servers.folder / "artifacts",
+        mean_towers(vectors),
+        (),
+        Origin(now_ms, "bench", now_ms - 1, now_ms),
+        queries=draw_queries(drawn, HELD_OUT, seed=SEED + 1),
+        categories={},
+        metrics={},
+        parity=0.0,
+        seed=SEED,
+    )
+    asyncio.run(publish(servers, "retrieval", index))
+    say(f"index of {items:,} items: {index.manifest.metrics}")
+    return shop
+
+
+def measured(
+    servers: Servers,
+    shop: Shop,
+    more: Mapping[str, str],
+    name: str,
+    say: Say,
+    repeats: int = REPEATS,
+    open_s: float = OPEN_S,
+) -> list[Cost]:
+    """What a request costs with `more` settings of the ranker.
+
+    open_s: how long its latency is measured at half of the saturation rate; 0: at saturation.
+    """
+    settings = settings_of(servers, shop, more)
     running: list[Service] = []
-    if in_process:
-        settings["RETRIEVAL_IN_PROCESS"] = "true"
-    else:
-        running.append(start(servers, "retrieval", {"ARTIFACTS": artifacts}))
+    if "RETRIEVAL_IN_PROCESS" not in settings:
+        running.append(start(servers, "retrieval", {"ARTIFACTS": settings["ARTIFACTS"]}))
         running[0].await_ready()
         settings["RETRIEVAL_URL"] = running[0].grpc
     ranker = start(servers, "ranker", settings)
     running.append(ranker)
     ranker.await_ready()
     ranker.pin(SERVED_CORE)
-    _asked(ranker, shop, 2 * USERS)
+    asked(ranker, shop, 2 * USERS)
     found = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         before = sum(service.cpu_s() for service in running)
-        saturated = _asked(ranker, shop, CALLS)
+        saturated = asked(ranker, shop, CALLS)
         spent_s = sum(service.cpu_s() for service in running) - before
-        half = len(saturated.latency_s) / saturated.wall_s / 2
-        paced = asyncio.run(
-            open_loop(ranker.grpc, "Recommend", _requests(shop), per_s=half, seconds=OPEN_S)
-        )
+        paced = None
+        if open_s:
+            half = len(saturated.latency_s) / saturated.wall_s / 2
+            paced = asyncio.run(
+                open_loop(ranker.grpc, "Recommend", requests(shop), per_s=half, seconds=open_s)
+            )
         found.append(cost(saturated, spent_s, paced))
-        say(f"recommend, {'embedded' if in_process else 'service'}: {found[-1]}")
+        say(f"recommend, {name}: {found[-1]}")
     for service in reversed(running):
         service.stop()
     return found
 
 
-def _asked(ranker: Service, shop: Shop, calls: int) -> Calls:
-    requests = _requests(shop)
+def asked(ranker: Service, shop: Shop, calls: int) -> Calls:
+    """Calls of a few callers that do not pause."""
     return asyncio.run(
-        closed_loop(ranker.grpc, "Recommend", requests, calls=calls, callers=CALLERS)
+        closed_loop(ranker.grpc, "Recommend", requests(shop), calls=calls, callers=CALLERS)
     )
 
 
-def _requests(shop: Shop) -> Iterator[ranker_pb2.RecommendRequest]:
+def settings_of(servers: Servers, shop: Shop, more: Mapping[str, str]) -> dict[str, str]:
+    """Settings of a ranker; `more` over those that all have."""
+    return {
+        "REDIS_URL": servers.redis_url,
+        "ARTIFACTS": str(servers.folder / "artifacts"),
+        "ROWS_KEPT": str(max(20_000, len(shop.rows.item_ids))),
+        # What waits for a core is measured, not refused; an answer without rows would not count.
+        "FEATURES_TIMEOUT_MS": "5000",
+        "RETRIEVAL_TIMEOUT_MS": "5000",
+        **more,
+    }
+
+
+def requests(shop: Shop) -> Iterator[ranker_pb2.RecommendRequest]:
+    """One user after the other, without end."""
     for user in itertools.cycle(shop.rows.user_ids):
         yield ranker_pb2.RecommendRequest(user_id=user, n=SLATE)

@@ -78,7 +78,8 @@ def measured(name: str, items: int) -> list[Figure]:
         private, started_s = _private_bytes(), time.perf_counter()
         index = load_index(folder, size=items, coverage=built.coverage)
         load_s = time.perf_counter() - started_s
-        used = sum((folder / part).stat().st_size for part in (INDEX, CELLS))
+        parts = [folder / part for part in (INDEX, CELLS)]
+        used = sum(part.stat().st_size for part in parts if part.exists())
         gb = (used + max(0, _private_bytes() - private)) / 1e9
         raw_gb = items * DIMENSIONS * 4 / 1e9
         queries = queries[:MEASURED_ON]

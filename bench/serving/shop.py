@@ -24,6 +24,7 @@ from rankstream.contracts.ids import id64
 from rankstream.pb import events_pb2
 
 SEED: Final = 1
+SLATE: Final = 20  # items of an answer
 SERVED_CORE, OTHER_CORE = {0}, {1}
 
 
@@ -32,6 +33,7 @@ class Shop:
     """A catalogue in Redis and the model that ranks it."""
 
     rows: Catalog
+    features: npt.NDArray[np.float32]  # training rows, shape (n, spec.WIDTH)
     artifact: Artifact
     booster: Path
 
@@ -55,9 +57,19 @@ def opened(
     booster = rankers.fit_trees(features, SEED)
     saved = servers.folder / "booster.ubj"
     booster.save_model(saved)
-    artifact = rankers.write_trees(servers.folder / "artifacts", booster, features)
+    graph = rankers.graph_of(booster, features.shape[1])
+    artifact = serve(servers, "xgboost", graph, features)
+    return Shop(rows, features, artifact, saved)
+
+
+def serve(
+    servers: Servers, family: str, graph: bytes, features: npt.NDArray[np.float32]
+) -> Artifact:
+    """Write a ranker and point ranker/champion to it."""
+    folder = servers.folder / "artifacts"
+    artifact = rankers.write_ranker(folder, family, graph, features, SEED)
     asyncio.run(publish(servers, "ranker", artifact))
-    return Shop(rows, artifact, saved)
+    return artifact
 
 
 async def publish(servers: Servers, role: str, artifact: Artifact) -> None:

@@ -22,6 +22,7 @@ ORCHESTRATION: Final = Path("pipelines/orchestration")
 # Name -> its lock; beside it, with the suffix .in, what it is resolved from.
 LOCKS: Final = {
     "peers": Path("bench/stream/peers.txt"),
+    "serving_peers": Path("bench/serving/peers.txt"),
     "spark": ORCHESTRATION / "spark" / "requirements.txt",
     "airflow": ORCHESTRATION / "airflow" / "requirements.txt",
     "kfp": ORCHESTRATION / "kfp" / "requirements.txt",

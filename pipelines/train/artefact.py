@@ -18,6 +18,7 @@ from pipelines.features.replay import TrainingRows
 from pipelines.train.graphs import renumbered_graph
 from pipelines.train.index import DEPTH, EXACT_MAX, BuiltIndex, build_index
 from pipelines.train.precision import REQUEST_ROWS, Precision, Variant, session_of
+from pipelines.train.preranking import fit_prerank
 from pipelines.train.rankers import Ranker
 from pipelines.train.retrieval import Towers, cold_vectors
 from rankstream.adapters.artifacts import Artifact, write_artifact
@@ -164,6 +165,7 @@ def write_ranker(
     parity: float,
     utility: Utility | None = None,
     narrowed: Mapping[Precision, Variant] = NOT_NARROWED,
+    seed: int,
 ) -> Artifact:
     """The ranker's folder under `root`, its graph in other precisions beside it.
 
@@ -183,6 +185,7 @@ def write_ranker(
         "spec_id": spec.SPEC_ID,
         "metrics": {**metrics, **_measured(narrowed)},
         "parity_max_abs": parity,
+        "prerank": fit_prerank(served(ranker.graph), train.features, utility, seed=seed),
         "utility": utility,
         "parameters": dict(ranker.parameters),
         "feature_means": tuple(means),

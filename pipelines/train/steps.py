@@ -182,7 +182,9 @@ def train(
     families = {CHAMPION: champion, CHALLENGER: challenger}
     rankers = _rankers(families, rows, train_rows, test_rows, options, seed=seed, run=run)
     step("models", STEPS - 1, STEPS)
-    artifacts = [(one.alias, _written(root, one, train_rows, origin, options)) for one in rankers]
+    artifacts = [
+        (one.alias, _written(root, one, train_rows, origin, options, seed=seed)) for one in rankers
+    ]
     index = found.written(root, origin, seed=seed)
     shutil.rmtree(root / CHECKPOINTS, ignore_errors=True)
     step("models", STEPS, STEPS)
@@ -261,7 +263,13 @@ def _evaluated(alias: str, held: Served, test: TrainingRows, *, seed: int) -> _E
 
 
 def _written(
-    root: Path, one: _Evaluated, train: TrainingRows, origin: Origin, options: Options
+    root: Path,
+    one: _Evaluated,
+    train: TrainingRows,
+    origin: Origin,
+    options: Options,
+    *,
+    seed: int,
 ) -> Artifact:
     ranker = one.served.ranker
     return write_ranker(
@@ -273,6 +281,7 @@ def _written(
         parity=one.served.parity,
         utility=utility_of(ranker, train, options.networks.purchase_weight),
         narrowed=one.served.narrowed,
+        seed=seed,
     )
 
 

@@ -15,6 +15,7 @@ from rankstream.adapters.onnx_session import REFUSALS, Shape, invalid, read, ses
 from rankstream.contracts.manifest import Manifest, Utility
 from rankstream.errors import SpecMismatch
 from rankstream.features import spec
+from rankstream.features.snapshot import PARTIAL_NAMES
 from rankstream.ports import Scores
 
 Floats = npt.NDArray[np.float32]
@@ -48,6 +49,8 @@ class OnnxModel:
         self._heads = [name for name in Scores._fields if name in gives]
         self.manifest = manifest
         self.feature_means: Floats = np.array(manifest.feature_means, np.float32)
+        weights = [manifest.prerank.get(name, 0.0) for name in PARTIAL_NAMES]
+        self._prerank = np.array(weights) if manifest.prerank else None
 
     @classmethod
     def load(cls, uri: str, sha256: str | None = None) -> OnnxModel:
@@ -73,6 +76,8 @@ class OnnxModel:
         value = "" if manifest.utility is None else manifest.utility.value
         if value and value not in spec.NAMES:
             raise invalid(path, f"takes an item's value from {value!r}, which is no feature")
+        if unknown := sorted(set(manifest.prerank) - set(PARTIAL_NAMES)):
+            raise invalid(path, f"cuts candidates by {unknown}, which are known only afterwards")
         graph = read(path)
         model = cls(session(path, graph, _RANKER_IO), manifest)
         if manifest.utility is not None and "pcvr" not in model._heads:
@@ -124,6 +129,10 @@ class OnnxModel:
     @property
     def utility(self) -> Utility | None:
         return self.manifest.utility
+
+    @property
+    def prerank(self) -> npt.NDArray[np.float64] | None:
+        return self._prerank
 
     def score(self, features: Floats) -> Scores:
         if self._trees is None:

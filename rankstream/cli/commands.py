@@ -207,7 +207,7 @@ def explain(context: typer.Context, request_id: str, as_json: AsJson = False) ->
     _print_steps(answer.steps)
     named = (
         *("model_id", "index_id", "spec_id", "experiment_id", "variant", "method", "policy"),
-        *("policy_hash", "propensity_draws", "other_model_id"),
+        *("policy_hash", "propensity_draws", "other_model_id", "cut_by", "cut_from"),
     )
     _print_named({name: getattr(answer, name) for name in named})
     if answer.degraded:

@@ -109,7 +109,10 @@ class PolicyStep:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a past answer was what it was."""
+    """Why a past answer was what it was.
+
+    `cut_from` candidates were cut by the linear stand-in of model `cut_by`; "": none were.
+    """
 
     request_id: str
     user_id: str
@@ -127,6 +130,8 @@ class Explanation:
     steps: tuple[PolicyStep, ...]
     propensity_draws: int
     other_model_id: str
+    cut_by: str
+    cut_from: int
 
 
 @dataclass(frozen=True)
@@ -246,6 +251,8 @@ def explanation(reply: ranker_pb2.ExplainReply) -> Explanation:
         ),
         propensity_draws=reply.propensity_draws,
         other_model_id=reply.other_model_id,
+        cut_by=reply.prerank.model_id,
+        cut_from=reply.prerank.before,
     )
 
 

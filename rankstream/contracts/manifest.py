@@ -57,6 +57,8 @@ class Manifest(Contract):
     parameters: dict[str, str | float | int] = Field(default_factory=dict)
     feature_means: tuple[float, ...] = ()  # rankers: baseline of explanations
     feature_histograms: dict[str, Histogram] = Field(default_factory=dict)
+    # rankers: what cuts candidates before they are ranked, weights by feature; empty: nothing does
+    prerank: dict[str, float] = Field(default_factory=dict)
     utility: Utility | None = None  # rankers with a pcvr; None: candidates are ordered by logit
     items: int = 0  # retrieval
     dimensions: int = 0

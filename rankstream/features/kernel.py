@@ -17,7 +17,8 @@ from rankstream.features.compiled import compiled, read_only, types, written
 from rankstream.features.rows import CONTEXT_ATTRIBUTES, MICROS, TOTALS, WINDOWS
 
 # Of an entity with counters: two per window, six of all time.
-COUNTER_COLUMNS: Final = 2 * len(WINDOWS) + 6
+ALL_TIME_COLUMNS: Final = 6
+COUNTER_COLUMNS: Final = 2 * len(WINDOWS) + ALL_TIME_COLUMNS
 AFFINITY_COLUMNS: Final = 4
 SESSION_COLUMNS: Final = 3
 CLOCK_COLUMNS: Final = 2
@@ -66,9 +67,27 @@ def _rate(part: float, whole: float, prior: float, strength: float) -> float:
 
 
 @numba.njit(nogil=True, cache=True)
+def _all_time(out: Any, at: Any, i: Any, rows: Any, r: Any, now_ms: Any) -> None:
+    """The counters of row r that have no window, into row i."""
+    _, _, totals, last_ms = rows
+    seen, clicked = float(totals[r, _IMPRESSIONS]), float(totals[r, _CLICKS])
+    rated = float(totals[r, _RATINGS])
+    out[i, at] = np.log1p(seen)
+    out[i, at + 1] = _rate(clicked, seen, _CTR, _STRENGTH)
+    out[i, at + 2] = _rate(float(totals[r, _PURCHASES]), clicked, _CVR, _STRENGTH)
+    out[i, at + 3] = np.log1p(rated)
+    stars = float(totals[r, _RATING_MICROS]) / MICROS
+    out[i, at + 4] = _rate(stars, rated, _RATING, _RATING_STRENGTH)
+    idle_log_s = _IDLE_LOG_S_MAX
+    if last_ms[r] > 0:
+        idle_log_s = min(np.log1p(max(now_ms - last_ms[r], 0) / 1000.0), _IDLE_LOG_S_MAX)
+    out[i, at + 5] = idle_log_s
+
+
+@numba.njit(nogil=True, cache=True)
 def _counters(out: Any, at: Any, i: Any, rows: Any, r: Any, now_ms: Any) -> None:
     """The counters of row r as of a time, into row i."""
-    head, counts, totals, last_ms = rows
+    head, counts, _, _ = rows
     slot = 0
     for w in range(len(_WINDOW_MS)):
         newest, buckets = now_ms // _WINDOW_MS[w], _WINDOW_BUCKETS[w]
@@ -85,19 +104,7 @@ def _counters(out: Any, at: Any, i: Any, rows: Any, r: Any, now_ms: Any) -> None
         slot += buckets
         out[i, at + 2 * w] = np.log1p(float(impressions))
         out[i, at + 2 * w + 1] = _rate(float(clicks), float(impressions), _CTR, _STRENGTH)
-    at += 2 * len(_WINDOW_MS)
-    seen, clicked = float(totals[r, _IMPRESSIONS]), float(totals[r, _CLICKS])
-    rated = float(totals[r, _RATINGS])
-    out[i, at] = np.log1p(seen)
-    out[i, at + 1] = _rate(clicked, seen, _CTR, _STRENGTH)
-    out[i, at + 2] = _rate(float(totals[r, _PURCHASES]), clicked, _CVR, _STRENGTH)
-    out[i, at + 3] = np.log1p(rated)
-    stars = float(totals[r, _RATING_MICROS]) / MICROS
-    out[i, at + 4] = _rate(stars, rated, _RATING, _RATING_STRENGTH)
-    idle_log_s = _IDLE_LOG_S_MAX
-    if last_ms[r] > 0:
-        idle_log_s = min(np.log1p(max(now_ms - last_ms[r], 0) / 1000.0), _IDLE_LOG_S_MAX)
-    out[i, at + 5] = idle_log_s
+    _all_time(out, at + 2 * len(_WINDOW_MS), i, rows, r, now_ms)
 
 
 @compiled(_OUT, _AT, _COUNTED, _PLACES, _TIMES)
@@ -117,6 +124,17 @@ def counters(out: Any, at: Any, rows: Any, of: Any, as_of_ms: Any) -> None:
             continue
         row = of[i] if len(of) else (0 if len(rows[0]) == 1 else i)
         _counters(out, at, i, rows, row, as_of_ms[i if len(as_of_ms) > 1 else 0])
+
+
+@compiled(_OUT, _AT, _COUNTED, _PLACES, _TIMES)
+def all_time(out: Any, at: Any, rows: Any, of: Any, as_of_ms: Any) -> None:
+    """ALL_TIME_COLUMNS of each candidate's entity: the last of those that `counters` writes.
+
+    Args:
+        rows: as in `counters`; of: shape (n,), the row of each candidate; as_of_ms: shape (1,).
+    """
+    for i in range(len(out)):
+        _all_time(out, at, i, rows, of[i], as_of_ms[0])
 
 
 @numba.njit(nogil=True, cache=True)

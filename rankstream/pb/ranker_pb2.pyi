@@ -109,7 +109,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ...) -> None: ...
 
 class ExplainReply(_message.Message):
-    __slots__ = ("request_id", "user_id", "served_time_ms", "model_id", "index_id", "spec_id", "experiment_id", "variant", "items", "degraded", "method", "policy", "policy_hash", "steps", "other_model_id", "propensity_draws")
+    __slots__ = ("request_id", "user_id", "served_time_ms", "model_id", "index_id", "spec_id", "experiment_id", "variant", "items", "degraded", "method", "policy", "policy_hash", "steps", "other_model_id", "prerank", "propensity_draws")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SERVED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +125,7 @@ class ExplainReply(_message.Message):
     POLICY_HASH_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     OTHER_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    PRERANK_FIELD_NUMBER: _ClassVar[int]
     PROPENSITY_DRAWS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     user_id: str
@@ -141,8 +142,9 @@ class ExplainReply(_message.Message):
     policy_hash: str
     steps: _containers.RepeatedCompositeFieldContainer[_events_pb2.PolicyStep]
     other_model_id: str
+    prerank: _events_pb2.PreRank
     propensity_draws: int
-    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., spec_id: _Optional[str] = ..., experiment_id: _Optional[str] = ..., variant: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExplainedItem, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., method: _Optional[str] = ..., policy: _Optional[str] = ..., policy_hash: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[_events_pb2.PolicyStep, _Mapping]]] = ..., other_model_id: _Optional[str] = ..., propensity_draws: _Optional[int] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., spec_id: _Optional[str] = ..., experiment_id: _Optional[str] = ..., variant: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExplainedItem, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., method: _Optional[str] = ..., policy: _Optional[str] = ..., policy_hash: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[_events_pb2.PolicyStep, _Mapping]]] = ..., other_model_id: _Optional[str] = ..., prerank: _Optional[_Union[_events_pb2.PreRank, _Mapping]] = ..., propensity_draws: _Optional[int] = ...) -> None: ...
 
 class ReproduceRequest(_message.Message):
     __slots__ = ("request_id", "record")

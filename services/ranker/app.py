@@ -114,12 +114,18 @@ def add_routes(app: FastAPI, ranker: Ranker) -> None:
 
 
 def _plain(message: Any) -> Any:
-    """A message as dicts and lists, every field present, 64-bit integers as numbers."""
+    """A message as dicts and lists, every field present, 64-bit integers as numbers.
+
+    A message that is not there is None.
+    """
     plain = {}
     for field in message.DESCRIPTOR.fields:
         value = getattr(message, field.name)
         if field.message_type is not None:
-            value = [_plain(each) for each in value]
+            if field.is_repeated:
+                value = [_plain(each) for each in value]
+            else:
+                value = _plain(value) if message.HasField(field.name) else None
         elif field.is_repeated:
             value = list(value)
         plain[field.name] = value

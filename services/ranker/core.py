@@ -41,6 +41,7 @@ from services.ranker.interleaved import interleave
 from services.ranker.models import Models, scored
 from services.ranker.past import Past
 from services.ranker.policies import Chosen, Policies, choose
+from services.ranker.preranking import preranker
 from services.ranker.requests import RankRequest, RecommendRequest
 from services.ranker.settings import RankerSettings
 from services.ranker.shadow import Shadow
@@ -193,8 +194,10 @@ class Ranker:
             with self._timed("retrieve"):
                 item_ids, index_id = await self._retrieve(request, request_id, user, degraded)
             with self._timed("enrich"):
+                keep = self._settings.prerank_keep
+                by = preranker(decision.model, decision.other, keep, n)
                 enriched = await self._enrichment.enrich(
-                    user, item_ids, request.context, now, degraded, withdrawn=False
+                    user, item_ids, request.context, now, degraded, withdrawn=False, by=by
                 )
             if not enriched.item_ids:
                 degraded.add("no_candidates")

@@ -13,9 +13,11 @@ import structlog
 
 from rankstream.errors import DependencyUnavailable, SpecMismatch
 from rankstream.features.rows import CONTEXT_ROW, USER_ROW, Rows, empty_rows
-from rankstream.features.snapshot import snapshot
+from rankstream.features.snapshot import partial_vectors, snapshot
 from rankstream.pb.events_pb2 import Stamp
+from rankstream.ranking.preranking import best, linear_scores
 from services.ranker.kept_rows import Kept, KeptRows
+from services.ranker.preranking import Cut, PreRanker
 from services.ranker.requests import Context
 
 TIMEOUT: Final = "features_timeout"
@@ -54,6 +56,7 @@ class Enriched:
     category_rows: Rows
     context: Rows
     features: npt.NDArray[np.float32]
+    cut: Cut | None = None  # of candidates that are no more among these
 
     @property
     def categories(self) -> list[str]:
@@ -108,11 +111,12 @@ class Enrichment:
         degraded: Degraded,
         *,
         withdrawn: bool,
+        by: PreRanker | None = None,
     ) -> Enriched:
         """The candidates with what is known around them, and their feature vectors.
 
-        `withdrawn`: whether items that are withdrawn stay. The rest of an answer must not await:
-        it reads rows where they are kept.
+        `withdrawn`: whether items that are withdrawn stay; `by`: what cuts the others. The rest of
+        an answer must not await: it reads rows where they are kept.
         """
         store, around = self._store, _NO_CONTEXT
         kept = store.items(item_ids)
@@ -127,18 +131,24 @@ class Enrichment:
         if not withdrawn and (gone := kept.rows["withdrawn"][kept.item_of] != 0).any():
             item_ids = [item_ids[i] for i in np.flatnonzero(~gone).tolist()]
             kept = store.items(item_ids)
-        categories = store.categories(kept.names)
+        categories, as_of = store.categories(kept.names), np.array([as_of_ms], np.int64)
+        cut = None
+        if by is not None and by.keep < len(item_ids):
+            places, cut = _cut(by, user, kept, categories, as_of)
+            item_ids = [item_ids[i] for i in places.tolist()]
+            kept = store.items(item_ids)
+            categories = store.categories(kept.names)
         features = snapshot(
             user,
             kept.rows,
             categories,
             around,
-            np.array([as_of_ms], np.int64),
+            as_of,
             item_of=kept.item_of,
             category_of=kept.category_of,
             category_hash=kept.category_hash,
         )
-        return Enriched(item_ids, kept, categories, around, features)
+        return Enriched(item_ids, kept, categories, around, features, cut)
 
     async def _items_and_context(self, late: list[str], context: Context) -> Rows:
         if late:
@@ -157,6 +167,24 @@ class Enrichment:
             degraded.add(MISMATCH)
             structlog.get_logger().error("feature_rows_refused", reason=str(error))
         return None
+
+
+def _cut(
+    by: PreRanker, user: Rows, kept: Kept, categories: Rows, as_of_ms: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.intp], Cut]:
+    """Places of the candidates that stay, ascending."""
+    vectors = partial_vectors(
+        user,
+        kept.rows,
+        categories,
+        as_of_ms,
+        item_of=kept.item_of,
+        category_of=kept.category_of,
+        category_hash=kept.category_hash,
+    )
+    scores = linear_scores(vectors, by.weights)
+    places, highest = best(scores, by.keep)
+    return places, Cut(by.model_id, len(scores), scores[places], highest)
 
 
 def stamps(rows: Rows) -> list[Stamp]:

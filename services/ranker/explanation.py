@@ -75,6 +75,7 @@ def _explain(slate: ServedSlate, model: Model) -> ExplainReply:
         policy=slate.policy,
         policy_hash=slate.policy_hash,
         steps=slate.step,
+        prerank=slate.prerank if slate.HasField("prerank") else None,
         propensity_draws=slate.propensity_draws,
         other_model_id=slate.interleaving.model_id,
     )

@@ -181,6 +181,8 @@ class Models:
         """
         slate.model_sha256 = self._version[slate.model_id]
         slate.data_version = self._by_id[slate.model_id].data_version
+        if slate.HasField("prerank"):
+            slate.prerank.model_sha256 = self._version[slate.prerank.model_id]
         if between is not None:
             between.model_sha256 = self._version[between.model_id]
             slate.interleaving.CopyFrom(between)

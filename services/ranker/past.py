@@ -46,8 +46,13 @@ class Past:
         between, other = slate.interleaving, None
         if slate.HasField("interleaving"):
             other = await self._models.past(between.model_id, between.model_sha256)
+        stand_in, cut = None, slate.prerank
+        if slate.HasField("prerank"):
+            stand_in = await self._models.past(cut.model_id, cut.model_sha256)
         # Off the loop: the batch is as large as the one that was served.
-        found = await asyncio.to_thread(reproduce, slate, model, other, self._policies.of_hash)
+        found = await asyncio.to_thread(
+            reproduce, slate, model, other, self._policies.of_hash, stand_in
+        )
         return ReproduceReply(
             request_id=slate.request_id,
             model_id=slate.model_id,
@@ -82,7 +87,8 @@ def _parsed(request_id: str, record: bytes) -> ServedSlate:
             f"invalid_request: record of {len(record)} bytes is not a slate: {error}."
             " Not reproduced. Bring a record of topic served."
         ) from None
-    names = [slate.model_id, slate.interleaving.model_id or slate.model_id]
+    names = [slate.model_id]
+    names += filter(None, (slate.prerank.model_id, slate.interleaving.model_id))
     plain = all(name and Path(name).name == name for name in names)
     if slate.request_id != request_id or not plain:
         raise InvalidRequest(

@@ -28,6 +28,7 @@ from rankstream.ranking.policy import generator
 from services.ranker.interleaved import draft_generator, drafted, told
 from services.ranker.models import preference
 from services.ranker.policy_facts import decode_facts
+from services.ranker.preranking import disagreement
 from services.ranker.slates import steps_of
 
 Floats = npt.NDArray[np.float32]
@@ -43,6 +44,7 @@ PREFERENCES: Final = "preferences_differ"
 SLATE: Final = "slate_differs"
 PROPENSITIES: Final = "propensities_differ"
 STEPS: Final = "steps_differ"
+CUT: Final = "cut_differs"
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,14 @@ def reproduce(
     model: Model,
     other: Model | None,
     policy_of: Callable[[str], Policy | None],
+    stand_in: Model | None = None,
 ) -> list[Difference]:
     """Where the record and the answer made again differ; none: they agree to the last bit.
 
     Args:
         other: the second model of an interleaved slate.
         policy_of: a policy by its hash, None if it is not known.
+        stand_in: the model whose stand-in cut the candidates, None if nothing was cut.
 
     Raises:
         SpecMismatch: the slate's features are of another definition than this service's.
@@ -72,6 +76,8 @@ def reproduce(
     check_record(slate)
     found = rescored(slate, model)
     out = _scored(slate, model, found)
+    if problem := disagreement(slate, stand_in):
+        out.append(_difference(CUT, problem))
     policy = policy_of(slate.policy_hash) or _kept(slate)
     if policy is None:
         return [*out, _difference(POLICY, f"nobody knows policy {slate.policy_hash}")]
@@ -99,6 +105,8 @@ def check_record(slate: ServedSlate) -> None:
     inside = all(i < m for i in places)
     sizes = (slate.candidates, slate.slots)
     fits = whole and inside and all(0 <= size <= CANDIDATES_MAX for size in sizes)
+    if slate.HasField("prerank"):
+        fits = fits and len(slate.prerank.score) == n and m <= slate.prerank.before
     if between.model_id:
         fits = fits and len(between.logit) == len(between.team) == n
     if not fits or len(slate.features) != n * spec.WIDTH * 4:

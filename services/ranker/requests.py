@@ -187,6 +187,16 @@ class PolicyStepBody(_Body):
     removed: int = Field(description="Candidates that it took out.")
 
 
+class PreRankBody(_Body):
+    """Who was cut before ranking: `model_id`'s linear stand-in scored them at most `cut`."""
+
+    model_id: str
+    model_sha256: str
+    before: int = Field(description="Candidates before the cut.")
+    cut: float
+    score: list[float] = Field(description="The stand-in's, of each item.")
+
+
 class ExplainReplyBody(_Body):
     """Why a past answer was what it was."""
 
@@ -204,6 +214,7 @@ class ExplainReplyBody(_Body):
     policy: str
     policy_hash: str
     steps: list[PolicyStepBody]
+    prerank: PreRankBody | None = Field(description="None: nobody was cut.")
     propensity_draws: int = Field(description="Of the simulation of propensities; 0: exact.")
     other_model_id: str = Field(description="Interleaved with model_id; empty: no interleaving.")
 

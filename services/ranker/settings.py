@@ -22,6 +22,9 @@ class RankerSettings(ServiceSettings):
     n_max: int = Field(default=100, ge=1, le=1_000)
     items_max: int = Field(default=1_000, ge=1, le=10_000)
     candidates: int = Field(default=500, ge=1, le=10_000)
+    # Of them, those that a model's linear stand-in leaves to be ranked, never fewer than are asked
+    # for; 0: all.
+    prerank_keep: int = Field(default=0, ge=0, le=10_000)
     features_timeout_ms: float = Field(default=50.0, gt=0, le=60_000)
     # A row, users' aside, is never older when it is used; 0: always read.
     rows_age_ms: float = Field(default=250.0, ge=0, le=5_000)

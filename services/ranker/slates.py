@@ -16,6 +16,7 @@ from rankstream.ranking.decide import Choice
 from services.ranker.enrichment import Enriched, stamps
 from services.ranker.policies import Chosen
 from services.ranker.policy_facts import encode_facts
+from services.ranker.preranking import note
 from services.ranker.requests import RankRequest, RecommendRequest
 
 
@@ -38,7 +39,7 @@ def record(
     places = chosen.tolist()
     of_category = enriched.category_of[chosen]
     query_stamp, location_stamp = stamps(enriched.context[0])
-    return ServedSlate(
+    served = ServedSlate(
         request_id=request_id,
         user_id=request.user_id,
         served_time_ms=now_ms,
@@ -67,6 +68,8 @@ def record(
         query=request.context.query,
         location=request.context.location,
     )
+    note(served, enriched.cut, chosen)
+    return served
 
 
 def steps_of(choice: Choice) -> list[PolicyStep]:

@@ -14,6 +14,7 @@ from rankstream.adapters.query_tower import QueryTower
 from rankstream.contracts.manifest import Utility
 from rankstream.errors import InvalidArtifact, SpecMismatch
 from rankstream.features import spec
+from rankstream.features.snapshot import PARTIAL_NAMES
 from rankstream.ports import Model
 from rankstream.ranking.scoring import logistic
 from rankstream.testing import FakeModel
@@ -114,6 +115,21 @@ def test_a_utility_of_what_is_not_there_is_refused(
 
     with pytest.raises(InvalidArtifact, match=problem):
         OnnxModel.load(artifact.uri, artifact.sha256)
+
+
+def test_a_stand_in_is_read_by_name_and_one_of_other_features_refused(tmp_path: Path) -> None:
+    good = write_ranker(tmp_path, "good", WEIGHTS).manifest.model_dump(exclude={"files"})
+    files = {"model.onnx": linear_ranker(WEIGHTS)}
+    first, last = PARTIAL_NAMES[0], PARTIAL_NAMES[-1]
+    kept = write_artifact(tmp_path / "m", {**good, "prerank": {last: 2.0, first: 1.0}}, files)
+    other = write_artifact(tmp_path / "o", {**good, "prerank": {"item_ctr_5m": 1.0}}, files)
+
+    prerank = OnnxModel.load(kept.uri, kept.sha256).prerank
+
+    assert prerank is not None
+    assert (len(prerank), prerank[0], prerank[-1], np.abs(prerank).sum()) == (26, 1.0, 2.0, 3.0)
+    with pytest.raises(InvalidArtifact, match=r"cuts candidates by \['item_ctr_5m'\]"):
+        OnnxModel.load(other.uri, other.sha256)
 
 
 def test_an_index_is_no_ranker(tmp_path: Path) -> None:

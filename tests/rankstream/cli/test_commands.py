@@ -100,6 +100,8 @@ EXPLANATION = Explanation(
     steps=(PolicyStep("rules", (0,), (6,), (2,), 3), PolicyStep("thompson", (0,), (2,), (0,), 0)),
     propensity_draws=400,
     other_model_id="m2",
+    cut_by="m1",
+    cut_from=500,
 )
 
 
@@ -118,6 +120,7 @@ def test_explain_shows_every_step_of_the_policy(
         "#1: place 3 to 1",
         "team B",
         "model_id=m2",
+        "cut_from=500",
     ):
         assert text in human.stdout
     assert [step["removed"] for step in json.loads(machine.stdout)["steps"]] == [3, 0]

@@ -1,9 +1,13 @@
-"""What the context of a user is worth, as of the time served."""
+"""Feature vectors: what the context of a user is worth when, and columns made without the rest."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rankstream.features import spec
 from rankstream.features.rows import (
@@ -16,7 +20,7 @@ from rankstream.features.rows import (
     Rows,
     empty_rows,
 )
-from rankstream.features.snapshot import snapshot
+from rankstream.features.snapshot import PARTIAL, partial_vectors, snapshot
 
 STATED_MS = 1_700_000_000_000
 
@@ -61,3 +65,35 @@ def test_what_was_never_stated_is_unknown_at_any_time() -> None:
 
     for known in CONTEXT_ATTRIBUTES:
         assert found[f"context_{known.name}"] == [known.unknown] * 3
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(0, 40))
+def test_partial_vectors_are_columns_of_the_whole_ones_bit_by_bit(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    user, items, categories = (
+        counted(rng, empty_rows(size, dtype))
+        for size, dtype in ((1, USER_ROW), (7, ITEM_ROW), (3, CATEGORY_ROW))
+    )
+    items["attributes"] = rng.choice([np.nan, 5.0], (7, 2))
+    names = rng.integers(1, 4, 3).astype(np.uint64)
+    user["tastes"]["category"] = rng.integers(0, 4, 32)
+    user["tastes"]["impressions"] = rng.integers(0, 99, 32)
+    of: dict[str, Any] = {
+        "item_of": rng.integers(0, 7, n),
+        "category_of": rng.integers(0, 3, n),
+        "category_hash": names,
+    }
+    as_of = np.array([STATED_MS])
+
+    partial = partial_vectors(user, items, categories, as_of, **of)
+    whole = snapshot(user, items, categories, empty_rows(2, CONTEXT_ROW)[None], as_of, **of)
+
+    assert partial.tobytes() == np.ascontiguousarray(whole[:, PARTIAL]).tobytes()
+
+
+def counted(rng: np.random.Generator, rows: Rows) -> Rows:
+    """Rows with counters."""
+    rows["totals"] = rng.integers(0, 1_000, rows["totals"].shape)
+    rows["last_ms"] = rng.choice([0, STATED_MS - 5_000], len(rows))
+    return rows
