@@ -10,6 +10,8 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 import structlog
@@ -21,15 +23,17 @@ from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.candidates.attributes import Attributes
-from rankstream.candidates.catalog import Catalog
+from rankstream.candidates.catalog import Candidates, Catalog
 from rankstream.candidates.fresh import FreshItems
 from rankstream.candidates.item_columns import Facts, ItemColumns, facts_of
 from rankstream.contracts.filter import decode_filter
 from rankstream.contracts.ids import id64
 from rankstream.contracts.items import decode_item, deleted_item
+from rankstream.contracts.sources import AS_TUNED, NAMES, Sources, decode_sources
 from rankstream.errors import (
     InvalidArtifact,
     InvalidRequest,
+    InvalidSettings,
     NotReady,
     RankstreamError,
 )
@@ -37,6 +41,8 @@ from rankstream.pb import events_pb2, retrieval_pb2
 
 INDEX = "index"
 ITEMS = "items"
+# Whether a value of named_by holds each source.
+_HOLDS: Final = np.arange(1 << len(NAMES))[:, None] >> np.arange(len(NAMES)) & 1
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,24 @@ class Limits:
     history_max: int = 1_000
     exclude_max: int = 10_000
     fresh_max: int = 10_000  # new items kept until an index holds them
+    sources: Sources = AS_TUNED
+
+
+def read_sources(path: str, variable: str) -> Sources:
+    """The sources that a JSON file configures; without a path, as artefacts were tuned.
+
+    Raises: InvalidSettings: the file cannot be read, or not as sources.
+    """
+    if not path:
+        return AS_TUNED
+    try:
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidSettings(
+            f"invalid_settings: {variable} is {path!r}, which cannot be read: {error.strerror}."
+            " Not started. Name a JSON file, or none."
+        ) from None
+    return decode_sources(text, path)
 
 
 class Retrieval:
@@ -76,7 +100,17 @@ class Retrieval:
         self._requests = metrics_of.counter(metrics.RETRIEVAL_REQUESTS)
         self._seconds = metrics_of.histogram(metrics.RETRIEVAL_SECONDS)
         self._degraded = metrics_of.counter(metrics.RETRIEVAL_DEGRADED)
-        self._named = metrics_of.counter(metrics.RETRIEVAL_CANDIDATES)
+        named, dropped, filled = (
+            metrics_of.counter(metric)
+            for metric in (
+                metrics.RETRIEVAL_CANDIDATES,
+                metrics.RETRIEVAL_DROPPED,
+                metrics.RETRIEVAL_FILLED,
+            )
+        )
+        self._named = [named.labels(name) for name in NAMES]
+        self._dropped = {name: dropped.labels(name) for name in NAMES}
+        self._filled = {name: filled.labels(name) for name in NAMES}
         self._items = metrics_of.gauge(metrics.RETRIEVAL_ITEMS)
         self._info = metrics_of.gauge(metrics.MODEL_INFO)
 
@@ -202,12 +236,9 @@ class Retrieval:
             catalog.rows(excluded),
             attributes.subset(wanted, catalog.rows_of_ids),
             fresh.passing(wanted, self._columns.category, excluded),
+            self._limits.sources,
         )
-        for reason in candidates.degraded:
-            self._degraded.labels(reason).inc()
-        for bit, name in enumerate(catalog.sources):
-            self._named.labels(name).inc(int(np.count_nonzero(candidates.named_by >> bit & 1)))
-        self._requests.labels("ok").inc()
+        self._count(candidates)
         self._seconds.labels(candidates.source).observe(time.perf_counter() - start)
         return retrieval_pb2.RetrieveReply(
             item_id=candidates.item_ids,
@@ -215,9 +246,21 @@ class Retrieval:
             index_id=catalog.index_id,
             degraded=candidates.degraded,
             source=candidates.source,
-            source_name=catalog.sources,
+            source_name=NAMES,
             named_by=candidates.named_by.tolist(),
         )
+
+    def _count(self, candidates: Candidates) -> None:
+        self._requests.labels("ok").inc()
+        for reason in candidates.degraded:
+            self._degraded.labels(reason).inc()
+        named = np.bincount(candidates.named_by, minlength=len(_HOLDS)) @ _HOLDS
+        for counter, count in zip(self._named, named.tolist(), strict=True):
+            counter.inc(count)
+        for name in candidates.dropped:
+            self._dropped[name].inc()
+        for name, count in candidates.filled.items():
+            self._filled[name].inc(count)
 
     def _check(self, request: retrieval_pb2.RetrieveRequest) -> None:
         limits = self._limits

@@ -183,7 +183,7 @@ class Difference(_message.Message):
     def __init__(self, code: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class ExplainedItem(_message.Message):
-    __slots__ = ("item_id", "logit", "pctr", "propensity", "contributions", "place", "propensity_error", "team")
+    __slots__ = ("item_id", "logit", "pctr", "propensity", "contributions", "place", "propensity_error", "team", "sources")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     LOGIT_FIELD_NUMBER: _ClassVar[int]
     PCTR_FIELD_NUMBER: _ClassVar[int]
@@ -192,6 +192,7 @@ class ExplainedItem(_message.Message):
     PLACE_FIELD_NUMBER: _ClassVar[int]
     PROPENSITY_ERROR_FIELD_NUMBER: _ClassVar[int]
     TEAM_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     logit: float
     pctr: float
@@ -200,7 +201,8 @@ class ExplainedItem(_message.Message):
     place: int
     propensity_error: float
     team: int
-    def __init__(self, item_id: _Optional[str] = ..., logit: _Optional[float] = ..., pctr: _Optional[float] = ..., propensity: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., place: _Optional[int] = ..., propensity_error: _Optional[float] = ..., team: _Optional[int] = ...) -> None: ...
+    sources: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, item_id: _Optional[str] = ..., logit: _Optional[float] = ..., pctr: _Optional[float] = ..., propensity: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., place: _Optional[int] = ..., propensity_error: _Optional[float] = ..., team: _Optional[int] = ..., sources: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Contribution(_message.Message):
     __slots__ = ("feature", "value", "contribution")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import grpc
@@ -12,6 +14,7 @@ from rankstream.candidates.retrieval import Retrieval
 from rankstream.contracts.filter import ItemFilter, encode_filter
 from rankstream.errors import NotReady, RankstreamError
 from rankstream.pb import retrieval_pb2 as pb
+from rankstream.pb.events_pb2 import ServedSlate
 from services.ranker.breaker import Breaker, CircuitOpen
 
 METHOD: Final = "/rankstream.v1.Retrieval/Retrieve"
@@ -27,6 +30,24 @@ class RetrievalFailed(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+@dataclass(frozen=True, eq=False)
+class Retrieved:
+    """Candidates, the index that they are of, and who named each: bit i is source_name[i]."""
+
+    item_ids: list[str]
+    index_id: str
+    source_name: Sequence[str]
+    named_by: Sequence[int]
+
+    def credit(self, slate: ServedSlate) -> None:
+        """Write into a slate where its items come from."""
+        slate.index_id = self.index_id
+        if self.named_by:
+            named_by = dict(zip(self.item_ids, self.named_by, strict=True))
+            slate.source_name[:] = self.source_name
+            slate.named_by[:] = [named_by[item_id] for item_id in slate.item_id]
 
 
 class RetrievalClient:

@@ -174,6 +174,7 @@ class ExplainedItemBody(_Body):
     propensity_error: float = Field(description="Standard error; 0: exact.")
     place: int = Field(description="In the model's order; 0 is first.")
     team: int = Field(description="Of interleaving: 0 model_id's pick, 1 other_model_id's.")
+    sources: list[str] = Field(description="Of retrieval, that named it; none of a given item.")
     contributions: list[ContributionBody]
 
 

@@ -16,7 +16,7 @@ from rankstream.adapters.rpc import start_server
 from rankstream.adapters.run import run
 from rankstream.candidates.catalog import Catalog
 from rankstream.candidates.following import followers
-from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval
+from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval, read_sources
 from services.retrieval.app import SERVICE, methods
 from services.retrieval.settings import PREFIX, RetrievalSettings
 
@@ -33,6 +33,7 @@ async def main(settings: RetrievalSettings) -> None:
             history_max=settings.history_max,
             exclude_max=settings.exclude_max,
             fresh_max=settings.fresh_max,
+            sources=read_sources(settings.sources, PREFIX + "SOURCES"),
         ),
         load=Catalog.load,
         health=health,

@@ -90,6 +90,10 @@ def context_row(impressions: int) -> Rows:
     return row
 
 
+# Every item is the towers', every other one the lists' as well.
+NAMED_BY = {item: 1 + 2 * (place % 2) for place, item in enumerate(ITEM_IDS)}
+
+
 class FakeRetrieval:
     """Gives ITEM_IDS without the excluded ones, or fails when told to."""
 
@@ -115,7 +119,13 @@ class FakeRetrieval:
             raise self.fails
         out = {*recent.tolist(), *map(id64, exclude_item_ids)}
         kept = [item for item in ITEM_IDS if id64(item) not in out]
-        return retrieval_pb2.RetrieveReply(item_id=kept[:k], index_id="index-1", source="towers")
+        return retrieval_pb2.RetrieveReply(
+            item_id=kept[:k],
+            index_id="index-1",
+            source="towers",
+            source_name=["towers", "company"],
+            named_by=[NAMED_BY[item] for item in kept[:k]],
+        )
 
 
 class FakeLog:
