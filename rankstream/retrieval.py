@@ -82,28 +82,28 @@ def exact(
     return Found(best.astype(np.int64), similarity[best])
 
 
-def popular(order: Rows, k: int, excluded: Rows, within: Subset | None = None) -> Found:
-    """The k most popular rows, for a user of whom nothing is known; similarity is 0.
+def popular(ranked: Found, k: int, excluded: Rows, within: Subset | None = None) -> Found:
+    """The first k rows of a ranking that is the same for all users.
 
     Args:
-        order: rows by popularity, most popular first, shape (m,).
+        ranked: shape (m,).
         excluded: rows that must not come back, any order.
         within: rows that may come back; None: all.
     """
-    taken: list[Rows] = []
+    order, taken = ranked.rows, list[Rows]()
     count = start = 0
     depth = k + len(excluded)
     while count < k and start < len(order):
-        rows = order[start : start + depth]
+        places = np.arange(start, min(start + depth, len(order)))
         start, depth = start + depth, depth * 2
         if within is not None:
-            rows = rows[within.holds(rows)]
+            places = places[within.holds(order[places])]
         if len(excluded):
-            rows = rows[~np.isin(rows, excluded)]
-        taken.append(rows)
-        count += len(rows)
+            places = places[~np.isin(order[places], excluded)]
+        taken.append(places)
+        count += len(places)
     found = np.concatenate([np.empty(0, np.int64), *taken])[:k]
-    return Found(found, np.zeros(len(found), np.float32))
+    return Found(order[found], ranked.similarity[found])
 
 
 def similar(

@@ -6,7 +6,7 @@ together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -23,13 +23,13 @@ from rankstream.adapters.item_table import read_item_table
 from rankstream.adapters.neighbour_lists import NAME as NEIGHBOURS_FILE
 from rankstream.adapters.neighbour_lists import NO_LISTS, NeighbourLists, read_neighbour_lists
 from rankstream.adapters.query_tower import TOWER_FILE, QueryTower
-from rankstream.candidates.merging import NOT_FRESH, Asked, Fresh, Origins, merge
+from rankstream.candidates.merging import NOT_FRESH, NOTHING, Asked, Fresh, Origins, merge
 from rankstream.contracts.ids import id64
 from rankstream.contracts.sources import AS_TUNED, FRESH, Name, Sources
 from rankstream.contracts.subset import Subset
 from rankstream.errors import InvalidArtifact
 from rankstream.ports import Index
-from rankstream.retrieval import rows_of
+from rankstream.retrieval import Found, rows_of
 
 MERGED: Final = "merged"
 NOBODY: Final = "none"
@@ -69,7 +69,7 @@ class Catalog:
         self.index_id = index_id
         self._item_id = item_id
         order = np.argsort(-popularity, kind="stable")
-        self._origins = Origins(tower, index, lists, order, popularity)
+        self._origins = Origins(tower, index, lists, Found(order, popularity[order]))
         self.cold = no_vectors(index.dimensions) if cold is None else cold
         self.hashes = hashes
         self._order = np.argsort(hashes).astype(np.int64)
@@ -123,6 +123,7 @@ class Catalog:
         within: Subset | None = None,
         fresh: Fresh = NOT_FRESH,
         sources: Sources = AS_TUNED,
+        trending: Found = NOTHING,
     ) -> Candidates:
         """The k best items for a history, as its sources are configured.
 
@@ -131,12 +132,14 @@ class Catalog:
             excluded: rows that must not come back, -1 is ignored.
             within: rows that may come back; None: all.
             fresh: items that are no rows and may come back too; they have no place in the lists.
+            trending: rows clicked lately, most first, as `ranked` makes them.
         """
         excluded = np.unique(excluded[excluded >= 0])
         history = self.rows(recent)
-        merged = merge(
-            self._origins, sources, Asked(history, k, excluded, within, fresh, self.size)
+        origins = (
+            self._origins if trending is NOTHING else replace(self._origins, trending=trending)
         )
+        merged = merge(origins, sources, Asked(history, k, excluded, within, fresh, self.size))
         degraded: tuple[str, ...] = ()
         if not (history >= 0).any():
             degraded = ("unknown_history",) if len(recent) else ("no_history",)
@@ -156,6 +159,12 @@ class Catalog:
             merged.dropped,
             merged.filled,
         )
+
+    def ranked(self, items: npt.NDArray[np.uint64], score: npt.NDArray[np.float32]) -> Found:
+        """The rows of a ranking of id64, without those that have none."""
+        rows = self.rows(items)
+        there = rows >= 0
+        return Found(rows[there], score[there])
 
     def missing(self, before: Catalog) -> tuple[list[str], npt.NDArray[np.uint64]]:
         """Ids and id64 of the items of another catalog that this one lacks."""

@@ -17,6 +17,7 @@ from rankstream.contracts.sources import (
     NAMES,
     POPULAR,
     TOWERS,
+    TRENDING,
     Name,
     Source,
     Sources,
@@ -44,16 +45,13 @@ NOT_FRESH: Final = Fresh([], np.empty((0, 1), np.float32))
 
 @dataclass(frozen=True, eq=False)
 class Origins:
-    """What an artefact's sources answer from.
-
-    popular: rows, most popular first. popularity: of each row. Both of shape (m,).
-    """
+    """What sources answer from: an artefact's, and rankings that are the same for all users."""
 
     tower: QueryTower
     index: Index
     lists: NeighbourLists
-    popular: Rows
-    popularity: Floats
+    popular: Found
+    trending: Found = NOTHING
 
     def table(self, name: str) -> Neighbours | None:
         """The neighbour lists of a name."""
@@ -124,8 +122,10 @@ def _answers(origins: Origins, config: Sources, asked: Asked) -> tuple[list[List
             listed += _near(origins, source, config.of(FRESH), asked, dropped)
             continue
         found, share = NOTHING, source.weight
-        if source.name == POPULAR:
-            found = _popular(origins, asked, _depth(share, asked, source), asked.excluded)
+        if source.name in (POPULAR, TRENDING):
+            found = _ranked(
+                origins, source.name, asked, _depth(share, asked, source), asked.excluded
+            )
         elif known and (table := origins.table(source.name)) is not None:
             share = table.share if share is None else share
             depth = _depth(share, asked, source)
@@ -175,9 +175,9 @@ def _together(near: Found, fresh: Found, k: int) -> Found:
     return Found(np.concatenate([near.rows, fresh.rows])[order], scores[order])
 
 
-def _popular(origins: Origins, asked: Asked, k: int, excluded: Rows) -> Found:
-    rows = popular(origins.popular, k, excluded, asked.within).rows
-    return Found(rows, origins.popularity[rows])
+def _ranked(origins: Origins, name: Name, asked: Asked, k: int, excluded: Rows) -> Found:
+    ranked = origins.popular if name == POPULAR else origins.trending
+    return popular(ranked, k, excluded, asked.within)
 
 
 def _depth(share: float | None, asked: Asked, source: Source) -> int:
@@ -204,9 +204,9 @@ def _fill(origins: Origins, config: Sources, asked: Asked, merged: Merged) -> No
     for name in config.fallbacks:
         rows = merged.blend.rows
         room = asked.k - len(rows)
-        if name == POPULAR:
+        if name != FRESH:
             taken = np.union1d(asked.excluded, rows[rows < asked.size])
-            more = _popular(origins, asked, room, taken).rows
+            more = _ranked(origins, name, asked, room, taken).rows
         else:
             more = np.setdiff1d(asked.fresh_rows, rows, assume_unique=True)[:room]
         if len(more):

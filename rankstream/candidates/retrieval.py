@@ -1,6 +1,7 @@
 """Candidates from the artefact that `models` points to.
 
-In:  topics `models` (which artefact) and `items` (what items are like now), both compacted.
+In:  topics `models` (which artefact) and `items` (what items are like now), both compacted; topic
+     `labels` (clicks), if trending items are a source.
 Out: replies. Decides nothing: `catalog`, `attributes` and `rankstream.retrieval` decide.
 """
 
@@ -26,10 +27,12 @@ from rankstream.candidates.attributes import Attributes
 from rankstream.candidates.catalog import Candidates, Catalog
 from rankstream.candidates.fresh import FreshItems
 from rankstream.candidates.item_columns import Facts, ItemColumns, facts_of
+from rankstream.candidates.merging import NOTHING
+from rankstream.candidates.trending import Trending
 from rankstream.contracts.filter import decode_filter
 from rankstream.contracts.ids import id64
 from rankstream.contracts.items import decode_item, deleted_item
-from rankstream.contracts.sources import AS_TUNED, NAMES, Sources, decode_sources
+from rankstream.contracts.sources import AS_TUNED, NAMES, TRENDING, Sources, decode_sources
 from rankstream.errors import (
     InvalidArtifact,
     InvalidRequest,
@@ -41,6 +44,7 @@ from rankstream.pb import events_pb2, retrieval_pb2
 
 INDEX = "index"
 ITEMS = "items"
+HOUR_MS: Final = 3_600_000
 # Whether a value of named_by holds each source.
 _HOLDS: Final = np.arange(1 << len(NAMES))[:, None] >> np.arange(len(NAMES)) & 1
 
@@ -96,6 +100,11 @@ class Retrieval:
         self._fresh: FreshItems | None = None  # that the catalog lacks
         # Learned while attributes of another catalog are being made: item id and facts.
         self._meanwhile: list[tuple[str, Facts]] | None = None
+        config = limits.sources
+        self.trending: Trending | None = None
+        if config.asks(TRENDING):
+            self.trending = Trending(window_ms=round(config.trending_hours * HOUR_MS))
+        self._trending = NOTHING  # rows of the catalog
         self.indexed = asyncio.Event()  # there is a catalog; it knows the names of its items
         self._requests = metrics_of.counter(metrics.RETRIEVAL_REQUESTS)
         self._seconds = metrics_of.histogram(metrics.RETRIEVAL_SECONDS)
@@ -164,6 +173,7 @@ class Retrieval:
         for item_id, facts in (*lost, *before, *(self._meanwhile or ())):
             self._apply(item_id, facts)
         self._meanwhile = None
+        self.rank_trending()
         self._items.labels("indexed").set(catalog.size)
         self._items.labels("withdrawn").set(attributes.withdrawn)
         self._items.labels("fresh").set(len(self._fresh))
@@ -173,6 +183,20 @@ class Retrieval:
         self.indexed.set()
         self._health.ready(INDEX)
         structlog.get_logger().info("index_loaded", index_id=catalog.index_id, items=catalog.size)
+
+    async def follow_label(self, record: Record) -> None:
+        """Count the clicks of a record of `labels`; `rank_trending` makes candidates of them.
+
+        Raises: InvalidBatch.
+        """
+        if self.trending is not None:
+            self.trending.fold(record)
+
+    def rank_trending(self) -> None:
+        """Have requests see the clicks that were counted up to now."""
+        if self.trending is not None and self._catalog is not None:
+            self._trending = self._catalog.ranked(*self.trending.top())
+            self._items.labels("trending").set(len(self._trending.rows))
 
     async def follow_item(self, record: Record) -> None:
         """Take over what an item is like now, unless something newer is known of it.
@@ -237,6 +261,7 @@ class Retrieval:
             attributes.subset(wanted, catalog.rows_of_ids),
             fresh.passing(wanted, self._columns.category, excluded),
             self._limits.sources,
+            self._trending,
         )
         self._count(candidates)
         self._seconds.labels(candidates.source).observe(time.perf_counter() - start)

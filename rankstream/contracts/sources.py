@@ -19,10 +19,18 @@ COMPANY: Final = "company"
 SUCCESSORS: Final = "successors"
 POPULAR: Final = "popular"
 FRESH: Final = "fresh"
+TRENDING: Final = "trending"
 
-Name = Literal["towers", "company", "successors", "popular", "fresh"]
+Name = Literal["towers", "company", "successors", "popular", "fresh", "trending"]
 # Bit i of a candidate's `named_by` is NAMES[i].
-NAMES: Final[tuple[Name, ...]] = ("towers", "company", "successors", "popular", "fresh")
+NAMES: Final[tuple[Name, ...]] = (
+    "towers",
+    "company",
+    "successors",
+    "popular",
+    "fresh",
+    "trending",
+)
 BIT: Final[dict[str, int]] = {name: 1 << place for place, name in enumerate(NAMES)}
 
 
@@ -31,7 +39,7 @@ class Source(Contract):
 
     towers: items near the user's vector. company, successors: lists of the last actions' items.
     popular: most liked when the index was built. fresh: items that the index lacks, by the vector
-    of their category; they are scored as those of the towers.
+    of their category; they are scored as those of the towers. trending: most clicked lately.
     """
 
     name: Name
@@ -39,8 +47,8 @@ class Source(Contract):
         default=None,
         ge=0,
         le=1e6,
-        description="Of its scores in the sum; absent: as the artefact was tuned, and 0 of popular"
-        " items, which only fill their quota then.",
+        description="Of its scores in the sum; absent: as the artefact was tuned, and 0 of a"
+        " source that it does not weigh, which only fills its quota then.",
     )
     min_share: float = Field(
         default=0.0, ge=0, le=1, description="So much of k at least is its own best, if it has it."
@@ -49,7 +57,7 @@ class Source(Contract):
     floor: float | None = Field(
         default=None,
         description="It is dropped if its best score is below: similarity of towers and fresh,"
-        " summed weights of lists, likes of popular.",
+        " summed weights of lists, likes of popular, clicks of trending.",
     )
 
     def slots(self, k: int) -> tuple[int, int | None]:
@@ -66,7 +74,8 @@ class Sources(Contract):
     """
 
     sources: tuple[Source, ...]
-    fallbacks: tuple[Literal["popular", "fresh"], ...] = (POPULAR, FRESH)
+    fallbacks: tuple[Literal["popular", "fresh", "trending"], ...] = (POPULAR, FRESH)
+    trending_hours: float = Field(default=24.0, ge=0.1, le=720, description="Their window.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -84,6 +93,10 @@ class Sources(Contract):
         if FRESH in named and TOWERS not in named:
             raise ValueError("fresh: is scored by towers, which are not among the sources")
         return self
+
+    def asks(self, name: Name) -> bool:
+        """Whether a name is a source or a fallback."""
+        return self.of(name) is not None or name in self.fallbacks
 
     def of(self, name: str) -> Source | None:
         """The source of a name; None: it is not asked."""

@@ -149,7 +149,9 @@ async def main(settings: RankerSettings) -> None:
             metrics_of=metrics_of,
         )
         retrieval = InProcess(index)
-        of_index = followers(index, settings.kafka_url, health=health, metrics_of=metrics_of)
+        of_index = followers(
+            index, settings.kafka_url, now_ms=now_ms(), health=health, metrics_of=metrics_of
+        )
     else:
         of_index = []
         retrieval = RetrievalClient(

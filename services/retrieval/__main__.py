@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -46,11 +47,15 @@ async def main(settings: RetrievalSettings) -> None:
     async def stop() -> None:
         await server.stop(settings.shutdown_timeout_s)
 
+    now_ms = time.time_ns() // 1_000_000
+    background = followers(
+        retrieval, settings.kafka_url, now_ms=now_ms, health=health, metrics_of=metrics_of
+    )
     await serve(
         Starlette(routes=health_routes(health, registry)),
         settings,
         on_stop=stop,
-        background=followers(retrieval, settings.kafka_url, health=health, metrics_of=metrics_of),
+        background=background,
     )
 
 

@@ -55,11 +55,12 @@ def test_equal_rows_come_in_the_order_of_the_table() -> None:
     ]
 
 
-def test_popular_items_carry_no_similarity() -> None:
-    top = popular(np.array([1, 2, 0]), 2, np.array([1]))
+def test_popular_items_have_the_scores_of_their_ranking() -> None:
+    ranked = Found(np.array([1, 2, 0]), np.array([9, 5, 4], np.float32))
+    top = popular(ranked, 2, np.array([1]))
 
     assert top.rows.tolist() == [2, 0]
-    assert top.similarity.tolist() == [0.0, 0.0]
+    assert top.similarity.tolist() == [5.0, 4.0]
 
 
 @given(
@@ -74,7 +75,8 @@ def test_popular_items_are_the_first_that_may_come_back(
     allowed = set(range(40)) if within is None else within
     subset = None if within is None else Subset(40, rows=np.array(sorted(within), np.int64))
 
-    top = popular(np.array(order), k, np.array(excluded, np.int64), subset)
+    scores = -np.arange(len(order), dtype=np.float32)
+    top = popular(Found(np.array(order), scores), k, np.array(excluded, np.int64), subset)
 
     assert top.rows.tolist() == [row for row in order if row in allowed and row not in excluded][:k]
 
