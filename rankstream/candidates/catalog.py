@@ -124,6 +124,7 @@ class Catalog:
         fresh: Fresh = NOT_FRESH,
         sources: Sources = AS_TUNED,
         trending: Found = NOTHING,
+        near: Found = NOTHING,
     ) -> Candidates:
         """The k best items for a history, as its sources are configured.
 
@@ -133,12 +134,13 @@ class Catalog:
             within: rows that may come back; None: all.
             fresh: items that are no rows and may come back too; they have no place in the lists.
             trending: rows clicked lately, most first, as `ranked` makes them.
+            near: rows around the user and their closeness.
         """
         excluded = np.unique(excluded[excluded >= 0])
         history = self.rows(recent)
-        origins = (
-            self._origins if trending is NOTHING else replace(self._origins, trending=trending)
-        )
+        origins = self._origins
+        if len(trending.rows) or len(near.rows):
+            origins = replace(origins, trending=trending, near=near)
         merged = merge(origins, sources, Asked(history, k, excluded, within, fresh, self.size))
         degraded: tuple[str, ...] = ()
         if not (history >= 0).any():

@@ -15,6 +15,7 @@ from rankstream.contracts.sources import (
     BIT,
     FRESH,
     NAMES,
+    NEAR,
     POPULAR,
     TOWERS,
     TRENDING,
@@ -24,7 +25,17 @@ from rankstream.contracts.sources import (
 )
 from rankstream.contracts.subset import Subset
 from rankstream.ports import Index
-from rankstream.retrieval import LIST_MIN, Blend, Found, Listed, Rows, blend, popular, similar
+from rankstream.retrieval import (
+    LIST_MIN,
+    Blend,
+    Found,
+    Listed,
+    Rows,
+    blend,
+    largest,
+    popular,
+    similar,
+)
 
 Floats = npt.NDArray[np.float32]
 _NAME: Final = {BIT[name]: name for name in NAMES}
@@ -52,6 +63,7 @@ class Origins:
     lists: NeighbourLists
     popular: Found
     trending: Found = NOTHING
+    near: Found = NOTHING  # to one user, in any order
 
     def table(self, name: str) -> Neighbours | None:
         """The neighbour lists of a name."""
@@ -122,7 +134,7 @@ def _answers(origins: Origins, config: Sources, asked: Asked) -> tuple[list[List
             listed += _near(origins, source, config.of(FRESH), asked, dropped)
             continue
         found, share = NOTHING, source.weight
-        if source.name in (POPULAR, TRENDING):
+        if source.name in (POPULAR, TRENDING, NEAR):
             found = _ranked(
                 origins, source.name, asked, _depth(share, asked, source), asked.excluded
             )
@@ -176,8 +188,19 @@ def _together(near: Found, fresh: Found, k: int) -> Found:
 
 
 def _ranked(origins: Origins, name: Name, asked: Asked, k: int, excluded: Rows) -> Found:
+    if name == NEAR:
+        return _nearest(origins.near, asked, k, excluded)
     ranked = origins.popular if name == POPULAR else origins.trending
     return popular(ranked, k, excluded, asked.within)
+
+
+def _nearest(near: Found, asked: Asked, k: int, excluded: Rows) -> Found:
+    kept = ~np.isin(near.rows, excluded)
+    if asked.within is not None:
+        kept &= asked.within.holds(near.rows)
+    rows, similarity = near.rows[kept], near.similarity[kept]
+    best = largest(similarity, k)
+    return Found(rows[best], similarity[best])
 
 
 def _depth(share: float | None, asked: Asked, source: Source) -> int:

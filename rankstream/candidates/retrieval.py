@@ -29,10 +29,10 @@ from rankstream.candidates.fresh import FreshItems
 from rankstream.candidates.item_columns import Facts, ItemColumns, facts_of
 from rankstream.candidates.merging import NOTHING
 from rankstream.candidates.trending import Trending
-from rankstream.contracts.filter import decode_filter
+from rankstream.contracts.filter import GeoRadius, Place, decode_filter, decode_place
 from rankstream.contracts.ids import id64
 from rankstream.contracts.items import decode_item, deleted_item
-from rankstream.contracts.sources import AS_TUNED, NAMES, TRENDING, Sources, decode_sources
+from rankstream.contracts.sources import AS_TUNED, NAMES, NEAR, TRENDING, Sources, decode_sources
 from rankstream.errors import (
     InvalidArtifact,
     InvalidRequest,
@@ -41,6 +41,7 @@ from rankstream.errors import (
     RankstreamError,
 )
 from rankstream.pb import events_pb2, retrieval_pb2
+from rankstream.retrieval import Found
 
 INDEX = "index"
 ITEMS = "items"
@@ -238,6 +239,7 @@ class Retrieval:
         try:
             self._check(request)
             wanted = decode_filter(request.filter) if request.HasField("filter") else None
+            place = decode_place(request.place) if request.HasField("place") else None
             catalog, attributes, fresh = self._catalog, self._attributes, self._fresh
             if catalog is None or attributes is None or fresh is None:
                 raise NotReady(
@@ -262,6 +264,7 @@ class Retrieval:
             fresh.passing(wanted, self._columns.category, excluded),
             self._limits.sources,
             self._trending,
+            self._near(place, attributes),
         )
         self._count(candidates)
         self._seconds.labels(candidates.source).observe(time.perf_counter() - start)
@@ -274,6 +277,13 @@ class Retrieval:
             source_name=NAMES,
             named_by=candidates.named_by.tolist(),
         )
+
+    def _near(self, place: Place | None, attributes: Attributes) -> Found:
+        """What is around the user, if that is known and asked for."""
+        config = self._limits.sources
+        if place is None or not config.asks(NEAR):
+            return NOTHING
+        return Found(*attributes.near(GeoRadius(**place.model_dump(), radius_km=config.near_km)))
 
     def _count(self, candidates: Candidates) -> None:
         self._requests.labels("ok").inc()

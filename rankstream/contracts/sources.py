@@ -20,8 +20,9 @@ SUCCESSORS: Final = "successors"
 POPULAR: Final = "popular"
 FRESH: Final = "fresh"
 TRENDING: Final = "trending"
+NEAR: Final = "near"
 
-Name = Literal["towers", "company", "successors", "popular", "fresh", "trending"]
+Name = Literal["towers", "company", "successors", "popular", "fresh", "trending", "near"]
 # Bit i of a candidate's `named_by` is NAMES[i].
 NAMES: Final[tuple[Name, ...]] = (
     "towers",
@@ -30,6 +31,7 @@ NAMES: Final[tuple[Name, ...]] = (
     "popular",
     "fresh",
     "trending",
+    "near",
 )
 BIT: Final[dict[str, int]] = {name: 1 << place for place, name in enumerate(NAMES)}
 
@@ -40,6 +42,7 @@ class Source(Contract):
     towers: items near the user's vector. company, successors: lists of the last actions' items.
     popular: most liked when the index was built. fresh: items that the index lacks, by the vector
     of their category; they are scored as those of the towers. trending: most clicked lately.
+    near: nearest to where the user is, within `near_km`; nobody if that is unknown.
     """
 
     name: Name
@@ -57,7 +60,8 @@ class Source(Contract):
     floor: float | None = Field(
         default=None,
         description="It is dropped if its best score is below: similarity of towers and fresh,"
-        " summed weights of lists, likes of popular, clicks of trending.",
+        " summed weights of lists, likes of popular, clicks of trending,"
+        " closeness of near (1 at the place, 0 at near_km).",
     )
 
     def slots(self, k: int) -> tuple[int, int | None]:
@@ -74,8 +78,9 @@ class Sources(Contract):
     """
 
     sources: tuple[Source, ...]
-    fallbacks: tuple[Literal["popular", "fresh", "trending"], ...] = (POPULAR, FRESH)
+    fallbacks: tuple[Literal["popular", "fresh", "trending", "near"], ...] = (POPULAR, FRESH)
     trending_hours: float = Field(default=24.0, ge=0.1, le=720, description="Their window.")
+    near_km: float = Field(default=5.0, gt=0, le=500, description="No farther, as the crow flies.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

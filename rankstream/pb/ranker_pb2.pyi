@@ -9,16 +9,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Context(_message.Message):
-    __slots__ = ("device", "query", "location", "session_id")
+    __slots__ = ("device", "query", "location", "session_id", "place")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     LOCATION_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
     device: str
     query: str
     location: str
     session_id: str
-    def __init__(self, device: _Optional[str] = ..., query: _Optional[str] = ..., location: _Optional[str] = ..., session_id: _Optional[str] = ...) -> None: ...
+    place: _filter_pb2.Place
+    def __init__(self, device: _Optional[str] = ..., query: _Optional[str] = ..., location: _Optional[str] = ..., session_id: _Optional[str] = ..., place: _Optional[_Union[_filter_pb2.Place, _Mapping]] = ...) -> None: ...
 
 class RecommendRequest(_message.Message):
     __slots__ = ("request_id", "user_id", "n", "context", "exclude_item_ids", "variant_overrides", "preview", "filter")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rankstream.candidates.retrieval import Retrieval
-from rankstream.contracts.filter import ItemFilter, encode_filter
+from rankstream.contracts.filter import ItemFilter, Place, encode_filter, encode_place
 from rankstream.errors import NotReady, RankstreamError
 from rankstream.pb import retrieval_pb2 as pb
 from rankstream.pb.events_pb2 import ServedSlate
@@ -78,12 +78,14 @@ class RetrievalClient:
         k: int,
         exclude_item_ids: list[str],
         wanted: ItemFilter | None,
+        place: Place | None = None,
     ) -> pb.RetrieveReply:
-        """k candidates that pass a filter for a history (id64, newest first), without it itself.
+        """k candidates that pass a filter for a history (id64, newest first), without it itself;
+        some of them near the place, if retrieval is so configured.
 
         Raises: RetrievalFailed: late, unreachable, refused, or late so often that it is not asked.
         """
-        request = _request(request_id, recent, k, exclude_item_ids, wanted)
+        request = _request(request_id, recent, k, exclude_item_ids, wanted, place)
         try:
             with self._breaker.call():
                 reply: pb.RetrieveReply = await self._retrieve(request, timeout=self._timeout_s)
@@ -115,12 +117,13 @@ class InProcess:
         k: int,
         exclude_item_ids: list[str],
         wanted: ItemFilter | None,
+        place: Place | None = None,
     ) -> pb.RetrieveReply:
         """As RetrievalClient's.
 
         Raises: RetrievalFailed: refused, or there is no index yet.
         """
-        request = _request(request_id, recent, k, exclude_item_ids, wanted)
+        request = _request(request_id, recent, k, exclude_item_ids, wanted, place)
         try:
             return await self._retrieval.retrieve(request)
         except NotReady as error:
@@ -138,6 +141,7 @@ def _request(
     k: int,
     exclude_item_ids: list[str],
     wanted: ItemFilter | None,
+    place: Place | None,
 ) -> pb.RetrieveRequest:
     hashes = recent.tolist()
     return pb.RetrieveRequest(
@@ -147,4 +151,5 @@ def _request(
         exclude_item_ids=exclude_item_ids,
         exclude_items=hashes,
         filter=None if wanted is None else encode_filter(wanted),
+        place=None if place is None else encode_place(place),
     )

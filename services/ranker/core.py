@@ -19,7 +19,7 @@ from structlog.contextvars import bound_contextvars
 from rankstream import metrics
 from rankstream.adapters.health import Health
 from rankstream.adapters.metrics import Metrics
-from rankstream.contracts.filter import ItemFilter
+from rankstream.contracts.filter import ItemFilter, Place
 from rankstream.contracts.ids import new_id
 from rankstream.contracts.sources import POPULAR
 from rankstream.errors import (
@@ -61,6 +61,7 @@ class Candidates(Protocol):
         k: int,
         exclude_item_ids: list[str],
         wanted: ItemFilter | None,
+        place: Place | None = None,
     ) -> retrieval_pb2.RetrieveReply: ...
 
 
@@ -282,7 +283,9 @@ class Ranker:
         recent = actions["item"][actions["time_ms"] > 0]
         k, excluded = self._settings.candidates, request.exclude_item_ids
         try:
-            reply = await self._retrieval.retrieve(request_id, recent, k, excluded, request.filter)
+            reply = await self._retrieval.retrieve(
+                request_id, recent, k, excluded, request.filter, request.context.place
+            )
         except RetrievalFailed as error:
             degraded.add(error.reason)
             if request.filter is not None and not request.filter.is_empty:

@@ -17,7 +17,7 @@ from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval, rea
 from rankstream.contracts.ids import id64
 from rankstream.contracts.neighbours import Neighbours
 from rankstream.contracts.sources import AS_TUNED, Source, Sources
-from rankstream.errors import InvalidSettings
+from rankstream.errors import InvalidRequest, InvalidSettings
 from rankstream.pb import events_pb2, filter_pb2, retrieval_pb2
 from tests.serving_artifacts import pointer, write_index
 
@@ -32,6 +32,8 @@ LIKES = np.arange(M, dtype=np.float32)
 ROWS = np.full((M, 1), -1, np.int32)
 ROWS[0] = 20
 COMPANY = Neighbours("company", ROWS, (ROWS >= 0).astype(np.float32), last=5, fading=0.9, share=1.0)
+
+HERE = filter_pb2.Place(latitude=48.0, longitude=11.0)
 
 
 class Shop:
@@ -60,7 +62,16 @@ class Shop:
             await self.retrieval.follow_item(record)
         return self
 
-    async def named(self, history: list[str], k: int, *only: str) -> dict[str, set[str]]:
+    async def put(self, item_id: str, north: float, *, withdrawn: bool = False) -> None:
+        """An item so many degrees north of HERE."""
+        item = events_pb2.Item(item_id=item_id, updated_ms=T_MS, withdrawn=withdrawn)
+        item.attributes.update({"latitude": HERE.latitude + north, "longitude": HERE.longitude})
+        record = Record("items", 0, 0, T_MS, item_id.encode(), item.SerializeToString())
+        await self.retrieval.follow_item(record)
+
+    async def named(
+        self, history: list[str], k: int, *only: str, place: filter_pb2.Place | None = None
+    ) -> dict[str, set[str]]:
         """Items in their order, and who named each."""
         reply = await self.retrieval.retrieve(
             retrieval_pb2.RetrieveRequest(
@@ -68,6 +79,7 @@ class Shop:
                 recent_items=[id64(item_id) for item_id in history],
                 exclude_item_ids=history,
                 filter=filter_pb2.ItemFilter(item_ids=only),
+                place=place,
             )
         )
         return {
@@ -173,6 +185,47 @@ async def test_new_items_have_their_share_however_far_away_they_are(tmp_path: Pa
     assert named["new-0"] == {"towers", "fresh"}
     # Without vectors of categories they are nowhere.
     assert not any(item_id.startswith("new") for item_id in far)
+
+
+NEAR = Sources(
+    sources=(Source(name="towers"), Source(name="near", min_share=0.5)),
+    fallbacks=("near", "popular"),
+    near_km=5.0,
+)
+
+
+async def test_the_nearest_items_have_their_share_if_it_is_known_where_the_user_is(
+    tmp_path: Path,
+) -> None:
+    shop = await Shop(NEAR).opened(tmp_path)
+    for item_id, north in (("i30", 0.03), ("i31", 0.01), ("i32", 0.02), ("i33", 0.06)):
+        await shop.put(item_id, north)
+    await shop.put("i34", 0.0, withdrawn=True)
+
+    there, unknown = await shop.named(["i00"], 4, place=HERE), await shop.named(["i00"], 4)
+
+    assert [item_id for item_id, who in there.items() if "near" in who] == ["i31", "i32"]
+    assert unknown == {f"i0{n}": {"towers"} for n in range(1, 5)}
+
+
+async def test_near_items_fill_a_list_nearest_first_and_pass_the_filter(tmp_path: Path) -> None:
+    shop = await Shop(NEAR).opened(tmp_path)
+    for item_id, north in (("i30", 0.03), ("i31", -0.01), ("i32", 0.02), ("i33", 0.06)):
+        await shop.put(item_id, north)
+
+    everywhere = await shop.named([], 5, place=HERE)
+    filtered = await shop.named([], 5, "i30", "i31", "i05", place=HERE)
+
+    assert list(everywhere) == ["i31", "i32", "i30", "i39", "i38"]
+    assert list(everywhere.values()) == [{"near"}] * 3 + [{"popular"}] * 2
+    assert filtered == {"i31": {"near"}, "i30": {"near"}, "i05": {"popular"}}
+
+
+async def test_a_place_that_is_none_is_refused(tmp_path: Path) -> None:
+    shop = await Shop(NEAR).opened(tmp_path)
+
+    with pytest.raises(InvalidRequest, match=r"place\.latitude: .*less than or equal to 90"):
+        await shop.named([], 5, place=filter_pb2.Place(latitude=91))
 
 
 def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.rpc import start_server
 from rankstream.contracts.codec import encode_experiment
 from rankstream.contracts.experiment import Experiment, Variant
-from rankstream.contracts.filter import ItemFilter
+from rankstream.contracts.filter import ItemFilter, Place
 from rankstream.contracts.ids import id64
 from rankstream.contracts.manifest import Utility
 from rankstream.contracts.policy import Policy
@@ -101,6 +101,7 @@ class FakeRetrieval:
         self.fails: RetrievalFailed | None = None
         self.asked: list[tuple[list[int], int, list[str]]] = []
         self.wanted: list[ItemFilter | None] = []
+        self.places: list[Place | None] = []
         self.gate: asyncio.Event | None = None
 
     async def retrieve(
@@ -110,8 +111,10 @@ class FakeRetrieval:
         k: int,
         exclude_item_ids: list[str],
         wanted: ItemFilter | None,
+        place: Place | None = None,
     ) -> retrieval_pb2.RetrieveReply:
         self.wanted.append(wanted)
+        self.places.append(place)
         self.asked.append((recent.tolist(), k, exclude_item_ids))
         if self.gate is not None:
             await self.gate.wait()
