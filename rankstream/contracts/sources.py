@@ -33,6 +33,8 @@ NAMES: Final[tuple[Name, ...]] = (
     "trending",
     "near",
 )
+# What no artefact weighs.
+_UNWEIGHED: Final = frozenset({POPULAR, TRENDING, NEAR})
 BIT: Final[dict[str, int]] = {name: 1 << place for place, name in enumerate(NAMES)}
 
 
@@ -95,6 +97,8 @@ class Sources(Contract):
                 raise ValueError(f"{source.name}: min_share is above max_share")
             if source.name == FRESH and source.weight is not None:
                 raise ValueError("fresh: is weighed as towers are; give those a weight")
+            if source.name in _UNWEIGHED and not (source.weight or source.min_share):
+                raise ValueError(f"{source.name}: names nobody without a weight or a min_share")
         if FRESH in named and TOWERS not in named:
             raise ValueError("fresh: is scored by towers, which are not among the sources")
         return self

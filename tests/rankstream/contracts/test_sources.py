@@ -30,6 +30,7 @@ def decoded(*sources: dict[str, object], **rest: object) -> None:
             {},
             "towers: min_share is above max_share",
         ),
+        ([{"name": "popular"}], {}, "popular: names nobody without a weight or a min_share"),
         ([{"name": "fresh"}], {}, "fresh: is scored by towers"),
         ([{"name": "towers"}, {"name": "fresh", "weight": 2}], {}, "fresh: is weighed as towers"),
         ([{"name": "towers", "floor": float("nan")}], {}, r"floor: .*finite"),
