@@ -234,6 +234,9 @@ MEANINGS: Final[Mapping[str, str]] = {
     "retrieval.history_max": "Items of a user's history in one request at most.",
     "retrieval.exclude_max": "Excluded items in one request at most.",
     "retrieval.fresh_max": "Items that the index lacks at most; of more, the oldest are left out.",
+    "retrieval.sources": (
+        "JSON file of the sources of candidates (docs/retrieval.md); without, as they were tuned."
+    ),
     "artifacts": "Folder of the models; a pointer with a relative uri is below it.",
     "monitor.artifacts": "Folder of the models; training histograms are read from here.",
     "ranker.retrieval_url": "gRPC address of the retrieval service.",
@@ -256,6 +259,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "ranker.answer_ttl_s": "An answer can be explained for this long.",
     "ranker.explore_epsilon": "Probability that epsilon-greedy explores a slot.",
     "ranker.policy_salt": "Seeds exploration together with the request id.",
+    "ranker.retrieval_sources": "As RETRIEVAL_SOURCES, of the index in this process.",
     "ranker.policies": "JSON file of policies by name; `default` replaces epsilon-greedy.",
     "ranker.log_candidates": (
         "Keep in a slate's record what its policy read of all candidates, to run it again."

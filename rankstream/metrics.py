@@ -145,6 +145,14 @@ RETRIEVAL_DEGRADED: Final = _counter("retrieval_degraded", "Fallbacks taken.", "
 RETRIEVAL_CANDIDATES: Final = _counter(
     "retrieval_candidates", "Candidates of answers, by each source that named them.", "source"
 )
+RETRIEVAL_DROPPED: Final = _counter(
+    "retrieval_dropped",
+    "Answers of a source that were dropped: its best was below the floor.",
+    "source",
+)
+RETRIEVAL_FILLED: Final = _counter(
+    "retrieval_filled", "Candidates that a fallback gave, because sources had too few.", "source"
+)
 RETRIEVAL_ITEMS: Final = _gauge("retrieval_items", "Items of the index.", "state")
 
 # Ranker

@@ -3,7 +3,7 @@
 A row is the number of an item in the table of one index; -1 pads a source that found too few.
 `exact` is what an approximate index is measured against. Sources are merged by score (`blend`):
 each source's scores, above the lowest that it gave, are a vector of length 1, and a candidate has
-the weighted sum of them, 0 from a source that did not name it.
+the weighted sum of them, 0 from a source that did not name it. A source may have a quota.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from rankstream.contracts.subset import Subset
 
 # What a source is asked for at least: a score says more beside those of many others.
 LIST_MIN: Final = 500
-SOURCES_MAX: Final = 32  # bits of Blend.named_by
 
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -33,8 +32,21 @@ class Found(NamedTuple):
     similarity: Floats
 
 
+class Listed(NamedTuple):
+    """A source in a merge: what it found, its weight, 0 or more, and its bit in `named_by`.
+
+    `least` of its best are in the answer, `most` of the answer are its; None: any number.
+    """
+
+    found: Found
+    share: float
+    bit: int
+    least: int = 0
+    most: int | None = None
+
+
 class Blend(NamedTuple):
-    """Merged candidates, best first: rows, score and, bit i being source i, who named each.
+    """Merged candidates, best first: rows, score and the bits of the sources that named each.
 
     `rows` int64, `score` float32, `named_by` uint32, all of shape (n,).
     """
@@ -70,28 +82,28 @@ def exact(
     return Found(best.astype(np.int64), similarity[best])
 
 
-def popular(order: Rows, k: int, excluded: Rows, within: Subset | None = None) -> Found:
-    """The k most popular rows, for a user of whom nothing is known; similarity is 0.
+def popular(ranked: Found, k: int, excluded: Rows, within: Subset | None = None) -> Found:
+    """The first k rows of a ranking that is the same for all users.
 
     Args:
-        order: rows by popularity, most popular first, shape (m,).
+        ranked: shape (m,).
         excluded: rows that must not come back, any order.
         within: rows that may come back; None: all.
     """
-    taken: list[Rows] = []
+    order, taken = ranked.rows, list[Rows]()
     count = start = 0
     depth = k + len(excluded)
     while count < k and start < len(order):
-        rows = order[start : start + depth]
+        places = np.arange(start, min(start + depth, len(order)))
         start, depth = start + depth, depth * 2
         if within is not None:
-            rows = rows[within.holds(rows)]
+            places = places[within.holds(order[places])]
         if len(excluded):
-            rows = rows[~np.isin(rows, excluded)]
-        taken.append(rows)
-        count += len(rows)
+            places = places[~np.isin(order[places], excluded)]
+        taken.append(places)
+        count += len(places)
     found = np.concatenate([np.empty(0, np.int64), *taken])[:k]
-    return Found(found, np.zeros(len(found), np.float32))
+    return Found(order[found], ranked.similarity[found])
 
 
 def similar(
@@ -158,34 +170,43 @@ def _grouped(rows: npt.NDArray[np.integer]) -> tuple[Rows, Rows, Rows]:
     return ascending[first], keys & 0xFFFFFFFF, first
 
 
-def blend(sources: Sequence[Found], shares: Sequence[float], k: int) -> Blend:
-    """The k rows of largest weighted sum over the sources; equal ones by row.
+def blend(sources: Sequence[Listed], k: int) -> Blend:
+    """The k rows of largest weighted sum over the sources, within their quotas; equal ones by row.
 
     Args:
-        sources: at most SOURCES_MAX, each naming a row once; -1 is ignored.
-        shares: weight of each source, above 0.
+        sources: each names a row once, best first; -1 is ignored. Together they claim k or less.
 
     >>> a = Found(np.array([3, 1, 5]), np.array([5, 4, 2], np.float32))
     >>> b = Found(np.array([7, 1, 2]), np.array([9, 9, 8], np.float32))
-    >>> found = blend([a, b], [1.0, 1.0], k=3)
+    >>> found = blend([Listed(a, 1.0, 1), Listed(b, 1.0, 2)], k=3)
     >>> found.rows.tolist(), found.named_by.tolist()
     ([1, 3, 7], [3, 1, 2])
+    >>> blend([Listed(a, 1.0, 1), Listed(b, 0.1, 2, least=2)], k=3).rows.tolist()
+    [1, 3, 7]
     """
-    assert len(sources) <= SOURCES_MAX
-    present = [source.rows >= 0 for source in sources]
-    rows = np.concatenate([s.rows[p] for s, p in zip(sources, present, strict=True)])
+    present = [source.found.rows >= 0 for source in sources]
+    rows = [s.found.rows[p][: s.most] for s, p in zip(sources, present, strict=True)]
+    # Scaled before it is cut: what a source may not name still says what its best are worth.
     scores = [
-        share * _scaled(source.similarity[there])
-        for source, share, there in zip(sources, shares, present, strict=True)
+        s.share * _scaled(s.found.similarity[p])[: s.most]
+        for s, p in zip(sources, present, strict=True)
     ]
-    source = np.arange(len(sources), dtype=np.uint32)
-    bits = np.repeat(np.uint32(1) << source, [int(p.sum()) for p in present])
-    if not len(rows):
-        return Blend(rows, _NONE, bits)
-    found, order, first = _grouped(rows)
+    sizes = [len(named) for named in rows]
+    bits = np.repeat(np.array([source.bit for source in sources], np.uint32), sizes)
+    if not len(bits):
+        return Blend(np.empty(0, np.int64), _NONE, bits)
+    found, order, first = _grouped(np.concatenate(rows))
     total = np.add.reduceat(np.concatenate(scores)[order], first).astype(np.float32)
     named = np.bitwise_or.reduceat(bits[order], first)
-    best = largest(total, k)
+    if any(source.least for source in sources):
+        claims = [np.arange(n) < s.least for n, s in zip(sizes, sources, strict=True)]
+        claimed = np.logical_or.reduceat(np.concatenate(claims)[order], first)
+        kept, others = np.flatnonzero(claimed), np.flatnonzero(~claimed)
+        others = others[largest(total[others], k - len(kept))]
+        places = np.sort(np.concatenate([kept, others]))
+        best = places[largest(total[places], k)]
+    else:
+        best = largest(total, k)
     return Blend(found[best], total[best], named[best])
 
 
@@ -205,7 +226,7 @@ def blend_with_neighbours(
     excluded: Rows,
     within: Subset | None = None,
 ) -> Blend:
-    """An index's answer merged with those of neighbour lists; source 0 is the index.
+    """An index's answer merged with those of neighbour lists; bit 0 is the index, then they come.
 
     Args:
         near: at least max(k, LIST_MIN) rows, or all that are left, none of them excluded.
@@ -213,8 +234,11 @@ def blend_with_neighbours(
         history, excluded, within: as of `similar`.
     """
     depth = max(k, LIST_MIN)
-    lists = [similar(table, history, depth, excluded, within) for table in tables]
-    return blend([near, *lists], [share, *(table.share for table in tables)], k)
+    lists = [
+        Listed(similar(table, history, depth, excluded, within), table.share, 2 << place)
+        for place, table in enumerate(tables)
+    ]
+    return blend([Listed(near, share, 1), *lists], k)
 
 
 def rows_of(table: npt.NDArray[np.uint64], order: Rows, ids: npt.NDArray[np.uint64]) -> Rows:

@@ -43,6 +43,7 @@ DOUBLE: Final = st.one_of(
 )
 TEXTS: Final = st.lists(TEXT, max_size=4)
 _PRICE: Final = st.builds(filter_pb2.PriceRange, min=st.none() | DOUBLE, max=st.none() | DOUBLE)
+PLACE: Final = st.builds(filter_pb2.Place, latitude=DOUBLE, longitude=DOUBLE)
 _NEAR: Final = st.builds(filter_pb2.GeoRadius, latitude=DOUBLE, longitude=DOUBLE, radius_km=DOUBLE)
 FILTER: Final = st.builds(
     filter_pb2.ItemFilter,

@@ -29,7 +29,7 @@ from pipelines.train.retrieval import Retriever, Towers, fit_pure_svd, mean_towe
 from pipelines.train.two_tower import fit_two_tower
 from rankstream.contracts.neighbours import Neighbours
 from rankstream.features.rows import RECENT
-from rankstream.retrieval import blend, similar
+from rankstream.retrieval import Listed, blend, similar
 
 LIKED: Final = 4.0
 EASE_PENALTY: Final = 200.0
@@ -142,7 +142,8 @@ def lists(task: Task) -> Scores:
     for user, history in enumerate(task.newest_first()):
         rated = np.flatnonzero(seen[user])
         named = [similar(table, history, max(CUTS), rated) for table in tables]
-        found = blend(named, [table.share for table in tables], max(CUTS))
+        listed = [Listed(f, t.share, 1) for f, t in zip(named, tables, strict=True)]
+        found = blend(listed, max(CUTS))
         scores[user, found.rows] = found.score
     return scores
 

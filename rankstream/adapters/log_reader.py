@@ -54,7 +54,8 @@ def _bytes_of(value: str | bytes | None) -> bytes:
 class LogReader:
     """Reads partitions of some topics, outside any group: from their start, or from `offsets`.
 
-    All partitions, unless `partitions` says which, the same of each topic.
+    All partitions, unless `partitions` says which, the same of each topic. With `since_ms`, those
+    without an offset are read from the first record appended at that time or later.
 
     For compacted topics and for aggregates that are rebuilt on start. Call `poll` from one task.
 
@@ -68,6 +69,7 @@ class LogReader:
         topic_names: Sequence[str],
         *,
         offsets: Mapping[tuple[str, int], int] | None = None,
+        since_ms: int | None = None,
         partitions: Collection[int] | None = None,
         client_id: str = "rankstream",
         gather_ms: int = 0,
@@ -75,6 +77,7 @@ class LogReader:
         self._bootstrap = bootstrap
         self._topics = tuple(topic_names)
         self._from = dict(offsets or {})
+        self._since_ms = since_ms
         self._partitions = partitions
         self._consumer = Consumer(
             {
@@ -143,6 +146,8 @@ class LogReader:
                 for partition in found[name].partitions:
                     if self._partitions is None or partition in self._partitions:
                         self._locate(name, partition)
+            if self._since_ms is not None:
+                self._seek(self._since_ms)
         except KafkaException as error:
             raise unavailable(self._bootstrap, error.args[0]) from None
         starts = {source: self._from.get(source, OFFSET_BEGINNING) for source in self._positions}
@@ -162,6 +167,17 @@ class LogReader:
                 time.sleep(0.1)
         self._ends[topic, partition] = high
         self._positions[topic, partition] = self._from.get((topic, partition), low)
+
+    def _seek(self, since_ms: int) -> None:
+        """Begin at a time where no offset is given."""
+        places = [
+            TopicPartition(*source, since_ms) for source in self._positions.keys() - self._from
+        ]
+        for place in self._consumer.offsets_for_times(places, timeout=METADATA_TIMEOUT_S):
+            source = place.topic, place.partition
+            # Negative: nothing was appended since.
+            at = place.offset if place.offset >= 0 else self._ends[source]
+            self._from[source] = self._positions[source] = at
 
     def _poll(self, max_records: int, timeout_s: float) -> list[Record]:
         if not self._started:

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rankstream.candidates.item_columns import Facts
-from rankstream.candidates.places import Places, within
-from rankstream.contracts.filter import ItemFilter, PriceRange
+from rankstream.candidates.places import Places, closeness, within
+from rankstream.contracts.filter import GeoRadius, ItemFilter, PriceRange
 from rankstream.contracts.subset import Rows, Subset, Words, packed, set_bit
 
 KEPT_MAX: Final = 64  # sets of bits: 1.25 MB each at 10 M rows
@@ -85,6 +85,11 @@ class Attributes:
         rows = rows[~self._facts["withdrawn"][rows]]
         columns = {name: column[rows] for name, column in self._facts.items()}
         return Subset(size, rows=rows[_passing(_tests(wanted, self._category), columns, len(rows))])
+
+    def near(self, around: GeoRadius) -> tuple[Rows, npt.NDArray[np.float32]]:
+        """The rows within a radius, ascending, withdrawn ones too, and their closeness."""
+        rows = self._places.within(around)
+        return rows, closeness(around, self._facts["place"][rows])
 
     def _any(self, tests: list[tuple[object, Test]]) -> Words:
         if not tests:

@@ -6,8 +6,8 @@ together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,40 +23,24 @@ from rankstream.adapters.item_table import read_item_table
 from rankstream.adapters.neighbour_lists import NAME as NEIGHBOURS_FILE
 from rankstream.adapters.neighbour_lists import NO_LISTS, NeighbourLists, read_neighbour_lists
 from rankstream.adapters.query_tower import TOWER_FILE, QueryTower
+from rankstream.candidates.merging import NOT_FRESH, NOTHING, Asked, Fresh, Origins, merge
 from rankstream.contracts.ids import id64
+from rankstream.contracts.sources import AS_TUNED, FRESH, Name, Sources
 from rankstream.contracts.subset import Subset
 from rankstream.errors import InvalidArtifact
 from rankstream.ports import Index
-from rankstream.retrieval import (
-    LIST_MIN,
-    Blend,
-    Found,
-    blend_with_neighbours,
-    popular,
-    rows_of,
-)
+from rankstream.retrieval import Found, rows_of
 
 MERGED: Final = "merged"
-TOWERS: Final = "towers"
-POPULAR: Final = "popular"
-FRESH: Final = "fresh"  # the towers, by a vector that stands in for the item's own
-
-
-class Fresh(NamedTuple):
-    """n new items that may come back: their ids and vectors, shape (n, dim)."""
-
-    item_id: list[str]
-    vectors: npt.NDArray[np.float32]
-
-
-NOT_FRESH: Final = Fresh([], np.empty((0, 1), np.float32))
+NOBODY: Final = "none"
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Best first: item ids, similarity and who named each, all n; what was missing; which led.
+    """Best first: item ids, similarity and who named each, all n; what was missing; who gave them.
 
-    `named_by`: bit i is Catalog.sources[i].
+    `named_by`: bits of contracts.sources. `dropped`: sources under their floor. `filled`: how many
+    each fallback gave. `source`: "merged", or the name of the only one.
     """
 
     item_ids: list[str]
@@ -64,6 +48,8 @@ class Candidates:
     named_by: npt.NDArray[np.uint32]
     degraded: tuple[str, ...]
     source: str
+    dropped: list[Name]
+    filled: dict[Name, int]
 
 
 class Catalog:
@@ -81,13 +67,10 @@ class Catalog:
         cold: ColdVectors | None = None,
     ) -> None:
         self.index_id = index_id
-        self._tower = tower
-        self._index = index
         self._item_id = item_id
-        self._popular = np.argsort(-popularity, kind="stable")
-        self._lists = lists
+        order = np.argsort(-popularity, kind="stable")
+        self._origins = Origins(tower, index, lists, Found(order, popularity[order]))
         self.cold = no_vectors(index.dimensions) if cold is None else cold
-        self.sources = (TOWERS, *(table.name for table in lists.tables), POPULAR, FRESH)
         self.hashes = hashes
         self._order = np.argsort(hashes).astype(np.int64)
         self._sorted = hashes[self._order]
@@ -139,61 +122,51 @@ class Catalog:
         excluded: npt.NDArray[np.int64],
         within: Subset | None = None,
         fresh: Fresh = NOT_FRESH,
+        sources: Sources = AS_TUNED,
+        trending: Found = NOTHING,
+        near: Found = NOTHING,
     ) -> Candidates:
-        """The k best items for a history, or the most popular ones if none of it is known.
+        """The k best items for a history, as its sources are configured.
 
         Args:
             recent: id64 of the last items, newest first, shape (h,), h may be 0.
             excluded: rows that must not come back, -1 is ignored.
             within: rows that may come back; None: all.
-            fresh: items that are no rows and may come back too; they have no place in the lists,
-                and come last among popular ones.
+            fresh: items that are no rows and may come back too; they have no place in the lists.
+            trending: rows clicked lately, most first, as `ranked` makes them.
+            near: rows around the user and their closeness.
         """
         excluded = np.unique(excluded[excluded >= 0])
         history = self.rows(recent)
+        origins = self._origins
+        if len(trending.rows) or len(near.rows):
+            origins = replace(origins, trending=trending, near=near)
+        merged = merge(origins, sources, Asked(history, k, excluded, within, fresh, self.size))
+        degraded: tuple[str, ...] = ()
         if not (history >= 0).any():
-            reason = "no_history" if not len(recent) else "unknown_history"
-            top = popular(self._popular, k, excluded, within)
-            found = self._with_fresh(top, np.zeros(len(fresh.item_id), np.float32), k)
-            bit = np.uint32(1 << self.sources.index(POPULAR))
-            named = Blend(*found, np.full(len(found.rows), bit, np.uint32))
-            return self._candidates(named, fresh, (reason,), POPULAR)
-        query, depth = self._tower.embed(history), max(k, LIST_MIN)
-        near = Found(*self._index.search(query, depth, excluded, within))
-        if fresh.item_id:
-            near = self._with_fresh(near, fresh.vectors @ query, depth)
-        lists = self._lists
-        blended = blend_with_neighbours(
-            near, lists.index_share, lists.tables, history, k, excluded, within
-        )
-        return self._candidates(blended, fresh, (), MERGED if lists.tables else TOWERS)
-
-    def _with_fresh(self, found: Found, similarity: npt.NDArray[np.float32], k: int) -> Found:
-        """The k best of both; a fresh item's row is its number behind those of the table."""
-        if not len(similarity):
-            return found
-        rows = np.concatenate([found.rows, self.size + np.arange(len(similarity))])
-        scores = np.concatenate([found.similarity, similarity])
-        order = np.argsort(-scores, kind="stable")[:k]
-        return Found(rows[order], scores[order])
-
-    def _candidates(
-        self, found: Blend, fresh: Fresh, degraded: tuple[str, ...], source: str
-    ) -> Candidates:
-        names, named_by, size = self._item_id, found.named_by, self.size
-        if fresh.item_id:
-            bit = np.uint32(1 << self.sources.index(FRESH))
-            named_by = np.where(found.rows >= size, named_by | bit, named_by)
+            degraded = ("unknown_history",) if len(recent) else ("no_history",)
+        # Fresh items are mostly the towers' as well.
+        gave = [name for name in merged.sources if name != FRESH] or merged.sources
+        led = MERGED if len(gave) > 1 else next(iter([*gave, *merged.filled]), NOBODY)
+        names, size, found = self._item_id, self.size, merged.blend
         return Candidates(
             [
                 names[row] if row < size else fresh.item_id[row - size]
                 for row in found.rows.tolist()
             ],
             found.score,
-            named_by,
+            found.named_by,
             degraded,
-            source,
+            led,
+            merged.dropped,
+            merged.filled,
         )
+
+    def ranked(self, items: npt.NDArray[np.uint64], score: npt.NDArray[np.float32]) -> Found:
+        """The rows of a ranking of id64, without those that have none."""
+        rows = self.rows(items)
+        there = rows >= 0
+        return Found(rows[there], score[there])
 
     def missing(self, before: Catalog) -> tuple[list[str], npt.NDArray[np.uint64]]:
         """Ids and id64 of the items of another catalog that this one lacks."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Final
 
 from rankstream import topics
 from rankstream.adapters.follow import Reader, follow
@@ -12,14 +13,23 @@ from rankstream.adapters.kafka import LogReader
 from rankstream.adapters.metrics import Metrics
 from rankstream.candidates.retrieval import ITEMS, Retrieval
 
+RANKED_EVERY_S: Final = 1.0
+
 
 def followers(
-    retrieval: Retrieval, kafka_url: str, *, health: Health, metrics_of: Metrics
+    retrieval: Retrieval, kafka_url: str, *, now_ms: int, health: Health, metrics_of: Metrics
 ) -> list[Coroutine[Any, Any, None]]:
-    """Which artefact `models` points to, and what `items` are like; neither ever ends."""
+    """Which artefact `models` points to, what `items` are like, and what is clicked, from a window
+    before `now_ms` on, if trending items are asked for; none of them ever ends.
+    """
 
-    def reader(topic: topics.Topic, positions: dict[tuple[str, int], int]) -> Reader:
-        return LogReader(kafka_url, [topic.name], offsets=positions, client_id="retrieval")
+    def reader(
+        topic: topics.Topic, positions: dict[tuple[str, int], int], since_ms: int | None = None
+    ) -> Reader:
+        names = [topic.name]
+        return LogReader(
+            kafka_url, names, offsets=positions, since_ms=since_ms, client_id="retrieval"
+        )
 
     async def items() -> None:
         # What the index lacks is kept by name: with an index first, that is little.
@@ -38,4 +48,21 @@ def followers(
         metrics_of=metrics_of,
         on_caught_up=lambda: None,
     )
-    return [models, items()]
+    trending = retrieval.trending
+    if trending is None:
+        return [models, items()]
+    since_ms = now_ms - trending.window_ms
+    clicks = follow(
+        lambda positions: reader(topics.LABELS, positions, since_ms),
+        retrieval.follow_label,
+        metrics_of=metrics_of,
+        on_caught_up=lambda: None,
+    )
+
+    async def ranked() -> None:
+        while True:
+            await asyncio.sleep(RANKED_EVERY_S)
+            if trending.changed:
+                retrieval.rank_trending()
+
+    return [models, items(), clicks, ranked()]

@@ -104,6 +104,16 @@ def within(near: GeoRadius, place: Floats) -> npt.NDArray[np.bool_]:
     return closer
 
 
+def closeness(near: GeoRadius, place: Floats) -> Floats:
+    """1 - distance / radius of points of the unit sphere, shape (n, 3); below 0 is outside."""
+    centre = np.array(on_sphere(near.latitude, near.longitude), np.float32)
+    away = place - centre
+    chord = np.sqrt(np.einsum("ij,ij->i", away, away))
+    km = 2 * EARTH_KM * np.arcsin(np.minimum(chord / 2, 1))
+    close: Floats = (1 - km / near.radius_km).astype(np.float32)
+    return close
+
+
 def disk(near: GeoRadius) -> tuple[Cells, Cells]:
     """Ranges of cells of CELL_RESOLUTION, ends included, that cover a circle and some more."""
     resolution, rings = _coarsest(near.radius_km)

@@ -1,6 +1,7 @@
 """Candidates from the artefact that `models` points to.
 
-In:  topics `models` (which artefact) and `items` (what items are like now), both compacted.
+In:  topics `models` (which artefact) and `items` (what items are like now), both compacted; topic
+     `labels` (clicks), if trending items are a source.
 Out: replies. Decides nothing: `catalog`, `attributes` and `rankstream.retrieval` decide.
 """
 
@@ -10,6 +11,8 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 import structlog
@@ -21,22 +24,30 @@ from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.candidates.attributes import Attributes
-from rankstream.candidates.catalog import Catalog
+from rankstream.candidates.catalog import Candidates, Catalog
 from rankstream.candidates.fresh import FreshItems
 from rankstream.candidates.item_columns import Facts, ItemColumns, facts_of
-from rankstream.contracts.filter import decode_filter
+from rankstream.candidates.merging import NOTHING
+from rankstream.candidates.trending import Trending
+from rankstream.contracts.filter import GeoRadius, Place, decode_filter, decode_place
 from rankstream.contracts.ids import id64
 from rankstream.contracts.items import decode_item, deleted_item
+from rankstream.contracts.sources import AS_TUNED, NAMES, NEAR, TRENDING, Sources, decode_sources
 from rankstream.errors import (
     InvalidArtifact,
     InvalidRequest,
+    InvalidSettings,
     NotReady,
     RankstreamError,
 )
 from rankstream.pb import events_pb2, retrieval_pb2
+from rankstream.retrieval import Found
 
 INDEX = "index"
 ITEMS = "items"
+HOUR_MS: Final = 3_600_000
+# Whether a value of named_by holds each source.
+_HOLDS: Final = np.arange(1 << len(NAMES))[:, None] >> np.arange(len(NAMES)) & 1
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,24 @@ class Limits:
     history_max: int = 1_000
     exclude_max: int = 10_000
     fresh_max: int = 10_000  # new items kept until an index holds them
+    sources: Sources = AS_TUNED
+
+
+def read_sources(path: str, variable: str) -> Sources:
+    """The sources that a JSON file configures; without a path, as artefacts were tuned.
+
+    Raises: InvalidSettings: the file cannot be read, or not as sources.
+    """
+    if not path:
+        return AS_TUNED
+    try:
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidSettings(
+            f"invalid_settings: {variable} is {path!r}, which cannot be read: {error.strerror}."
+            " Not started. Name a JSON file, or none."
+        ) from None
+    return decode_sources(text, path)
 
 
 class Retrieval:
@@ -72,11 +101,26 @@ class Retrieval:
         self._fresh: FreshItems | None = None  # that the catalog lacks
         # Learned while attributes of another catalog are being made: item id and facts.
         self._meanwhile: list[tuple[str, Facts]] | None = None
+        config = limits.sources
+        self.trending: Trending | None = None
+        if config.asks(TRENDING):
+            self.trending = Trending(window_ms=round(config.trending_hours * HOUR_MS))
+        self._trending = NOTHING  # rows of the catalog
         self.indexed = asyncio.Event()  # there is a catalog; it knows the names of its items
         self._requests = metrics_of.counter(metrics.RETRIEVAL_REQUESTS)
         self._seconds = metrics_of.histogram(metrics.RETRIEVAL_SECONDS)
         self._degraded = metrics_of.counter(metrics.RETRIEVAL_DEGRADED)
-        self._named = metrics_of.counter(metrics.RETRIEVAL_CANDIDATES)
+        named, dropped, filled = (
+            metrics_of.counter(metric)
+            for metric in (
+                metrics.RETRIEVAL_CANDIDATES,
+                metrics.RETRIEVAL_DROPPED,
+                metrics.RETRIEVAL_FILLED,
+            )
+        )
+        self._named = [named.labels(name) for name in NAMES]
+        self._dropped = {name: dropped.labels(name) for name in NAMES}
+        self._filled = {name: filled.labels(name) for name in NAMES}
         self._items = metrics_of.gauge(metrics.RETRIEVAL_ITEMS)
         self._info = metrics_of.gauge(metrics.MODEL_INFO)
 
@@ -130,6 +174,7 @@ class Retrieval:
         for item_id, facts in (*lost, *before, *(self._meanwhile or ())):
             self._apply(item_id, facts)
         self._meanwhile = None
+        self.rank_trending()
         self._items.labels("indexed").set(catalog.size)
         self._items.labels("withdrawn").set(attributes.withdrawn)
         self._items.labels("fresh").set(len(self._fresh))
@@ -139,6 +184,20 @@ class Retrieval:
         self.indexed.set()
         self._health.ready(INDEX)
         structlog.get_logger().info("index_loaded", index_id=catalog.index_id, items=catalog.size)
+
+    async def follow_label(self, record: Record) -> None:
+        """Count the clicks of a record of `labels`; `rank_trending` makes candidates of them.
+
+        Raises: InvalidBatch.
+        """
+        if self.trending is not None:
+            self.trending.fold(record)
+
+    def rank_trending(self) -> None:
+        """Have requests see the clicks that were counted up to now."""
+        if self.trending is not None and self._catalog is not None:
+            self._trending = self._catalog.ranked(*self.trending.top())
+            self._items.labels("trending").set(len(self._trending.rows))
 
     async def follow_item(self, record: Record) -> None:
         """Take over what an item is like now, unless something newer is known of it.
@@ -180,6 +239,7 @@ class Retrieval:
         try:
             self._check(request)
             wanted = decode_filter(request.filter) if request.HasField("filter") else None
+            place = decode_place(request.place) if request.HasField("place") else None
             catalog, attributes, fresh = self._catalog, self._attributes, self._fresh
             if catalog is None or attributes is None or fresh is None:
                 raise NotReady(
@@ -202,12 +262,11 @@ class Retrieval:
             catalog.rows(excluded),
             attributes.subset(wanted, catalog.rows_of_ids),
             fresh.passing(wanted, self._columns.category, excluded),
+            self._limits.sources,
+            self._trending,
+            self._near(place, attributes),
         )
-        for reason in candidates.degraded:
-            self._degraded.labels(reason).inc()
-        for bit, name in enumerate(catalog.sources):
-            self._named.labels(name).inc(int(np.count_nonzero(candidates.named_by >> bit & 1)))
-        self._requests.labels("ok").inc()
+        self._count(candidates)
         self._seconds.labels(candidates.source).observe(time.perf_counter() - start)
         return retrieval_pb2.RetrieveReply(
             item_id=candidates.item_ids,
@@ -215,9 +274,28 @@ class Retrieval:
             index_id=catalog.index_id,
             degraded=candidates.degraded,
             source=candidates.source,
-            source_name=catalog.sources,
+            source_name=NAMES,
             named_by=candidates.named_by.tolist(),
         )
+
+    def _near(self, place: Place | None, attributes: Attributes) -> Found:
+        """What is around the user, if that is known and asked for."""
+        config = self._limits.sources
+        if place is None or not config.asks(NEAR):
+            return NOTHING
+        return Found(*attributes.near(GeoRadius(**place.model_dump(), radius_km=config.near_km)))
+
+    def _count(self, candidates: Candidates) -> None:
+        self._requests.labels("ok").inc()
+        for reason in candidates.degraded:
+            self._degraded.labels(reason).inc()
+        named = np.bincount(candidates.named_by, minlength=len(_HOLDS)) @ _HOLDS
+        for counter, count in zip(self._named, named.tolist(), strict=True):
+            counter.inc(count)
+        for name in candidates.dropped:
+            self._dropped[name].inc()
+        for name, count in candidates.filled.items():
+            self._filled[name].inc(count)
 
     def _check(self, request: retrieval_pb2.RetrieveRequest) -> None:
         limits = self._limits

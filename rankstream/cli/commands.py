@@ -190,7 +190,8 @@ def explain(context: typer.Context, request_id: str, as_json: AsJson = False) ->
         return
     title = f"{answer.request_id}: for {answer.user_id}, {time_of(answer.served_time_ms)}"
     printed = table(
-        title, "#", "item", "pctr", "model's place", "propensity", "what moved its logit most"
+        *(title, "#", "item", "retrieved by", "pctr", "model's place", "propensity"),
+        "what moved its logit most",
     )
     for slot, item in enumerate(answer.items, 1):
         why = ", ".join(
@@ -201,7 +202,8 @@ def explain(context: typer.Context, request_id: str, as_json: AsJson = False) ->
             likely += f" ± {item.propensity_error:.2g}"
         if answer.other_model_id:
             likely += f", team {'AB'[item.team]}"
-        cells = (f"{item.pctr:.4f}", str(item.place + 1), likely, why)
+        place = str(item.place + 1)
+        cells = (", ".join(item.sources), f"{item.pctr:.4f}", place, likely, why)
         printed.add_row(str(slot), item.item_id, *cells)
     out.print(printed)
     _print_steps(answer.steps)

@@ -27,7 +27,7 @@ from rankstream.client.replies import (
 )
 from rankstream.contracts.events import Message
 from rankstream.contracts.experiment import Scorecard
-from rankstream.contracts.filter import ItemFilter, encode_filter
+from rankstream.contracts.filter import ItemFilter, Place, encode_filter, encode_place
 from rankstream.errors import DependencyUnavailable, RankstreamError, TooLarge
 from rankstream.pb import ranker_pb2
 
@@ -165,17 +165,21 @@ class Client:
         variant_overrides: Mapping[str, str] | None = None,
         preview: bool = False,
         filter: ItemFilter | None = None,
+        place: Place | None = None,
     ) -> Ranking:
         """A slate for the user; n = 0 leaves its length to the server.
 
-        `context` holds device, query, location, session_id. A preview logs nothing. Only items
-        that pass `filter` come back.
+        `context` holds device, query, location, session_id; `place` is where the user is. A
+        preview logs nothing. Only items that pass `filter` come back.
         """
+        around = _context(context)
+        if place is not None:
+            around.place.CopyFrom(encode_place(place))
         request = ranker_pb2.RecommendRequest(
             request_id=request_id,
             user_id=user_id,
             n=n,
-            context=ranker_pb2.Context(**(context or {})),
+            context=around,
             exclude_item_ids=exclude_item_ids,
             variant_overrides=variant_overrides or {},
             preview=preview,
@@ -200,7 +204,7 @@ class Client:
             user_id=user_id,
             item_ids=item_ids,
             n=n,
-            context=ranker_pb2.Context(**(context or {})),
+            context=_context(context),
             variant_overrides=variant_overrides or {},
             preview=preview,
         )
@@ -318,3 +322,7 @@ def _unreachable(url: str, error: httpx.TransportError) -> DependencyUnavailable
         f"dependency_unavailable: {url} cannot be reached: {error}. Try again, or see whether the"
         " service runs."
     )
+
+
+def _context(given: Mapping[str, Any] | None) -> ranker_pb2.Context:
+    return ranker_pb2.Context(**(given or {}))

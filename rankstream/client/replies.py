@@ -94,6 +94,7 @@ class ExplainedItem:
     place: int
     propensity_error: float
     team: int
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,7 @@ def explanation(reply: ranker_pb2.ExplainReply) -> Explanation:
             item.place,
             item.propensity_error,
             item.team,
+            tuple(item.sources),
         )
         for item in reply.items
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -32,11 +32,16 @@ class PriceRange(Contract):
         return self
 
 
-class GeoRadius(Contract):
-    """Places within a distance; an item without a latitude and longitude does not pass."""
+class Place(Contract):
+    """Where somebody is."""
 
     latitude: float = Field(ge=-90, le=90, description="Degrees, north is positive.")
     longitude: float = Field(ge=-180, le=180, description="Degrees, east is positive.")
+
+
+class GeoRadius(Place):
+    """Places within a distance; an item without a latitude and longitude does not pass."""
+
     radius_km: float = Field(gt=0, le=RADIUS_KM_MAX, description="Along the great circle.")
 
 
@@ -71,21 +76,34 @@ def filter_fields(message: pb.ItemFilter) -> dict[str, Any]:
         }
     if message.HasField("near"):
         near = message.near
-        fields["near"] = {
-            "latitude": near.latitude,
-            "longitude": near.longitude,
-            "radius_km": near.radius_km,
-        }
+        fields["near"] = place_fields(near) | {"radius_km": near.radius_km}
     return fields
+
+
+def place_fields(message: pb.Place | pb.GeoRadius) -> dict[str, Any]:
+    """The fields of a Place that a message gives, not yet checked."""
+    return {"latitude": message.latitude, "longitude": message.longitude}
 
 
 def decode_filter(message: pb.ItemFilter) -> ItemFilter:
     """Raises: InvalidRequest naming the field."""
+    return _decoded(ItemFilter, "filter", filter_fields(message))
+
+
+def decode_place(message: pb.Place) -> Place:
+    """Raises: InvalidRequest naming the field."""
+    return _decoded(Place, "place", place_fields(message))
+
+
+C = TypeVar("C", bound=Contract)
+
+
+def _decoded(cls: type[C], name: str, fields: dict[str, Any]) -> C:
     try:
-        return ItemFilter.model_validate(filter_fields(message))
+        return cls.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in ("filter", *first["loc"]))
+        where = ".".join(str(part) for part in (name, *first["loc"]))
         raise InvalidRequest(
             f"invalid_request: {where}: {first['msg']}, got {str(first['input'])[:80]!r}."
             " Nothing was retrieved. Mend the field."
@@ -103,3 +121,8 @@ def encode_filter(wanted: ItemFilter) -> pb.ItemFilter:
             pb.GeoRadius(latitude=near.latitude, longitude=near.longitude, radius_km=near.radius_km)
         )
     return message
+
+
+def encode_place(place: Place) -> pb.Place:
+    """The message of a place."""
+    return pb.Place(latitude=place.latitude, longitude=place.longitude)

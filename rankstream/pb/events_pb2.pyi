@@ -403,7 +403,7 @@ class PreRank(_message.Message):
     def __init__(self, model_id: _Optional[str] = ..., model_sha256: _Optional[str] = ..., before: _Optional[int] = ..., cut: _Optional[float] = ..., score: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ServedSlate(_message.Message):
-    __slots__ = ("request_id", "user_id", "served_time_ms", "item_id", "category", "logit", "pctr", "propensity", "features", "spec_id", "model_id", "index_id", "policy", "experiment_id", "experiment_version", "variant", "user_stamp", "item_stamp", "category_stamp", "degraded", "candidates", "device", "query", "location", "query_stamp", "location_stamp", "model_sha256", "data_version", "policy_hash", "policy_salt", "slots", "candidate", "place", "step", "propensity_error", "propensity_draws", "facts", "interleaving", "prerank")
+    __slots__ = ("request_id", "user_id", "served_time_ms", "item_id", "category", "logit", "pctr", "propensity", "features", "spec_id", "model_id", "index_id", "policy", "experiment_id", "experiment_version", "variant", "user_stamp", "item_stamp", "category_stamp", "degraded", "candidates", "device", "query", "location", "query_stamp", "location_stamp", "model_sha256", "data_version", "policy_hash", "policy_salt", "slots", "candidate", "place", "step", "propensity_error", "propensity_draws", "facts", "interleaving", "source_name", "named_by", "prerank")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SERVED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
@@ -442,6 +442,8 @@ class ServedSlate(_message.Message):
     PROPENSITY_DRAWS_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
     INTERLEAVING_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_NAME_FIELD_NUMBER: _ClassVar[int]
+    NAMED_BY_FIELD_NUMBER: _ClassVar[int]
     PRERANK_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     user_id: str
@@ -481,8 +483,10 @@ class ServedSlate(_message.Message):
     propensity_draws: int
     facts: PolicyFacts
     interleaving: Interleaving
+    source_name: _containers.RepeatedScalarFieldContainer[str]
+    named_by: _containers.RepeatedScalarFieldContainer[int]
     prerank: PreRank
-    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_id: _Optional[_Iterable[str]] = ..., category: _Optional[_Iterable[str]] = ..., logit: _Optional[_Iterable[float]] = ..., pctr: _Optional[_Iterable[float]] = ..., propensity: _Optional[_Iterable[float]] = ..., features: _Optional[bytes] = ..., spec_id: _Optional[str] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., policy: _Optional[str] = ..., experiment_id: _Optional[str] = ..., experiment_version: _Optional[int] = ..., variant: _Optional[str] = ..., user_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., item_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., category_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., candidates: _Optional[int] = ..., device: _Optional[str] = ..., query: _Optional[str] = ..., location: _Optional[str] = ..., query_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., location_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., model_sha256: _Optional[str] = ..., data_version: _Optional[str] = ..., policy_hash: _Optional[str] = ..., policy_salt: _Optional[str] = ..., slots: _Optional[int] = ..., candidate: _Optional[_Iterable[int]] = ..., place: _Optional[_Iterable[int]] = ..., step: _Optional[_Iterable[_Union[PolicyStep, _Mapping]]] = ..., propensity_error: _Optional[_Iterable[float]] = ..., propensity_draws: _Optional[int] = ..., facts: _Optional[_Union[PolicyFacts, _Mapping]] = ..., interleaving: _Optional[_Union[Interleaving, _Mapping]] = ..., prerank: _Optional[_Union[PreRank, _Mapping]] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., served_time_ms: _Optional[int] = ..., item_id: _Optional[_Iterable[str]] = ..., category: _Optional[_Iterable[str]] = ..., logit: _Optional[_Iterable[float]] = ..., pctr: _Optional[_Iterable[float]] = ..., propensity: _Optional[_Iterable[float]] = ..., features: _Optional[bytes] = ..., spec_id: _Optional[str] = ..., model_id: _Optional[str] = ..., index_id: _Optional[str] = ..., policy: _Optional[str] = ..., experiment_id: _Optional[str] = ..., experiment_version: _Optional[int] = ..., variant: _Optional[str] = ..., user_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., item_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., category_stamp: _Optional[_Iterable[_Union[Stamp, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., candidates: _Optional[int] = ..., device: _Optional[str] = ..., query: _Optional[str] = ..., location: _Optional[str] = ..., query_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., location_stamp: _Optional[_Union[Stamp, _Mapping]] = ..., model_sha256: _Optional[str] = ..., data_version: _Optional[str] = ..., policy_hash: _Optional[str] = ..., policy_salt: _Optional[str] = ..., slots: _Optional[int] = ..., candidate: _Optional[_Iterable[int]] = ..., place: _Optional[_Iterable[int]] = ..., step: _Optional[_Iterable[_Union[PolicyStep, _Mapping]]] = ..., propensity_error: _Optional[_Iterable[float]] = ..., propensity_draws: _Optional[int] = ..., facts: _Optional[_Union[PolicyFacts, _Mapping]] = ..., interleaving: _Optional[_Union[Interleaving, _Mapping]] = ..., source_name: _Optional[_Iterable[str]] = ..., named_by: _Optional[_Iterable[int]] = ..., prerank: _Optional[_Union[PreRank, _Mapping]] = ...) -> None: ...
 
 class ShadowSlate(_message.Message):
     __slots__ = ("request_id", "user_id", "served_time_ms", "model_id", "shadow_model_id", "slots", "candidates", "item_id", "pctr", "shadow_pctr", "place", "shadow_place", "score_ms")

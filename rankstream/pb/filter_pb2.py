@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arankstream/pb/filter.proto\x12\rrankstream.v1\"\x84\x01\n\nItemFilter\x12\x12\n\ncategories\x18\x01 \x03(\t\x12(\n\x05price\x18\x02 \x01(\x0b\x32\x19.rankstream.v1.PriceRange\x12&\n\x04near\x18\x03 \x01(\x0b\x32\x18.rankstream.v1.GeoRadius\x12\x10\n\x08item_ids\x18\x04 \x03(\t\"@\n\nPriceRange\x12\x10\n\x03min\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03max\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x06\n\x04_minB\x06\n\x04_max\"C\n\tGeoRadius\x12\x10\n\x08latitude\x18\x01 \x01(\x01\x12\x11\n\tlongitude\x18\x02 \x01(\x01\x12\x11\n\tradius_km\x18\x03 \x01(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arankstream/pb/filter.proto\x12\rrankstream.v1\"\x84\x01\n\nItemFilter\x12\x12\n\ncategories\x18\x01 \x03(\t\x12(\n\x05price\x18\x02 \x01(\x0b\x32\x19.rankstream.v1.PriceRange\x12&\n\x04near\x18\x03 \x01(\x0b\x32\x18.rankstream.v1.GeoRadius\x12\x10\n\x08item_ids\x18\x04 \x03(\t\",\n\x05Place\x12\x10\n\x08latitude\x18\x01 \x01(\x01\x12\x11\n\tlongitude\x18\x02 \x01(\x01\"@\n\nPriceRange\x12\x10\n\x03min\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03max\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x06\n\x04_minB\x06\n\x04_max\"C\n\tGeoRadius\x12\x10\n\x08latitude\x18\x01 \x01(\x01\x12\x11\n\tlongitude\x18\x02 \x01(\x01\x12\x11\n\tradius_km\x18\x03 \x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ITEMFILTER']._serialized_start=46
   _globals['_ITEMFILTER']._serialized_end=178
-  _globals['_PRICERANGE']._serialized_start=180
-  _globals['_PRICERANGE']._serialized_end=244
-  _globals['_GEORADIUS']._serialized_start=246
-  _globals['_GEORADIUS']._serialized_end=313
+  _globals['_PLACE']._serialized_start=180
+  _globals['_PLACE']._serialized_end=224
+  _globals['_PRICERANGE']._serialized_start=226
+  _globals['_PRICERANGE']._serialized_end=290
+  _globals['_GEORADIUS']._serialized_start=292
+  _globals['_GEORADIUS']._serialized_end=359
 # @@protoc_insertion_point(module_scope)

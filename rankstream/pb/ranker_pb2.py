@@ -26,7 +26,7 @@ from rankstream.pb import events_pb2 as rankstream_dot_pb_dot_events__pb2
 from rankstream.pb import filter_pb2 as rankstream_dot_pb_dot_filter__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arankstream/pb/ranker.proto\x12\rrankstream.v1\x1a\x1arankstream/pb/events.proto\x1a\x1arankstream/pb/filter.proto\"N\n\x07\x43ontext\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x10\n\x08location\x18\x03 \x01(\t\x12\x12\n\nsession_id\x18\x04 \x01(\t\"\xcc\x02\n\x10RecommendRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\t\n\x01n\x18\x03 \x01(\x05\x12\'\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x16.rankstream.v1.Context\x12\x18\n\x10\x65xclude_item_ids\x18\x05 \x03(\t\x12P\n\x11variant_overrides\x18\x06 \x03(\x0b\x32\x35.rankstream.v1.RecommendRequest.VariantOverridesEntry\x12\x0f\n\x07preview\x18\x07 \x01(\x08\x12)\n\x06\x66ilter\x18\x08 \x01(\x0b\x32\x19.rankstream.v1.ItemFilter\x1a\x37\n\x15VariantOverridesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8f\x02\n\x0bRankRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x10\n\x08item_ids\x18\x03 \x03(\t\x12\t\n\x01n\x18\x04 \x01(\x05\x12\'\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x16.rankstream.v1.Context\x12K\n\x11variant_overrides\x18\x06 \x03(\x0b\x32\x30.rankstream.v1.RankRequest.VariantOverridesEntry\x12\x0f\n\x07preview\x18\x07 \x01(\x08\x1a\x37\n\x15VariantOverridesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x91\x02\n\tRankReply\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x03(\t\x12\x11\n\x05score\x18\x03 \x03(\x02\x42\x02\x10\x01\x12\x16\n\npropensity\x18\x04 \x03(\x01\x42\x02\x10\x01\x12\x10\n\x08\x63\x61tegory\x18\x05 \x03(\t\x12\x10\n\x08model_id\x18\x06 \x01(\t\x12\x10\n\x08index_id\x18\x07 \x01(\t\x12\x15\n\rexperiment_id\x18\x08 \x01(\t\x12\x0f\n\x07variant\x18\t \x01(\t\x12\x10\n\x08\x64\x65graded\x18\n \x03(\t\x12\x16\n\x0eserved_time_ms\x18\x0b \x01(\x03\x12\x12\n\ncandidates\x18\x0c \x01(\x05\x12\x18\n\x10unknown_item_ids\x18\r \x03(\t\"$\n\x0e\x45xplainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\xa1\x03\n\x0c\x45xplainReply\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x16\n\x0eserved_time_ms\x18\x03 \x01(\x03\x12\x10\n\x08model_id\x18\x04 \x01(\t\x12\x10\n\x08index_id\x18\x05 \x01(\t\x12\x0f\n\x07spec_id\x18\x06 \x01(\t\x12\x15\n\rexperiment_id\x18\x07 \x01(\t\x12\x0f\n\x07variant\x18\x08 \x01(\t\x12+\n\x05items\x18\t \x03(\x0b\x32\x1c.rankstream.v1.ExplainedItem\x12\x10\n\x08\x64\x65graded\x18\n \x03(\t\x12\x0e\n\x06method\x18\x0b \x01(\t\x12\x0e\n\x06policy\x18\x0c \x01(\t\x12\x13\n\x0bpolicy_hash\x18\r \x01(\t\x12(\n\x05steps\x18\x0e \x03(\x0b\x32\x19.rankstream.v1.PolicyStep\x12\x16\n\x0eother_model_id\x18\x10 \x01(\t\x12\'\n\x07prerank\x18\x11 \x01(\x0b\x32\x16.rankstream.v1.PreRank\x12\x18\n\x10propensity_draws\x18\x0f \x01(\x05\"6\n\x10ReproduceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06record\x18\x02 \x01(\x0c\"\xda\x01\n\x0eReproduceReply\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x03 \x01(\t\x12\x14\n\x0c\x64\x61ta_version\x18\x04 \x01(\t\x12\x0e\n\x06policy\x18\x05 \x01(\t\x12\x13\n\x0bpolicy_hash\x18\x06 \x01(\t\x12\r\n\x05items\x18\x07 \x01(\x05\x12\x12\n\ncandidates\x18\x08 \x01(\x05\x12.\n\x0b\x64ifferences\x18\t \x03(\x0b\x32\x19.rankstream.v1.Difference\"*\n\nDifference\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xbc\x01\n\rExplainedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05logit\x18\x02 \x01(\x02\x12\x0c\n\x04pctr\x18\x03 \x01(\x02\x12\x12\n\npropensity\x18\x04 \x01(\x01\x12\x32\n\rcontributions\x18\x05 \x03(\x0b\x32\x1b.rankstream.v1.Contribution\x12\r\n\x05place\x18\x06 \x01(\x05\x12\x18\n\x10propensity_error\x18\x07 \x01(\x01\x12\x0c\n\x04team\x18\x08 \x01(\x05\"D\n\x0c\x43ontribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x02\x32\xa2\x02\n\x06Ranker\x12\x46\n\tRecommend\x12\x1f.rankstream.v1.RecommendRequest\x1a\x18.rankstream.v1.RankReply\x12<\n\x04Rank\x12\x1a.rankstream.v1.RankRequest\x1a\x18.rankstream.v1.RankReply\x12\x45\n\x07\x45xplain\x12\x1d.rankstream.v1.ExplainRequest\x1a\x1b.rankstream.v1.ExplainReply\x12K\n\tReproduce\x12\x1f.rankstream.v1.ReproduceRequest\x1a\x1d.rankstream.v1.ReproduceReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arankstream/pb/ranker.proto\x12\rrankstream.v1\x1a\x1arankstream/pb/events.proto\x1a\x1arankstream/pb/filter.proto\"s\n\x07\x43ontext\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x10\n\x08location\x18\x03 \x01(\t\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12#\n\x05place\x18\x05 \x01(\x0b\x32\x14.rankstream.v1.Place\"\xcc\x02\n\x10RecommendRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\t\n\x01n\x18\x03 \x01(\x05\x12\'\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x16.rankstream.v1.Context\x12\x18\n\x10\x65xclude_item_ids\x18\x05 \x03(\t\x12P\n\x11variant_overrides\x18\x06 \x03(\x0b\x32\x35.rankstream.v1.RecommendRequest.VariantOverridesEntry\x12\x0f\n\x07preview\x18\x07 \x01(\x08\x12)\n\x06\x66ilter\x18\x08 \x01(\x0b\x32\x19.rankstream.v1.ItemFilter\x1a\x37\n\x15VariantOverridesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8f\x02\n\x0bRankRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x10\n\x08item_ids\x18\x03 \x03(\t\x12\t\n\x01n\x18\x04 \x01(\x05\x12\'\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x16.rankstream.v1.Context\x12K\n\x11variant_overrides\x18\x06 \x03(\x0b\x32\x30.rankstream.v1.RankRequest.VariantOverridesEntry\x12\x0f\n\x07preview\x18\x07 \x01(\x08\x1a\x37\n\x15VariantOverridesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x91\x02\n\tRankReply\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x03(\t\x12\x11\n\x05score\x18\x03 \x03(\x02\x42\x02\x10\x01\x12\x16\n\npropensity\x18\x04 \x03(\x01\x42\x02\x10\x01\x12\x10\n\x08\x63\x61tegory\x18\x05 \x03(\t\x12\x10\n\x08model_id\x18\x06 \x01(\t\x12\x10\n\x08index_id\x18\x07 \x01(\t\x12\x15\n\rexperiment_id\x18\x08 \x01(\t\x12\x0f\n\x07variant\x18\t \x01(\t\x12\x10\n\x08\x64\x65graded\x18\n \x03(\t\x12\x16\n\x0eserved_time_ms\x18\x0b \x01(\x03\x12\x12\n\ncandidates\x18\x0c \x01(\x05\x12\x18\n\x10unknown_item_ids\x18\r \x03(\t\"$\n\x0e\x45xplainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\xa1\x03\n\x0c\x45xplainReply\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x16\n\x0eserved_time_ms\x18\x03 \x01(\x03\x12\x10\n\x08model_id\x18\x04 \x01(\t\x12\x10\n\x08index_id\x18\x05 \x01(\t\x12\x0f\n\x07spec_id\x18\x06 \x01(\t\x12\x15\n\rexperiment_id\x18\x07 \x01(\t\x12\x0f\n\x07variant\x18\x08 \x01(\t\x12+\n\x05items\x18\t \x03(\x0b\x32\x1c.rankstream.v1.ExplainedItem\x12\x10\n\x08\x64\x65graded\x18\n \x03(\t\x12\x0e\n\x06method\x18\x0b \x01(\t\x12\x0e\n\x06policy\x18\x0c \x01(\t\x12\x13\n\x0bpolicy_hash\x18\r \x01(\t\x12(\n\x05steps\x18\x0e \x03(\x0b\x32\x19.rankstream.v1.PolicyStep\x12\x16\n\x0eother_model_id\x18\x10 \x01(\t\x12\'\n\x07prerank\x18\x11 \x01(\x0b\x32\x16.rankstream.v1.PreRank\x12\x18\n\x10propensity_draws\x18\x0f \x01(\x05\"6\n\x10ReproduceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06record\x18\x02 \x01(\x0c\"\xda\x01\n\x0eReproduceReply\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x03 \x01(\t\x12\x14\n\x0c\x64\x61ta_version\x18\x04 \x01(\t\x12\x0e\n\x06policy\x18\x05 \x01(\t\x12\x13\n\x0bpolicy_hash\x18\x06 \x01(\t\x12\r\n\x05items\x18\x07 \x01(\x05\x12\x12\n\ncandidates\x18\x08 \x01(\x05\x12.\n\x0b\x64ifferences\x18\t \x03(\x0b\x32\x19.rankstream.v1.Difference\"*\n\nDifference\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xcd\x01\n\rExplainedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05logit\x18\x02 \x01(\x02\x12\x0c\n\x04pctr\x18\x03 \x01(\x02\x12\x12\n\npropensity\x18\x04 \x01(\x01\x12\x32\n\rcontributions\x18\x05 \x03(\x0b\x32\x1b.rankstream.v1.Contribution\x12\r\n\x05place\x18\x06 \x01(\x05\x12\x18\n\x10propensity_error\x18\x07 \x01(\x01\x12\x0c\n\x04team\x18\x08 \x01(\x05\x12\x0f\n\x07sources\x18\t \x03(\t\"D\n\x0c\x43ontribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x02\x32\xa2\x02\n\x06Ranker\x12\x46\n\tRecommend\x12\x1f.rankstream.v1.RecommendRequest\x1a\x18.rankstream.v1.RankReply\x12<\n\x04Rank\x12\x1a.rankstream.v1.RankRequest\x1a\x18.rankstream.v1.RankReply\x12\x45\n\x07\x45xplain\x12\x1d.rankstream.v1.ExplainRequest\x1a\x1b.rankstream.v1.ExplainReply\x12K\n\tReproduce\x12\x1f.rankstream.v1.ReproduceRequest\x1a\x1d.rankstream.v1.ReproduceReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,31 +42,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RANKREPLY'].fields_by_name['propensity']._loaded_options = None
   _globals['_RANKREPLY'].fields_by_name['propensity']._serialized_options = b'\020\001'
   _globals['_CONTEXT']._serialized_start=101
-  _globals['_CONTEXT']._serialized_end=179
-  _globals['_RECOMMENDREQUEST']._serialized_start=182
-  _globals['_RECOMMENDREQUEST']._serialized_end=514
-  _globals['_RECOMMENDREQUEST_VARIANTOVERRIDESENTRY']._serialized_start=459
-  _globals['_RECOMMENDREQUEST_VARIANTOVERRIDESENTRY']._serialized_end=514
-  _globals['_RANKREQUEST']._serialized_start=517
-  _globals['_RANKREQUEST']._serialized_end=788
-  _globals['_RANKREQUEST_VARIANTOVERRIDESENTRY']._serialized_start=459
-  _globals['_RANKREQUEST_VARIANTOVERRIDESENTRY']._serialized_end=514
-  _globals['_RANKREPLY']._serialized_start=791
-  _globals['_RANKREPLY']._serialized_end=1064
-  _globals['_EXPLAINREQUEST']._serialized_start=1066
-  _globals['_EXPLAINREQUEST']._serialized_end=1102
-  _globals['_EXPLAINREPLY']._serialized_start=1105
-  _globals['_EXPLAINREPLY']._serialized_end=1522
-  _globals['_REPRODUCEREQUEST']._serialized_start=1524
-  _globals['_REPRODUCEREQUEST']._serialized_end=1578
-  _globals['_REPRODUCEREPLY']._serialized_start=1581
-  _globals['_REPRODUCEREPLY']._serialized_end=1799
-  _globals['_DIFFERENCE']._serialized_start=1801
-  _globals['_DIFFERENCE']._serialized_end=1843
-  _globals['_EXPLAINEDITEM']._serialized_start=1846
-  _globals['_EXPLAINEDITEM']._serialized_end=2034
-  _globals['_CONTRIBUTION']._serialized_start=2036
-  _globals['_CONTRIBUTION']._serialized_end=2104
-  _globals['_RANKER']._serialized_start=2107
-  _globals['_RANKER']._serialized_end=2397
+  _globals['_CONTEXT']._serialized_end=216
+  _globals['_RECOMMENDREQUEST']._serialized_start=219
+  _globals['_RECOMMENDREQUEST']._serialized_end=551
+  _globals['_RECOMMENDREQUEST_VARIANTOVERRIDESENTRY']._serialized_start=496
+  _globals['_RECOMMENDREQUEST_VARIANTOVERRIDESENTRY']._serialized_end=551
+  _globals['_RANKREQUEST']._serialized_start=554
+  _globals['_RANKREQUEST']._serialized_end=825
+  _globals['_RANKREQUEST_VARIANTOVERRIDESENTRY']._serialized_start=496
+  _globals['_RANKREQUEST_VARIANTOVERRIDESENTRY']._serialized_end=551
+  _globals['_RANKREPLY']._serialized_start=828
+  _globals['_RANKREPLY']._serialized_end=1101
+  _globals['_EXPLAINREQUEST']._serialized_start=1103
+  _globals['_EXPLAINREQUEST']._serialized_end=1139
+  _globals['_EXPLAINREPLY']._serialized_start=1142
+  _globals['_EXPLAINREPLY']._serialized_end=1559
+  _globals['_REPRODUCEREQUEST']._serialized_start=1561
+  _globals['_REPRODUCEREQUEST']._serialized_end=1615
+  _globals['_REPRODUCEREPLY']._serialized_start=1618
+  _globals['_REPRODUCEREPLY']._serialized_end=1836
+  _globals['_DIFFERENCE']._serialized_start=1838
+  _globals['_DIFFERENCE']._serialized_end=1880
+  _globals['_EXPLAINEDITEM']._serialized_start=1883
+  _globals['_EXPLAINEDITEM']._serialized_end=2088
+  _globals['_CONTRIBUTION']._serialized_start=2090
+  _globals['_CONTRIBUTION']._serialized_end=2158
+  _globals['_RANKER']._serialized_start=2161
+  _globals['_RANKER']._serialized_end=2451
 # @@protoc_insertion_point(module_scope)

@@ -9,16 +9,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Context(_message.Message):
-    __slots__ = ("device", "query", "location", "session_id")
+    __slots__ = ("device", "query", "location", "session_id", "place")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     LOCATION_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
     device: str
     query: str
     location: str
     session_id: str
-    def __init__(self, device: _Optional[str] = ..., query: _Optional[str] = ..., location: _Optional[str] = ..., session_id: _Optional[str] = ...) -> None: ...
+    place: _filter_pb2.Place
+    def __init__(self, device: _Optional[str] = ..., query: _Optional[str] = ..., location: _Optional[str] = ..., session_id: _Optional[str] = ..., place: _Optional[_Union[_filter_pb2.Place, _Mapping]] = ...) -> None: ...
 
 class RecommendRequest(_message.Message):
     __slots__ = ("request_id", "user_id", "n", "context", "exclude_item_ids", "variant_overrides", "preview", "filter")
@@ -185,7 +187,7 @@ class Difference(_message.Message):
     def __init__(self, code: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class ExplainedItem(_message.Message):
-    __slots__ = ("item_id", "logit", "pctr", "propensity", "contributions", "place", "propensity_error", "team")
+    __slots__ = ("item_id", "logit", "pctr", "propensity", "contributions", "place", "propensity_error", "team", "sources")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     LOGIT_FIELD_NUMBER: _ClassVar[int]
     PCTR_FIELD_NUMBER: _ClassVar[int]
@@ -194,6 +196,7 @@ class ExplainedItem(_message.Message):
     PLACE_FIELD_NUMBER: _ClassVar[int]
     PROPENSITY_ERROR_FIELD_NUMBER: _ClassVar[int]
     TEAM_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     logit: float
     pctr: float
@@ -202,7 +205,8 @@ class ExplainedItem(_message.Message):
     place: int
     propensity_error: float
     team: int
-    def __init__(self, item_id: _Optional[str] = ..., logit: _Optional[float] = ..., pctr: _Optional[float] = ..., propensity: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., place: _Optional[int] = ..., propensity_error: _Optional[float] = ..., team: _Optional[int] = ...) -> None: ...
+    sources: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, item_id: _Optional[str] = ..., logit: _Optional[float] = ..., pctr: _Optional[float] = ..., propensity: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., place: _Optional[int] = ..., propensity_error: _Optional[float] = ..., team: _Optional[int] = ..., sources: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Contribution(_message.Message):
     __slots__ = ("feature", "value", "contribution")

@@ -8,20 +8,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RetrieveRequest(_message.Message):
-    __slots__ = ("request_id", "recent_items", "k", "exclude_item_ids", "exclude_items", "filter")
+    __slots__ = ("request_id", "recent_items", "k", "exclude_item_ids", "exclude_items", "filter", "place")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     RECENT_ITEMS_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_ITEMS_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     recent_items: _containers.RepeatedScalarFieldContainer[int]
     k: int
     exclude_item_ids: _containers.RepeatedScalarFieldContainer[str]
     exclude_items: _containers.RepeatedScalarFieldContainer[int]
     filter: _filter_pb2.ItemFilter
-    def __init__(self, request_id: _Optional[str] = ..., recent_items: _Optional[_Iterable[int]] = ..., k: _Optional[int] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., exclude_items: _Optional[_Iterable[int]] = ..., filter: _Optional[_Union[_filter_pb2.ItemFilter, _Mapping]] = ...) -> None: ...
+    place: _filter_pb2.Place
+    def __init__(self, request_id: _Optional[str] = ..., recent_items: _Optional[_Iterable[int]] = ..., k: _Optional[int] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., exclude_items: _Optional[_Iterable[int]] = ..., filter: _Optional[_Union[_filter_pb2.ItemFilter, _Mapping]] = ..., place: _Optional[_Union[_filter_pb2.Place, _Mapping]] = ...) -> None: ...
 
 class RetrieveReply(_message.Message):
     __slots__ = ("item_id", "similarity", "index_id", "degraded", "source", "source_name", "named_by")

@@ -31,7 +31,7 @@ from rankstream.adapters.rpc import start_server
 from rankstream.adapters.run import run
 from rankstream.candidates.catalog import Catalog
 from rankstream.candidates.following import followers
-from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval
+from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval, read_sources
 from rankstream.errors import DependencyUnavailable
 from rankstream.ports import FeatureStore
 from services.ranker.answers import Answers, RedisAnswers
@@ -143,12 +143,18 @@ def candidates_of(
     for part in (INDEX, ITEMS):
         health.not_ready(part, "starting")
     index = Retrieval(
-        Limits(settings.artifacts, k_max=settings.candidates),
+        Limits(
+            settings.artifacts,
+            k_max=settings.candidates,
+            sources=read_sources(settings.retrieval_sources, PREFIX + "RETRIEVAL_SOURCES"),
+        ),
         load=Catalog.load,
         health=health,
         metrics_of=metrics_of,
     )
-    kept_up = followers(index, settings.kafka_url, health=health, metrics_of=metrics_of)
+    kept_up = followers(
+        index, settings.kafka_url, now_ms=now_ms(), health=health, metrics_of=metrics_of
+    )
     return InProcess(index), kept_up
 
 

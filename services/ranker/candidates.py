@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import grpc
@@ -9,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rankstream.candidates.retrieval import Retrieval
-from rankstream.contracts.filter import ItemFilter, encode_filter
+from rankstream.contracts.filter import ItemFilter, Place, encode_filter, encode_place
 from rankstream.errors import NotReady, RankstreamError
 from rankstream.pb import retrieval_pb2 as pb
+from rankstream.pb.events_pb2 import ServedSlate
 from services.ranker.breaker import Breaker, CircuitOpen
 
 METHOD: Final = "/rankstream.v1.Retrieval/Retrieve"
@@ -27,6 +30,24 @@ class RetrievalFailed(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+@dataclass(frozen=True, eq=False)
+class Retrieved:
+    """Candidates, the index that they are of, and who named each: bit i is source_name[i]."""
+
+    item_ids: list[str]
+    index_id: str
+    source_name: Sequence[str]
+    named_by: Sequence[int]
+
+    def credit(self, slate: ServedSlate) -> None:
+        """Write into a slate where its items come from."""
+        slate.index_id = self.index_id
+        if self.named_by:
+            named_by = dict(zip(self.item_ids, self.named_by, strict=True))
+            slate.source_name[:] = self.source_name
+            slate.named_by[:] = [named_by[item_id] for item_id in slate.item_id]
 
 
 class RetrievalClient:
@@ -57,12 +78,14 @@ class RetrievalClient:
         k: int,
         exclude_item_ids: list[str],
         wanted: ItemFilter | None,
+        place: Place | None = None,
     ) -> pb.RetrieveReply:
-        """k candidates that pass a filter for a history (id64, newest first), without it itself.
+        """k candidates that pass a filter for a history (id64, newest first), without it itself;
+        some of them near the place, if retrieval is so configured.
 
         Raises: RetrievalFailed: late, unreachable, refused, or late so often that it is not asked.
         """
-        request = _request(request_id, recent, k, exclude_item_ids, wanted)
+        request = _request(request_id, recent, k, exclude_item_ids, wanted, place)
         try:
             with self._breaker.call():
                 reply: pb.RetrieveReply = await self._retrieve(request, timeout=self._timeout_s)
@@ -94,12 +117,13 @@ class InProcess:
         k: int,
         exclude_item_ids: list[str],
         wanted: ItemFilter | None,
+        place: Place | None = None,
     ) -> pb.RetrieveReply:
         """As RetrievalClient's.
 
         Raises: RetrievalFailed: refused, or there is no index yet.
         """
-        request = _request(request_id, recent, k, exclude_item_ids, wanted)
+        request = _request(request_id, recent, k, exclude_item_ids, wanted, place)
         try:
             return await self._retrieval.retrieve(request)
         except NotReady as error:
@@ -117,6 +141,7 @@ def _request(
     k: int,
     exclude_item_ids: list[str],
     wanted: ItemFilter | None,
+    place: Place | None,
 ) -> pb.RetrieveRequest:
     hashes = recent.tolist()
     return pb.RetrieveRequest(
@@ -126,4 +151,5 @@ def _request(
         exclude_item_ids=exclude_item_ids,
         exclude_items=hashes,
         filter=None if wanted is None else encode_filter(wanted),
+        place=None if place is None else encode_place(place),
     )

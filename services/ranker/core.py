@@ -19,8 +19,9 @@ from structlog.contextvars import bound_contextvars
 from rankstream import metrics
 from rankstream.adapters.health import Health
 from rankstream.adapters.metrics import Metrics
-from rankstream.contracts.filter import ItemFilter
+from rankstream.contracts.filter import ItemFilter, Place
 from rankstream.contracts.ids import new_id
+from rankstream.contracts.sources import POPULAR
 from rankstream.errors import (
     Conflict,
     DependencyUnavailable,
@@ -34,7 +35,7 @@ from rankstream.pb import ranker_pb2, retrieval_pb2
 from rankstream.pb.events_pb2 import ServedSlate
 from services.ranker.answers import Answers
 from services.ranker.canary import Canary
-from services.ranker.candidates import RetrievalFailed
+from services.ranker.candidates import RetrievalFailed, Retrieved
 from services.ranker.decisions import Decision, Decisions
 from services.ranker.enrichment import TIMEOUT, Degraded, Enriched, Enrichment
 from services.ranker.interleaved import interleave
@@ -61,6 +62,7 @@ class Candidates(Protocol):
         k: int,
         exclude_item_ids: list[str],
         wanted: ItemFilter | None,
+        place: Place | None = None,
     ) -> retrieval_pb2.RetrieveReply: ...
 
 
@@ -192,19 +194,19 @@ class Ranker:
             with self._timed("user"):
                 user = await self._enrichment.user(request.user_id, degraded)
             with self._timed("retrieve"):
-                item_ids, index_id = await self._retrieve(request, request_id, user, degraded)
+                found = await self._retrieve(request, request_id, user, degraded)
             with self._timed("enrich"):
                 keep = self._settings.prerank_keep
                 by = preranker(decision.model, decision.other, keep, n)
                 enriched = await self._enrichment.enrich(
-                    user, item_ids, request.context, now, degraded, withdrawn=False, by=by
+                    user, found.item_ids, request.context, now, degraded, withdrawn=False, by=by
                 )
             if not enriched.item_ids:
                 degraded.add("no_candidates")
             slate, chosen = self._slate(
                 request, request_id, n, now, decision, user, enriched, degraded
             )
-            slate.index_id = index_id
+            found.credit(slate)
             return self._answer(request.preview, slate, chosen, decision, degraded, ())
 
     async def _rank(self, request: RankRequest) -> ranker_pb2.RankReply:
@@ -278,13 +280,15 @@ class Ranker:
 
     async def _retrieve(
         self, request: RecommendRequest, request_id: str, user: Rows, degraded: Degraded
-    ) -> tuple[list[str], str]:
-        """At most `candidates` item ids, none of the user's last actions, and the index."""
+    ) -> Retrieved:
+        """At most `candidates` item ids, none of the user's last actions."""
         actions = user["recent"][0]
         recent = actions["item"][actions["time_ms"] > 0]
         k, excluded = self._settings.candidates, request.exclude_item_ids
         try:
-            reply = await self._retrieval.retrieve(request_id, recent, k, excluded, request.filter)
+            reply = await self._retrieval.retrieve(
+                request_id, recent, k, excluded, request.filter, request.context.place
+            )
         except RetrievalFailed as error:
             degraded.add(error.reason)
             if request.filter is not None and not request.filter.is_empty:
@@ -298,10 +302,11 @@ class Ranker:
                     f"dependency_unavailable: retrieval: {error}, and no popular items are known."
                     " Not answered. Try again."
                 ) from None
-            return popular.without(recent, excluded, k), popular.index_id
+            item_ids = popular.without(recent, excluded, k)
+            return Retrieved(item_ids, popular.index_id, (POPULAR,), [1] * len(item_ids))
         for reason in reply.degraded:
             degraded.add(reason)
-        return list(reply.item_id), reply.index_id
+        return Retrieved(list(reply.item_id), reply.index_id, reply.source_name, reply.named_by)
 
     def _slate(
         self,

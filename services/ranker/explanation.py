@@ -49,6 +49,7 @@ def _explain(slate: ServedSlate, model: Model) -> ExplainReply:
             place=slate.place[i] if slate.place else i,
             propensity_error=slate.propensity_error[i] if slate.propensity_error else 0.0,
             team=slate.interleaving.team[i] if slate.interleaving.team else 0,
+            sources=_sources(slate, i),
             contributions=[
                 Contribution(
                     feature=spec.NAMES[j],
@@ -79,3 +80,9 @@ def _explain(slate: ServedSlate, model: Model) -> ExplainReply:
         propensity_draws=slate.propensity_draws,
         other_model_id=slate.interleaving.model_id,
     )
+
+
+def _sources(slate: ServedSlate, slot: int) -> list[str]:
+    """Of retrieval, that named the item of a slot."""
+    bits = slate.named_by[slot] if slate.named_by else 0
+    return [name for bit, name in enumerate(slate.source_name) if bits >> bit & 1]

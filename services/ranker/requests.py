@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rankstream.contracts.base import Contract, Id
-from rankstream.contracts.filter import ItemFilter, filter_fields
+from rankstream.contracts.filter import ItemFilter, Place, filter_fields, place_fields
 from rankstream.errors import InvalidRequest
 from rankstream.pb import ranker_pb2 as pb
 
@@ -26,6 +26,7 @@ class Context(Contract):
     query: Text = ""
     location: Text = ""
     session_id: Text = ""
+    place: Place | None = Field(default=None, description="Where the user is.")
 
 
 class RecommendRequest(Contract):
@@ -88,12 +89,13 @@ def _parse(cls: type[R], fields: dict[str, Any]) -> R:
         ) from None
 
 
-def _context(context: pb.Context) -> dict[str, str]:
+def _context(context: pb.Context) -> dict[str, Any]:
     return {
         "device": context.device,
         "query": context.query,
         "location": context.location,
         "session_id": context.session_id,
+        "place": place_fields(context.place) if context.HasField("place") else None,
     }
 
 
@@ -174,6 +176,7 @@ class ExplainedItemBody(_Body):
     propensity_error: float = Field(description="Standard error; 0: exact.")
     place: int = Field(description="In the model's order; 0 is first.")
     team: int = Field(description="Of interleaving: 0 model_id's pick, 1 other_model_id's.")
+    sources: list[str] = Field(description="Of retrieval, that named it; none of a given item.")
     contributions: list[ContributionBody]
 
 

@@ -33,6 +33,7 @@ class RankerSettings(ServiceSettings):
     rows_kept: int = Field(default=50_000, ge=20_000, le=10_000_000)
     # Hold the index in this process and ask no retrieval service: a hop less, its memory more.
     retrieval_in_process: bool = False
+    retrieval_sources: str = Field(default="")
     retrieval_timeout_ms: float = Field(default=80.0, gt=0, le=60_000)
     # Calls of retrieval that are late in a row, before only one call at a time asks it.
     retrieval_late_max: int = Field(default=5, ge=1, le=1_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -16,7 +17,7 @@ from rankstream.adapters.rpc import start_server
 from rankstream.adapters.run import run
 from rankstream.candidates.catalog import Catalog
 from rankstream.candidates.following import followers
-from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval
+from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval, read_sources
 from services.retrieval.app import SERVICE, methods
 from services.retrieval.settings import PREFIX, RetrievalSettings
 
@@ -33,6 +34,7 @@ async def main(settings: RetrievalSettings) -> None:
             history_max=settings.history_max,
             exclude_max=settings.exclude_max,
             fresh_max=settings.fresh_max,
+            sources=read_sources(settings.sources, PREFIX + "SOURCES"),
         ),
         load=Catalog.load,
         health=health,
@@ -45,11 +47,15 @@ async def main(settings: RetrievalSettings) -> None:
     async def stop() -> None:
         await server.stop(settings.shutdown_timeout_s)
 
+    now_ms = time.time_ns() // 1_000_000
+    background = followers(
+        retrieval, settings.kafka_url, now_ms=now_ms, health=health, metrics_of=metrics_of
+    )
     await serve(
         Starlette(routes=health_routes(health, registry)),
         settings,
         on_stop=stop,
-        background=followers(retrieval, settings.kafka_url, health=health, metrics_of=metrics_of),
+        background=background,
     )
 
 

@@ -21,3 +21,5 @@ class RetrievalSettings(ServiceSettings):
     history_max: int = Field(default=1_000, ge=1, le=100_000)
     exclude_max: int = Field(default=10_000, ge=0, le=1_000_000)
     fresh_max: int = Field(default=10_000, ge=1, le=100_000)
+    # JSON file of a rankstream.contracts.sources.Sources; "": those of the artefact, as tuned.
+    sources: str = Field(default="")

@@ -13,6 +13,7 @@ from rankstream.contracts.subset import Subset
 from rankstream.retrieval import (
     LIST_MIN,
     Found,
+    Listed,
     blend,
     blend_with_neighbours,
     exact,
@@ -54,11 +55,12 @@ def test_equal_rows_come_in_the_order_of_the_table() -> None:
     ]
 
 
-def test_popular_items_carry_no_similarity() -> None:
-    top = popular(np.array([1, 2, 0]), 2, np.array([1]))
+def test_popular_items_have_the_scores_of_their_ranking() -> None:
+    ranked = Found(np.array([1, 2, 0]), np.array([9, 5, 4], np.float32))
+    top = popular(ranked, 2, np.array([1]))
 
     assert top.rows.tolist() == [2, 0]
-    assert top.similarity.tolist() == [0.0, 0.0]
+    assert top.similarity.tolist() == [5.0, 4.0]
 
 
 @given(
@@ -73,7 +75,8 @@ def test_popular_items_are_the_first_that_may_come_back(
     allowed = set(range(40)) if within is None else within
     subset = None if within is None else Subset(40, rows=np.array(sorted(within), np.int64))
 
-    top = popular(np.array(order), k, np.array(excluded, np.int64), subset)
+    scores = -np.arange(len(order), dtype=np.float32)
+    top = popular(Found(np.array(order), scores), k, np.array(excluded, np.int64), subset)
 
     assert top.rows.tolist() == [row for row in order if row in allowed and row not in excluded][:k]
 
@@ -181,12 +184,52 @@ def test_a_blend_sums_the_shares_of_sources_of_length_one(
             total[row] = total.get(row, 0.0) + share * value / length
             named[row] = named.get(row, 0) | 1 << place
 
-    merged = blend([found(*rows) for rows, _ in sources], [share for _, share in sources], k)
+    listed = [Listed(found(*rows), share, 1 << at) for at, (rows, share) in enumerate(sources)]
+    merged = blend(listed, k)
 
     assert len(merged.rows) == min(k, len(total))
     assert merged.score == pytest.approx([total[row] for row in merged.rows.tolist()], abs=1e-6)
     assert merged.score == pytest.approx(sorted(total.values(), reverse=True)[:k], abs=1e-6)
     assert merged.named_by.tolist() == [named[row] for row in merged.rows.tolist()]
+
+
+limited = st.tuples(
+    st.lists(st.integers(0, 11), unique=True, max_size=10),
+    st.sampled_from([0.0, 0.5, 1.0]),  # weight
+    st.integers(0, 2),  # at least
+    st.none() | st.integers(2, 5),  # at most
+)
+
+
+@given(st.lists(limited, min_size=1, max_size=3), st.integers(6, 9))
+def test_a_blend_keeps_quotas_and_is_otherwise_the_best(
+    sources: list[tuple[list[int], float, int, int | None]], k: int
+) -> None:
+    total: dict[int, float] = {}
+    claimed: set[int] = set()
+    for rows, share, least, most in sources:
+        above = [float(len(rows) - 1 - at) for at in range(len(rows))]
+        length = sum(value**2 for value in above) ** 0.5 or 1.0
+        for row, value in list(zip(rows, above, strict=True))[:most]:
+            total[row] = total.get(row, 0.0) + share * value / length
+        claimed |= set(rows[:least])
+    others = sorted((row for row in total if row not in claimed), key=lambda row: -total[row])
+    expected = [*claimed, *others[: k - len(claimed)]]
+    listed = [
+        Listed(found(*rows), share, 1 << at, least, most)
+        for at, (rows, share, least, most) in enumerate(sources)
+    ]
+
+    merged = blend(listed, k)
+
+    assert claimed <= set(merged.rows.tolist())
+    assert merged.score == pytest.approx(
+        sorted((total[row] for row in expected), reverse=True), abs=1e-6
+    )
+    for at, (rows, _, least, most) in enumerate(sources):
+        names = int(np.count_nonzero(merged.named_by >> at & 1))
+        assert min(least, len(rows)) <= names
+        assert most is None or names <= most
 
 
 def test_what_is_merged_does_not_depend_on_how_many_are_asked_for() -> None:

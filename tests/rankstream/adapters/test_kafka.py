@@ -131,6 +131,33 @@ async def test_a_reader_starts_at_given_offsets_and_follows_new_records(
 
 
 @pytest.mark.integration
+async def test_a_reader_starts_at_a_time_where_it_is_given_no_offset(
+    kafka: str, new_topic: Callable[[int], str]
+) -> None:
+    topic = new_topic(3)
+    producer = EventProducer(kafka)
+    keys = {partition_of(f"k{n}", 3): f"k{n}".encode() for n in range(50)}
+    for partition in (0, 1):
+        await producer.send(topic, b"old", key=keys[partition])
+    await asyncio.sleep(0.05)
+    (last,) = [r for r in await read_all(LogReader(kafka, [topic])) if r.partition == 1]
+    await asyncio.sleep(0.05)
+    await producer.send(topic, b"new", key=keys[1])
+    reader = LogReader(kafka, [topic], offsets={(topic, 0): 0}, since_ms=last.timestamp_ms + 1)
+
+    records = await read_all(reader)
+    positions = reader.positions()
+    await reader.close()
+    await producer.flush_and_close()
+
+    assert [(r.partition, r.value) for r in sorted(records, key=lambda r: r.partition)] == [
+        (0, b"old"),
+        (1, b"new"),
+    ]
+    assert positions == {(topic, 0): 1, (topic, 1): 2, (topic, 2): 0}
+
+
+@pytest.mark.integration
 async def test_an_offset_that_the_log_does_not_have_is_a_conflict(
     kafka: str, new_topic: Callable[[int], str]
 ) -> None:

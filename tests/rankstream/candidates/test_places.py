@@ -7,11 +7,12 @@ import math
 import h3.api.basic_int as h3
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankstream.candidates.item_columns import CELL_RESOLUTION, NO_CELL, on_sphere
-from rankstream.candidates.places import Places
+from rankstream.candidates.places import Places, closeness
 from rankstream.contracts.filter import GeoRadius
 
 LATITUDES = st.sampled_from([90.0, -90.0, 0.0, 89.99, 48.137]) | st.floats(-90, 90)
@@ -74,3 +75,23 @@ def test_rows_that_moved_are_where_they_are_now() -> None:
         places.moved(row)
 
     assert places.within(near).tolist() == [1, 3]
+
+
+@given(st.floats(-89, 89), st.floats(-180, 180), st.floats(-2, 2), st.floats(-2, 2))
+def test_closeness_falls_from_1_at_the_place_to_0_at_the_radius(
+    latitude: float, longitude: float, north: float, east: float
+) -> None:
+    there = np.array([on_sphere(latitude + north / 2, longitude + east)], np.float32)
+    away_km = 6_371.0088 * math.acos(
+        min(
+            1.0,
+            math.sin(math.radians(latitude)) * math.sin(math.radians(latitude + north / 2))
+            + math.cos(math.radians(latitude))
+            * math.cos(math.radians(latitude + north / 2))
+            * math.cos(math.radians(east)),
+        )
+    )
+
+    (found,) = closeness(GeoRadius(latitude=latitude, longitude=longitude, radius_km=50), there)
+
+    assert found == pytest.approx(1 - away_km / 50, abs=1e-3)

@@ -92,7 +92,11 @@ EXPLANATION = Explanation(
     spec_id="s",
     experiment_id="",
     variant="",
-    items=(ExplainedItem("i1", 0.0, 0.5, 0.25, (Contribution("ctr", 1.0, 2.0),), 6, 0.02, 1),),
+    items=(
+        ExplainedItem(
+            "i1", 0.0, 0.5, 0.25, (Contribution("ctr", 1.0, 2.0),), 6, 0.02, 1, ("towers",)
+        ),
+    ),
     degraded=(),
     method="occlusion",
     policy="cold:0:p",
@@ -119,6 +123,7 @@ def test_explain_shows_every_step_of_the_policy(
         "#1: place 7 to 3",
         "#1: place 3 to 1",
         "team B",
+        "towers",
         "model_id=m2",
         "cut_from=500",
     ):

@@ -22,7 +22,7 @@ from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.rpc import start_server
 from rankstream.contracts.codec import encode_experiment
 from rankstream.contracts.experiment import Experiment, Variant
-from rankstream.contracts.filter import ItemFilter
+from rankstream.contracts.filter import ItemFilter, Place
 from rankstream.contracts.ids import id64
 from rankstream.contracts.manifest import Utility
 from rankstream.contracts.policy import Policy
@@ -90,6 +90,10 @@ def context_row(impressions: int) -> Rows:
     return row
 
 
+# Every item is the towers', every other one the lists' as well.
+NAMED_BY = {item: 1 + 2 * (place % 2) for place, item in enumerate(ITEM_IDS)}
+
+
 class FakeRetrieval:
     """Gives ITEM_IDS without the excluded ones, or fails when told to."""
 
@@ -97,6 +101,7 @@ class FakeRetrieval:
         self.fails: RetrievalFailed | None = None
         self.asked: list[tuple[list[int], int, list[str]]] = []
         self.wanted: list[ItemFilter | None] = []
+        self.places: list[Place | None] = []
         self.gate: asyncio.Event | None = None
 
     async def retrieve(
@@ -106,8 +111,10 @@ class FakeRetrieval:
         k: int,
         exclude_item_ids: list[str],
         wanted: ItemFilter | None,
+        place: Place | None = None,
     ) -> retrieval_pb2.RetrieveReply:
         self.wanted.append(wanted)
+        self.places.append(place)
         self.asked.append((recent.tolist(), k, exclude_item_ids))
         if self.gate is not None:
             await self.gate.wait()
@@ -115,7 +122,13 @@ class FakeRetrieval:
             raise self.fails
         out = {*recent.tolist(), *map(id64, exclude_item_ids)}
         kept = [item for item in ITEM_IDS if id64(item) not in out]
-        return retrieval_pb2.RetrieveReply(item_id=kept[:k], index_id="index-1", source="towers")
+        return retrieval_pb2.RetrieveReply(
+            item_id=kept[:k],
+            index_id="index-1",
+            source="towers",
+            source_name=["towers", "company"],
+            named_by=[NAMED_BY[item] for item in kept[:k]],
+        )
 
 
 class FakeLog:

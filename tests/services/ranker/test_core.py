@@ -10,6 +10,7 @@ import pytest
 from rankstream.contracts.filter import (
     GeoRadius,
     ItemFilter,
+    Place,
     PriceRange,
     decode_filter,
     encode_filter,
@@ -25,8 +26,11 @@ from rankstream.errors import (
 from rankstream.features import spec
 from rankstream.features.rows import ITEM_ATTRIBUTES
 from rankstream.features.snapshot import snapshot
+from rankstream.pb import filter_pb2
+from rankstream.pb import ranker_pb2 as pb
 from rankstream.testing import FakeModel
 from services.ranker.candidates import RetrievalFailed
+from services.ranker.requests import recommend_of
 from services.ranker.settings import RankerSettings
 from tests.services.ranker.conftest import (
     CHAMPION_WEIGHTS,
@@ -94,6 +98,16 @@ async def test_retrieval_is_asked_for_what_the_user_has_not_had(rig: Rig) -> Non
 
     assert rig.retrieval.asked == [([id64("i0"), id64("i1")], 30, ["i31"])]
     assert list(reply.item_id) == ["i32"]
+
+
+async def test_the_place_of_a_request_goes_to_retrieval(rig: Rig) -> None:
+    message = pb.RecommendRequest(user_id="u1")
+    message.context.place.CopyFrom(filter_pb2.Place(latitude=48.1, longitude=11.6))
+
+    await rig.ranker.recommend(recommend_of(message), transport="grpc")
+    await recommend(rig)
+
+    assert rig.retrieval.places == [Place(latitude=48.1, longitude=11.6), None]
 
 
 async def test_a_filter_goes_to_retrieval_as_it_is(rig: Rig) -> None:

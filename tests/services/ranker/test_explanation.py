@@ -7,7 +7,8 @@ import pytest
 
 from rankstream.errors import UnknownAnswer
 from rankstream.features import spec
-from tests.services.ranker.conftest import Rig, recommend
+from services.ranker.candidates import RetrievalFailed
+from tests.services.ranker.conftest import ITEM_IDS, Rig, rank, recommend
 
 
 async def test_contributions_are_those_of_the_vector_that_was_scored(rig: Rig) -> None:
@@ -31,3 +32,32 @@ async def test_an_answer_of_a_model_that_is_gone_is_not_explained_by_another(rig
 
     with pytest.raises(UnknownAnswer, match=r"its model m1 is not loaded any more"):
         await rig.ranker.explain(reply.request_id, transport="grpc")
+
+
+async def test_each_item_is_credited_to_the_sources_that_named_it(rig: Rig) -> None:
+    reply = await recommend(rig, n=4, exclude_item_ids=["i30"])
+
+    explained = await rig.ranker.explain(reply.request_id, transport="http")
+
+    assert {item.item_id: list(item.sources) for item in explained.items} == {
+        item_id: ["towers", "company"][: 1 + ITEM_IDS.index(item_id) % 2]
+        for item_id in reply.item_id
+    }
+
+
+async def test_popular_items_in_place_of_retrieval_are_credited_as_such(rig: Rig) -> None:
+    await rig.know_popular()
+    rig.retrieval.fails = RetrievalFailed("retrieval_timeout", "late")
+    reply = await recommend(rig, n=3)
+
+    explained = await rig.ranker.explain(reply.request_id, transport="http")
+
+    assert [list(item.sources) for item in explained.items] == [["popular"]] * 3
+
+
+async def test_given_items_have_no_sources(rig: Rig) -> None:
+    reply = await rank(rig, ["i1", "i2"])
+
+    explained = await rig.ranker.explain(reply.request_id, transport="http")
+
+    assert [list(item.sources) for item in explained.items] == [[], []]

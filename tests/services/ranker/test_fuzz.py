@@ -38,6 +38,7 @@ from tests.fuzz import (
     INT32,
     INTERNALS,
     NAMED,
+    PLACE,
     TEXT,
     TEXTS,
     Loop,
@@ -63,7 +64,14 @@ CHECKS = [
     response_schema_conformance,
 ]
 
-CONTEXT = st.builds(pb.Context, device=TEXT, query=TEXT, location=TEXT, session_id=TEXT)
+CONTEXT = st.builds(
+    pb.Context,
+    device=TEXT,
+    query=TEXT,
+    location=TEXT,
+    session_id=TEXT,
+    place=st.none() | PLACE,
+)
 OVERRIDES = st.dictionaries(TEXT | st.just("exp-1"), TEXT | st.just("new"), max_size=2)
 USER = st.just("u1") | TEXT
 ITEMS = st.integers(0, 60).map(lambda n: [f"i{i}" for i in range(n)])

@@ -24,10 +24,12 @@ from rankstream import topics
 from rankstream.adapters.kafka import EventProducer, LogReader, Record
 from rankstream.adapters.redis_rows import ITEM_STATE, USER_STATE, RowEncoder
 from rankstream.contracts.codec import encode_experiment
+from rankstream.contracts.sources import NAMES, Source, Sources
 from rankstream.features import spec
 from rankstream.pb import filter_pb2, ranker_pb2_grpc
 from rankstream.pb import ranker_pb2 as pb
-from rankstream.pb.events_pb2 import Item, ServedSlate, ShadowSlate
+from rankstream.pb.events_pb2 import Item, LabelBatch, ServedSlate, ShadowSlate
+from rankstream.pb.filter_pb2 import Place
 from tests.services.ranker.conftest import CHAMPION_WEIGHTS, an_experiment, item_row, user_row
 from tests.serving_artifacts import pointer, write_index, write_ranker
 
@@ -313,3 +315,44 @@ async def test_an_index_in_the_ranker_s_own_process_answers_the_same_and_is_kept
 
     assert list(held.item_id) == list(asked.item_id)
     assert (held.index_id, held.candidates, list(held.degraded)) == ("index-1", 58, [])
+
+
+@pytest.mark.parametrize("in_process", [False, True])
+async def test_configured_sources_reach_the_record_and_the_explanation(
+    system: System, in_process: bool
+) -> None:
+    path = system.folder / "sources.json"
+    near = Source(name="near", min_share=0.02)  # 10 of 500 at least: all that there are
+    sources = Sources(
+        sources=(Source(name="towers", max_share=0.01), near), fallbacks=("trending",)
+    )
+    path.write_text(sources.model_dump_json())
+    system.environ["retrieval"]["RETRIEVAL_SOURCES"] = str(path)
+    in_ranker = {"RANKER_RETRIEVAL_SOURCES": str(path), "RANKER_RETRIEVAL_IN_PROCESS": "true"}
+    changed = "ranker" if in_process else "retrieval"
+    system.environ["ranker"] |= in_ranker if in_process else {}
+    system.stop(changed)
+    for item_id in ("i10", "i11"):
+        item = Item(item_id=item_id, updated_ms=1)
+        item.attributes.update({"latitude": 48.0, "longitude": 11.0})
+        await system.producer.send(
+            topics.ITEMS.name, item.SerializeToString(), key=item_id.encode()
+        )
+    clicked = LabelBatch(
+        strings=["i20"], item_id=[0], impression_time_ms=[1], old_clicked=[0], new_clicked=[1]
+    )
+    await system.producer.send(topics.LABELS.name, clicked.SerializeToString(), key=b"0")
+    system.start(changed)
+    await system.ready(getattr(system.ports, changed))
+    await system.until(lambda reply: "i20" in reply.item_id and not reply.degraded)
+
+    context = pb.Context(place=Place(latitude=48.0, longitude=11.01))
+    reply = await system.recommend(n=50, context=context)
+    explained = await system.stub.Explain(pb.ExplainRequest(request_id=reply.request_id))
+
+    told = {item.item_id: set(item.sources) for item in explained.items}
+    named = {name: {i for i, who in told.items() if name in who} for name in NAMES}
+    assert named["trending"] == {"i20"}
+    assert named["near"] == {"i10", "i11"}
+    assert 3 <= len(named["towers"]) <= 5
+    assert reply.candidates == len(told) == len(set().union(*named.values()))

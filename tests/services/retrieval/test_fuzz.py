@@ -23,7 +23,7 @@ from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval
 from rankstream.contracts.ids import id64
 from rankstream.pb import events_pb2, retrieval_pb2
 from services.retrieval.app import SERVICE, methods
-from tests.fuzz import FILTER, INT32, TEXT, TEXTS, Loop, fuzzing, mangled, status_of
+from tests.fuzz import FILTER, INT32, PLACE, TEXT, TEXTS, Loop, fuzzing, mangled, status_of
 from tests.serving_artifacts import pointer, write_index
 
 EXAMPLES = 150
@@ -50,6 +50,7 @@ ANY = st.builds(
     exclude_item_ids=TEXTS,
     exclude_items=HISTORY,
     filter=st.none() | FILTER,
+    place=st.none() | PLACE,
 )
 
 
