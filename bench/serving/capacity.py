@@ -93,8 +93,8 @@ def plan(figures: Mapping[str, float], size: Size) -> Plan:
     def cores(ms: float) -> int:
         return math.ceil(size.per_s * ms / 1_000 / LOAD)
 
-    spent_ms = request_ms(figures, size) * figures["replicas_2.ranker_ms"]
-    spent_ms /= figures["replicas_1.ranker_ms"]
+    beside = figures["replicas_2.ranker_ms"] / figures["replicas_1.ranker_ms"]
+    spent_ms = request_ms(figures, size) * max(beside, 1.0)
     rankers = cores(spent_ms)
     kept_bytes = min(size.items, ROWS_KEPT) * ITEM_ROW.itemsize
     each_gb = figures["process_gb"] + (size.items * figures["item_bytes"] + kept_bytes) / 1e9

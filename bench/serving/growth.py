@@ -37,7 +37,7 @@ INDEXES: Final = {"10k": 10_000, "100k": 100_000, "300k": 300_000, "1m": 1_000_0
 REPLICAS: Final = (1, 2)
 PER_S: Final = 100.0  # of each replica
 PACED_S: Final = 15.0
-LOOKS: Final = 20
+LOOKS: Final = 5
 WARM_UP: Final = 600
 OTHERS: Final = ("redis", "kafka")
 
@@ -70,7 +70,7 @@ def growth(say: Say) -> list[Figure]:
 
 
 def _one(name: str, value: float, unit: str) -> Figure:
-    return Figure(f"serving.growth.{name}", value, unit)
+    return Figure(f"serving.growth.{name}", float(value), unit)
 
 
 def _line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:

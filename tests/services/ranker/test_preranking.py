@@ -148,6 +148,23 @@ async def test_neither_of_two_interleaved_models_cuts(settings: RankerSettings) 
     assert not slate.HasField("prerank")
 
 
+async def test_a_canary_ranks_what_the_champions_stand_in_left(settings: RankerSettings) -> None:
+    half = {"canary_alias": "canary", "canary_percent": 50.0}
+    rig = await a_rig(settings.model_copy(update=half))
+    await rig.serve_model("canary", "m2", sign=-1.0)
+
+    for request in range(12):
+        await recommend(rig, n=5, request_id=f"r{request}")
+
+    slates = await rig.slates()
+    by_canary = [slate for slate in slates if slate.model_id == "m2"]
+    assert 0 < len(by_canary) < len(slates)
+    for slate in by_canary:
+        assert (slate.prerank.model_id, slate.prerank.model_sha256) == ("m1", "m1")
+        assert list(slate.item_id) == [f"i{n}" for n in range(20, 25)]
+        assert await differences(rig, slate.request_id) == []
+
+
 async def test_without_rows_the_first_candidates_stay(settings: RankerSettings) -> None:
     rig = await a_rig(settings)
     rig.store.stuck = True
