@@ -29,10 +29,11 @@ from bench.serving.shop import (
     opened,
     publish,
 )
-from bench.serving.vectors import draw_histories, draw_items, draw_queries
+from bench.serving.vectors import Drawn, draw_histories, draw_items, draw_queries
 from bench.stream.servers import Servers, started
 from pipelines.train.artefact import Origin, write_retrieval
 from pipelines.train.retrieval import ItemVectors, mean_towers
+from rankstream.adapters.artifacts import Artifact
 from rankstream.features.rows import RECENT
 from rankstream.pb import ranker_pb2
 
@@ -51,23 +52,7 @@ OPEN_S: Final = 15.0
 def recommend(say: Say) -> list[Figure]:
     """CPU of the processes that answer, at saturation; latency at half of that rate."""
     with started() as servers:
-        drawn = draw_items(ITEMS, seed=SEED)
-        histories = draw_histories(drawn, USERS, RECENT, seed=SEED)
-        shop = opened(servers, ITEMS, USERS, histories)
-        vectors = ItemVectors(tuple(shop.rows.item_ids), drawn.vectors, np.ones(ITEMS, np.float32))
-        now_ms = time.time_ns() // 1_000_000
-        index = write_retrieval(
-            servers.folder / "artifacts",
-            mean_towers(vectors),
-            (),
-            Origin(now_ms, "bench", now_ms - 1, now_ms),
-            queries=draw_queries(drawn, HELD_OUT, seed=SEED + 1),
-            categories={},
-            metrics={},
-            parity=0.0,
-            seed=SEED,
-        )
-        asyncio.run(publish(servers, "retrieval", index))
+        shop, index = indexed(servers, ITEMS, USERS)
         say(f"index of {ITEMS:,} items: {index.manifest.metrics}")
         os.sched_setaffinity(0, OTHER_CORE)
         costs = {
@@ -75,6 +60,32 @@ def recommend(say: Say) -> list[Figure]:
             "recommend.embedded": _measured(servers, shop, say, in_process=True),
         }
         return figures(costs)
+
+
+def indexed(servers: Servers, items: int, users: int) -> tuple[Shop, Artifact]:
+    """A shop whose users' histories are of its index's clusters, and the index, published."""
+    drawn = draw_items(items, seed=SEED)
+    shop = opened(servers, items, users, draw_histories(drawn, users, RECENT, seed=SEED))
+    index = write_index(servers, shop, drawn)
+    asyncio.run(publish(servers, "retrieval", index))
+    return shop, index
+
+
+def write_index(servers: Servers, shop: Shop, drawn: Drawn, *, seed: int = SEED) -> Artifact:
+    """An index of the shop's items, tuned on queries of its own seed."""
+    ids = tuple(shop.rows.item_ids)
+    now_ms = time.time_ns() // 1_000_000
+    return write_retrieval(
+        servers.folder / "artifacts",
+        mean_towers(ItemVectors(ids, drawn.vectors, np.ones(len(ids), np.float32))),
+        (),
+        Origin(now_ms, "bench", now_ms - 1, now_ms),
+        queries=draw_queries(drawn, HELD_OUT, seed=seed + 1),
+        categories={},
+        metrics={},
+        parity=0.0,
+        seed=seed,
+    )
 
 
 def _measured(servers: Servers, shop: Shop, say: Say, *, in_process: bool) -> list[Cost]:
@@ -106,7 +117,7 @@ def _measured(servers: Servers, shop: Shop, say: Say, *, in_process: bool) -> li
         spent_s = sum(service.cpu_s() for service in running) - before
         half = len(saturated.latency_s) / saturated.wall_s / 2
         paced = asyncio.run(
-            open_loop(ranker.grpc, "Recommend", _requests(shop), per_s=half, seconds=OPEN_S)
+            open_loop(ranker.grpc, "Recommend", requests_of(shop), per_s=half, seconds=OPEN_S)
         )
         found.append(cost(saturated, spent_s, paced))
         say(f"recommend, {'embedded' if in_process else 'service'}: {found[-1]}")
@@ -116,12 +127,13 @@ def _measured(servers: Servers, shop: Shop, say: Say, *, in_process: bool) -> li
 
 
 def _asked(ranker: Service, shop: Shop, calls: int) -> Calls:
-    requests = _requests(shop)
+    requests = requests_of(shop)
     return asyncio.run(
         closed_loop(ranker.grpc, "Recommend", requests, calls=calls, callers=CALLERS)
     )
 
 
-def _requests(shop: Shop) -> Iterator[ranker_pb2.RecommendRequest]:
+def requests_of(shop: Shop) -> Iterator[ranker_pb2.RecommendRequest]:
+    """One user after the other, for ever."""
     for user in itertools.cycle(shop.rows.user_ids):
         yield ranker_pb2.RecommendRequest(user_id=user, n=SLATE)
