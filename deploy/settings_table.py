@@ -251,9 +251,14 @@ MEANINGS: Final[Mapping[str, str]] = {
     "ranker.features_timeout_ms": (
         "Redis has this long; then features are defaults and the reply says so."
     ),
+    "ranker.features_late_max": (
+        "Reads of Redis that are late in a row, before it is only probed."
+    ),
+    "ranker.features_probe_ms": "How often Redis is then asked.",
     "ranker.retrieval_timeout_ms": (
         "Retrieval has this long; then candidates are popular items and the reply says so."
     ),
+    "ranker.queue_wait_ms": "Wait of a request to begin while the core is busy, at most.",
     "ranker.inflight_max": "Requests in flight; above it they are refused.",
     "ranker.log_delivery_timeout_s": "Kafka has this long to ack the record of an answer.",
     "ranker.answer_ttl_s": "An answer can be explained for this long.",

@@ -23,6 +23,7 @@ RankstreamError
   Conflict                      the thing has changed, or is in another state
   Unavailable                   try again later
     QueueFull
+    Overloaded                  more requests come than can be answered
     NotReady
     DependencyUnavailable
     Fenced                      another worker owns the partition now
@@ -158,6 +159,12 @@ class Unavailable(RankstreamError):
 
 class QueueFull(Unavailable):
     code = "queue_full"
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
 
 
 class NotReady(Unavailable):

@@ -20,7 +20,7 @@ from bench.figures import Figure
 from bench.serving import rankers
 from bench.serving.load import open_loop
 from bench.serving.processes import Service, start
-from bench.serving.recommend import EMBEDDED, asked, indexed, measured, requests, settings_of
+from bench.serving.recommend import EMBEDDED, asked, indexed, measured, requests_of, settings_of
 from bench.serving.retrieval import measured as index_figures
 from bench.serving.shop import SEED, Shop, serve
 from bench.stream.servers import Servers, started
@@ -173,7 +173,7 @@ def _replicas(servers: Servers, shop: Shop, count: int, say: Say) -> dict[str, f
 
     async def all_of_them() -> int:
         loops = (
-            open_loop(one.grpc, "Recommend", requests(shop), per_s=PER_S, seconds=PACED_S)
+            open_loop(one.grpc, "Recommend", requests_of(shop), per_s=PER_S, seconds=PACED_S)
             for one in running
         )
         return sum(len(calls.latency_s) for calls in await asyncio.gather(*loops))

@@ -7,21 +7,30 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from google.protobuf.message import Message
 
 from rankstream.pb import ranker_pb2
 
+TIMEOUT_S: Final = 10.0
+
 
 @dataclass
 class Calls:
-    """What came of them: seconds of each answer, failures by status, and how long all took."""
+    """What came of them: seconds of each answer, failures by status, and how long all took.
+
+    at_s: when each of the answers was due, from the start. hinted: failures that say when to come
+    again. sent_late_s: how long after it was due each request was sent.
+    """
 
     latency_s: list[float] = field(default_factory=list)
+    at_s: list[float] = field(default_factory=list)
+    sent_late_s: list[float] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)
     degraded: Counter[str] = field(default_factory=Counter)
+    hinted: int = 0
     wall_s: float = 0.0
 
 
@@ -31,30 +40,39 @@ async def closed_loop(
     """So many callers, each asking again as soon as it is answered."""
     done = Calls()
     async with grpc.aio.insecure_channel(address) as channel:
-        ask = _asking(channel, method, done)
+        began = time.perf_counter()
+        ask = _asking(channel, method, done, began, TIMEOUT_S, lambda reply: None)
         left = iter(range(calls))
 
         async def caller() -> None:
             for _ in left:
                 await ask(next(requests), time.perf_counter())
 
-        began = time.perf_counter()
         await asyncio.gather(*(caller() for _ in range(callers)))
         done.wall_s = time.perf_counter() - began
     return done
 
 
 async def open_loop(
-    address: str, method: str, requests: Iterator[Message], *, per_s: float, seconds: float
+    address: str,
+    method: str,
+    requests: Iterator[Message],
+    *,
+    per_s: float,
+    seconds: float,
+    deadline_s: float = TIMEOUT_S,
+    check: Callable[[ranker_pb2.RankReply], None] = lambda reply: None,
 ) -> Calls:
     """Callers that come at a steady pace and do not wait for one another.
 
-    Latency counts from when a request is due: what waits in this process is late as well.
+    Latency counts from when a request is due, and so does its deadline: what waits in this process
+    is late as well. `check` sees every answer.
+    Source: Tene, "How NOT to Measure Latency" (coordinated omission).
     """
     done = Calls()
     async with grpc.aio.insecure_channel(address) as channel:
-        ask = _asking(channel, method, done)
         began = time.perf_counter()
+        ask = _asking(channel, method, done, began, deadline_s, check)
         async with asyncio.TaskGroup() as calls:
             for number in range(int(per_s * seconds)):
                 due_s = began + number / per_s
@@ -65,7 +83,12 @@ async def open_loop(
 
 
 def _asking(
-    channel: grpc.aio.Channel, method: str, done: Calls
+    channel: grpc.aio.Channel,
+    method: str,
+    done: Calls,
+    began_s: float,
+    deadline_s: float,
+    check: Callable[[ranker_pb2.RankReply], None],
 ) -> Callable[[Message, float], Coroutine[Any, Any, None]]:
     rpc: Any = channel.unary_unary(
         f"/rankstream.v1.Ranker/{method}",
@@ -74,12 +97,17 @@ def _asking(
     )
 
     async def ask(request: Message, due_s: float) -> None:
+        late_s = time.perf_counter() - due_s
+        done.sent_late_s.append(late_s)
         try:
-            reply = await rpc(request, timeout=10)
+            reply = await rpc(request, timeout=max(0.0, deadline_s - late_s))
         except grpc.aio.AioRpcError as error:
             done.failed[error.code().name] += 1
+            done.hinted += any(key == "retry-after" for key, _ in error.trailing_metadata() or ())
             return
         done.latency_s.append(time.perf_counter() - due_s)
+        done.at_s.append(due_s - began_s)
         done.degraded.update(reply.degraded)
+        check(reply)
 
     return ask

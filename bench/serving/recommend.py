@@ -33,10 +33,11 @@ from bench.serving.shop import (
     publish,
     serve,
 )
-from bench.serving.vectors import draw_histories, draw_items, draw_queries
+from bench.serving.vectors import Drawn, draw_histories, draw_items, draw_queries
 from bench.stream.servers import Servers, started
 from pipelines.train.artefact import Origin, write_retrieval
 from pipelines.train.retrieval import ItemVectors, mean_towers
+from rankstream.adapters.artifacts import Artifact
 from rankstream.features.rows import RECENT
 from rankstream.pb import ranker_pb2
 
@@ -77,26 +78,33 @@ def recommend(say: Say, items: int = ITEMS) -> list[Figure]:
 
 
 def indexed(servers: Servers, items: int, say: Say) -> Shop:
-    """A shop of so many items, trees that rank them, and the index that finds them."""
+    """A shop of so many items, trees that rank them, and the index that finds them, published.
+
+    Users' histories are of the index's clusters.
+    """
     drawn = draw_items(items, seed=SEED)
-    histories = draw_histories(drawn, USERS, RECENT, seed=SEED)
-    shop = opened(servers, items, USERS, histories)
-    vectors = ItemVectors(tuple(shop.rows.item_ids), drawn.vectors, np.ones(items, np.float32))
-    now_ms = time.time_ns() // 1_000_000
-    index = write_retrieval(
-        servers.folder / "artifacts",
-        mean_towers(vectors),
-        (),
-        Origin(now_ms, "bench", now_ms - 1, now_ms),
-        queries=draw_queries(drawn, HELD_OUT, seed=SEED + 1),
-        categories={},
-        metrics={},
-        parity=0.0,
-        seed=SEED,
-    )
+    shop = opened(servers, items, USERS, draw_histories(drawn, USERS, RECENT, seed=SEED))
+    index = write_index(servers, shop, drawn)
     asyncio.run(publish(servers, "retrieval", index))
     say(f"index of {items:,} items: {index.manifest.metrics}")
     return shop
+
+
+def write_index(servers: Servers, shop: Shop, drawn: Drawn, *, seed: int = SEED) -> Artifact:
+    """An index of the shop's items, tuned on queries of its own seed."""
+    ids = tuple(shop.rows.item_ids)
+    now_ms = time.time_ns() // 1_000_000
+    return write_retrieval(
+        servers.folder / "artifacts",
+        mean_towers(ItemVectors(ids, drawn.vectors, np.ones(len(ids), np.float32))),
+        (),
+        Origin(now_ms, "bench", now_ms - 1, now_ms),
+        queries=draw_queries(drawn, HELD_OUT, seed=seed + 1),
+        categories={},
+        metrics={},
+        parity=0.0,
+        seed=seed,
+    )
 
 
 def measured(
@@ -132,7 +140,7 @@ def measured(
         if open_s:
             half = len(saturated.latency_s) / saturated.wall_s / 2
             paced = asyncio.run(
-                open_loop(ranker.grpc, "Recommend", requests(shop), per_s=half, seconds=open_s)
+                open_loop(ranker.grpc, "Recommend", requests_of(shop), per_s=half, seconds=open_s)
             )
         found.append(cost(saturated, spent_s, paced))
         say(f"recommend, {name}: {found[-1]}")
@@ -144,7 +152,7 @@ def measured(
 def asked(ranker: Service, shop: Shop, calls: int) -> Calls:
     """Calls of a few callers that do not pause."""
     return asyncio.run(
-        closed_loop(ranker.grpc, "Recommend", requests(shop), calls=calls, callers=CALLERS)
+        closed_loop(ranker.grpc, "Recommend", requests_of(shop), calls=calls, callers=CALLERS)
     )
 
 
@@ -161,7 +169,7 @@ def settings_of(servers: Servers, shop: Shop, more: Mapping[str, str]) -> dict[s
     }
 
 
-def requests(shop: Shop) -> Iterator[ranker_pb2.RecommendRequest]:
+def requests_of(shop: Shop) -> Iterator[ranker_pb2.RecommendRequest]:
     """One user after the other, without end."""
     for user in itertools.cycle(shop.rows.user_ids):
         yield ranker_pb2.RecommendRequest(user_id=user, n=SLATE)

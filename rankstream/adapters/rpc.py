@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from rankstream.adapters.health import Health
 from rankstream.errors import InvalidRequest, RankstreamError, RateLimited
 
+RETRY_AFTER_S: Final = 1
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 CONCURRENT_RPCS_MAX: Final = 10_000
 BUG: Final = "internal: a bug in the service. Its log has the details."
@@ -24,10 +25,14 @@ Reply = TypeVar("Reply", bound=Message)
 
 
 async def refuse(context: Context, error: RankstreamError) -> NoReturn:
-    """End a call with the error's status; trailing metadata has `error-code`, `retryable`."""
+    """End a call with the error's status; trailing metadata has `error-code`, `retryable`.
+
+    A retryable one has `retry-after` as well: seconds, as over HTTP.
+    """
     told = [("error-code", error.code), ("retryable", str(error.retryable).lower())]
-    if isinstance(error, RateLimited):
-        told.append(("retry-after", str(error.retry_after_s)))
+    if error.retryable:
+        after_s = error.retry_after_s if isinstance(error, RateLimited) else RETRY_AFTER_S
+        told.append(("retry-after", str(after_s)))
     await context.abort(grpc.StatusCode[error.grpc_status], str(error), tuple(told))
     raise AssertionError("abort raises")
 
@@ -37,9 +42,11 @@ def unary(
     answer: Callable[[Request], Awaitable[Reply]],
     *,
     on_malformed: Callable[[InvalidRequest], None],
+    admit: Callable[[], Awaitable[None]] | None = None,
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """The handler of a unary method; `answer` refuses by raising a RankstreamError.
 
+    `admit` is awaited before a request is decoded, and may refuse as well.
     Bytes that are not a `request_type` are refused as invalid_request, which grpc by itself would
     call an internal error; `on_malformed` counts them.
     """
@@ -50,6 +57,8 @@ def unary(
             # Nobody waits for the answer: making it would only record something never seen.
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "expired before it was read")
         try:
+            if admit is not None:
+                await admit()
             try:
                 request = request_type.FromString(body)
             except DecodeError as problem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -40,6 +41,8 @@ def run(
         return 0
     configure_logs(service, settings.log_level)
     log = structlog.get_logger()
+    # What was imported stays, some hundred thousand objects: a look at them all holds up .1 s.
+    gc.freeze()
 
     async def until_stopped() -> None:
         await main(settings)

@@ -8,6 +8,7 @@ Out: replies. Decides nothing: `catalog`, `attributes` and `rankstream.retrieval
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -145,6 +146,8 @@ class Retrieval:
         self._meanwhile, known = [], self._columns.frozen()
         attributes, lost = await asyncio.to_thread(self._described, catalog, known)
         self._swap(catalog, attributes, lost, pointer.sha256)
+        # A catalog stays: the collector need not stop answers to look at it.
+        gc.freeze()
 
     def _described(
         self, catalog: Catalog, known: tuple[Facts, Facts]

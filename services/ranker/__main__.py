@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -18,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from rankstream import topics
 from rankstream.adapters.access import access_of, protect
 from rankstream.adapters.access_rpc import KeyInterceptor
+from rankstream.adapters.admission import Admission
 from rankstream.adapters.follow import Reader, follow
 from rankstream.adapters.health import Health, health_routes
 from rankstream.adapters.http import install_errors, serve
@@ -82,6 +84,18 @@ def retrieval_breaker(settings: RankerSettings, metrics_of: Metrics) -> Breaker:
     )
 
 
+def redis_breaker(settings: RankerSettings, metrics_of: Metrics) -> Breaker:
+    """The same while Redis hangs."""
+    return Breaker(
+        "redis",
+        timeout_s=settings.features_timeout_ms / 1000,
+        late_max=settings.features_late_max,
+        open_s=settings.features_probe_ms / 1000,
+        clock_s=time.monotonic,
+        metrics_of=metrics_of,
+    )
+
+
 @dataclass(frozen=True)
 class Clients:
     """What the ranker reaches over the network."""
@@ -91,7 +105,7 @@ class Clients:
     kept: RedisAnswers
 
     @classmethod
-    def of(cls, settings: RankerSettings) -> Clients:
+    def of(cls, settings: RankerSettings, of_redis: Breaker) -> Clients:
         """Connects nothing yet."""
         timeout_s = settings.features_timeout_ms / 1000
         return cls(
@@ -101,7 +115,12 @@ class Clients:
                 delivery_timeout_s=settings.log_delivery_timeout_s,
             ),
             RedisFeatureStore(settings.redis_url, timeout_s=timeout_s),
-            RedisAnswers(settings.redis_url, timeout_s=timeout_s, ttl_s=settings.answer_ttl_s),
+            RedisAnswers(
+                settings.redis_url,
+                timeout_s=timeout_s,
+                ttl_s=settings.answer_ttl_s,
+                breaker=of_redis,
+            ),
         )
 
     async def close(self, timeout_s: float) -> None:
@@ -125,6 +144,8 @@ def following(
     async def fold(record: Record) -> None:
         of_models = record.topic == topics.MODELS.name
         await (models.follow(record) if of_models else variants.follow(record))
+        # What a model is made of stays: the collector need not stop answers to look at it.
+        gc.freeze()
 
     return follow(reader, fold, metrics_of=m, on_caught_up=lambda: health.ready(EXPERIMENTS))
 
@@ -162,7 +183,8 @@ async def main(settings: RankerSettings) -> None:
     registry = CollectorRegistry()
     health = Health(CHAMPION, EXPERIMENTS, FEATURES)
     metrics_of = Metrics(registry)
-    clients = Clients.of(settings)
+    of_redis = redis_breaker(settings, metrics_of)
+    clients = Clients.of(settings, of_redis)
     retrieval, of_index = candidates_of(settings, health, metrics_of)
     answers = Answers(
         clients.producer, clients.kept, queue_max=settings.log_queue_max, metrics_of=metrics_of
@@ -189,7 +211,9 @@ async def main(settings: RankerSettings) -> None:
         models=models,
         policies=Policies.load(settings),
         variants=variants,
-        enrichment=Enrichment(store, timeout_s=settings.features_timeout_ms / 1000),
+        enrichment=Enrichment(
+            store, timeout_s=settings.features_timeout_ms / 1000, breaker=of_redis
+        ),
         retrieval=retrieval,
         answers=answers,
         canary=Canary(settings, models, metrics_of=metrics_of),
@@ -202,12 +226,13 @@ async def main(settings: RankerSettings) -> None:
     access = access_of(settings.host, settings.keys, metrics_of=metrics_of)
     protect(app, access, scope_of)
     install_errors(app)
-    add_routes(app, ranker)
+    admission = Admission(wait_s=settings.queue_wait_ms / 1000, clock_s=time.monotonic)
+    add_routes(app, ranker, admission)
     address = f"{settings.host}:{settings.grpc_port}"
     server, port = await start_server(
         address,
         SERVICE,
-        methods(ranker),
+        methods(ranker, admission),
         health,
         interceptors=[] if access is None else [KeyInterceptor(access, SCOPES)],
     )

@@ -14,6 +14,7 @@ from rankstream.adapters.redis_link import RedisLink
 from rankstream.adapters.redis_rows import command
 from rankstream.errors import DependencyUnavailable, QueueFull, RankstreamError
 from rankstream.pb.events_pb2 import Exposure, ServedSlate
+from services.ranker.breaker import Breaker, CircuitOpen
 
 _KEY: Final = b"rankstream:answer:"
 KEPT: Final = "answers"  # the label of kept answers beside the names of topics
@@ -36,8 +37,9 @@ class Store(Protocol):
 class RedisAnswers:
     """Answers in Redis, each for `ttl_s`."""
 
-    def __init__(self, url: str, *, timeout_s: float, ttl_s: int) -> None:
+    def __init__(self, url: str, *, timeout_s: float, ttl_s: int, breaker: Breaker) -> None:
         self._link = RedisLink(url, timeout_s=timeout_s)
+        self._breaker = breaker
         self._ttl = str(ttl_s).encode()
 
     async def put(self, request_id: str, slate: bytes) -> None:
@@ -48,7 +50,11 @@ class RedisAnswers:
 
     async def get(self, request_id: str) -> bytes | None:
         """A kept answer, None if there is none any more."""
-        (reply,) = await self._link.request(command(b"GET", _KEY + request_id.encode()), 1)
+        try:
+            with self._breaker.call():  # a caller waits for this one
+                (reply,) = await self._link.request(command(b"GET", _KEY + request_id.encode()), 1)
+        except CircuitOpen as error:
+            raise DependencyUnavailable(f"dependency_unavailable: {error}. Try again.") from None
         self._check(reply)
         assert reply is None or isinstance(reply, bytes)
         return reply

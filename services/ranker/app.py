@@ -5,16 +5,17 @@ Decides nothing: `core` decides, this file turns messages into calls and back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import grpc
 from fastapi import APIRouter, FastAPI
 
+from rankstream.adapters.admission import Admission
 from rankstream.adapters.http import refusals
 from rankstream.adapters.keys import Scope
 from rankstream.adapters.rpc import unary
-from rankstream.errors import InvalidRequest
+from rankstream.errors import InvalidRequest, Overloaded
 from rankstream.pb import ranker_pb2 as pb
 from services.ranker.core import Ranker
 from services.ranker.requests import (
@@ -26,6 +27,8 @@ from services.ranker.requests import (
     rank_of,
     recommend_of,
 )
+
+Admit = Callable[[], Awaitable[None]]
 
 SERVICE = "rankstream.v1.Ranker"
 GRPC = "grpc"
@@ -40,8 +43,21 @@ SCOPES: Final[Mapping[str, Scope]] = {
 REFUSED = (400, 401, 403, 404, 409, 413, 422, 429, 503)
 
 
-def methods(ranker: Ranker) -> Mapping[str, grpc.RpcMethodHandler[Any, Any]]:
-    """gRPC method handlers by name."""
+def admit(ranker: Ranker, admission: Admission, method: str, transport: str) -> Admit:
+    """What an answer waits for before it begins. It raises Overloaded, counted."""
+
+    async def turn() -> None:
+        try:
+            await admission.turn()
+        except Overloaded as error:
+            ranker.refused(method, transport, error)
+            raise
+
+    return turn
+
+
+def methods(ranker: Ranker, admission: Admission) -> Mapping[str, grpc.RpcMethodHandler[Any, Any]]:
+    """gRPC method handlers by name; answers of both transports share one admission."""
 
     async def recommend(request: pb.RecommendRequest) -> pb.RankReply:
         try:
@@ -68,9 +84,17 @@ def methods(ranker: Ranker) -> Mapping[str, grpc.RpcMethodHandler[Any, Any]]:
     def malformed(method: str) -> Any:
         return lambda error: ranker.refused(method, GRPC, error)
 
+    def turn(method: str) -> Admit:
+        return admit(ranker, admission, method, GRPC)
+
     return {
-        "Recommend": unary(pb.RecommendRequest, recommend, on_malformed=malformed("recommend")),
-        "Rank": unary(pb.RankRequest, rank, on_malformed=malformed("rank")),
+        "Recommend": unary(
+            pb.RecommendRequest,
+            recommend,
+            on_malformed=malformed("recommend"),
+            admit=turn("recommend"),
+        ),
+        "Rank": unary(pb.RankRequest, rank, on_malformed=malformed("rank"), admit=turn("rank")),
         "Reproduce": unary(pb.ReproduceRequest, reproduce, on_malformed=malformed("reproduce")),
         "Explain": unary(pb.ExplainRequest, explain, on_malformed=malformed("explain")),
     }
@@ -81,18 +105,22 @@ def scope_of(_method: str, path: str) -> Scope:
     return "read" if path in ("/v1/recommend", "/v1/rank") else "admin"
 
 
-def add_routes(app: FastAPI, ranker: Ranker) -> None:
+def add_routes(app: FastAPI, ranker: Ranker, admission: Admission) -> None:
     """The same calls as JSON: the fields of ranker.proto by their names there."""
 
     router = APIRouter(responses=refusals(*REFUSED))
+    recommend_turn = admit(ranker, admission, "recommend", HTTP)
+    rank_turn = admit(ranker, admission, "rank", HTTP)
 
     @router.post("/v1/recommend", summary="Recommend items to a user")
     async def recommend(request: RecommendRequest) -> RankReplyBody:
+        await recommend_turn()
         reply = await ranker.recommend(request, transport=HTTP)
         return RankReplyBody.model_validate(_plain(reply))
 
     @router.post("/v1/rank", summary="Order the given items for a user")
     async def rank(request: RankRequest) -> RankReplyBody:
+        await rank_turn()
         reply = await ranker.rank(request, transport=HTTP)
         return RankReplyBody.model_validate(_plain(reply))
 

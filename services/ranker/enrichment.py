@@ -1,4 +1,4 @@
-"""Feature vectors of candidates: rows from the store, or their defaults when it does not answer."""
+"""Feature vectors of candidates: rows from the store, or what is kept, or their defaults."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from rankstream.features.rows import CONTEXT_ROW, USER_ROW, Rows, empty_rows
 from rankstream.features.snapshot import partial_vectors, snapshot
 from rankstream.pb.events_pb2 import Stamp
 from rankstream.ranking.preranking import best, linear_scores
+from services.ranker.breaker import Breaker, CircuitOpen
 from services.ranker.kept_rows import Kept, KeptRows
 from services.ranker.preranking import Cut, PreRanker
 from services.ranker.requests import Context
 
 TIMEOUT: Final = "features_timeout"
+CIRCUIT_OPEN: Final = "features_circuit_open"  # beside TIMEOUT: nobody waited for it
 MISMATCH: Final = "features_mismatch"
 UNKNOWN_USER: Final = "unknown_user"
 
@@ -82,9 +84,10 @@ class Enriched:
 class Enrichment:
     """Reads rows with a deadline; never fails, at worst everything has its default."""
 
-    def __init__(self, store: KeptRows, *, timeout_s: float) -> None:
+    def __init__(self, store: KeptRows, *, timeout_s: float, breaker: Breaker) -> None:
         self._store = store
         self._timeout_s = timeout_s
+        self._breaker = breaker
 
     async def user(self, user_id: str, degraded: Degraded) -> Rows:
         """USER_ROW, shape (1,)."""
@@ -159,8 +162,12 @@ class Enrichment:
         if TIMEOUT in degraded.reasons:
             return None  # one answer waits for one deadline, not for one per read
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await read()
+            with self._breaker.call():
+                async with asyncio.timeout(self._timeout_s):
+                    return await read()
+        except CircuitOpen:
+            degraded.add(TIMEOUT)
+            degraded.add(CIRCUIT_OPEN)
         except (TimeoutError, DependencyUnavailable):
             degraded.add(TIMEOUT)
         except SpecMismatch as error:

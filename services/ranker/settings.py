@@ -26,6 +26,9 @@ class RankerSettings(ServiceSettings):
     # for; 0: all.
     prerank_keep: int = Field(default=0, ge=0, le=10_000)
     features_timeout_ms: float = Field(default=50.0, gt=0, le=60_000)
+    # Reads of Redis that are late in a row, before only one at a time asks it; how often that does.
+    features_late_max: int = Field(default=5, ge=1, le=1_000)
+    features_probe_ms: float = Field(default=250.0, gt=0, le=600_000)
     # A row, users' aside, is never older when it is used; 0: always read.
     rows_age_ms: float = Field(default=250.0, ge=0, le=5_000)
     # Rows kept for that, of items, categories and contexts each, about 0.8 kB each; more than the
@@ -39,6 +42,8 @@ class RankerSettings(ServiceSettings):
     retrieval_late_max: int = Field(default=5, ge=1, le=1_000)
     # How often that one call asks.
     retrieval_probe_ms: float = Field(default=250.0, gt=0, le=600_000)
+    # How long a request may wait to begin while the core is busy, before it is refused.
+    queue_wait_ms: float = Field(default=100.0, gt=0, le=60_000)
     inflight_max: int = Field(default=64, ge=1, le=100_000)
     # Records of answers that wait for Kafka's ack; above it requests are refused, because an
     # answer without its record would bias every experiment.

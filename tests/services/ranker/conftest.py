@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from rankstream.adapters.admission import Admission
 from rankstream.adapters.health import Health
 from rankstream.adapters.http import install_errors
 from rankstream.adapters.kafka import Record
@@ -42,6 +44,7 @@ from rankstream.ports import Model
 from rankstream.testing import FakeFeatureStore, FakeModel
 from services.ranker.answers import Answers
 from services.ranker.app import SERVICE, add_routes, methods
+from services.ranker.breaker import Breaker
 from services.ranker.canary import Canary
 from services.ranker.candidates import RetrievalFailed
 from services.ranker.core import Ranker
@@ -245,6 +248,14 @@ class Rig:
                     self.store, age_s=0, rows_max=100, clock_s=lambda: 0.0, metrics_of=metrics_of
                 ),
                 timeout_s=self.settings.features_timeout_ms / 1000,
+                breaker=Breaker(
+                    "redis",
+                    timeout_s=self.settings.features_timeout_ms / 1000,
+                    late_max=self.settings.features_late_max,
+                    open_s=self.settings.features_probe_ms / 1000,
+                    clock_s=time.monotonic,
+                    metrics_of=metrics_of,
+                ),
             ),
             retrieval=self.retrieval,
             answers=self.answers,
@@ -356,6 +367,11 @@ async def rig(cold: Rig) -> Rig:
     return cold
 
 
+def an_admission() -> Admission:
+    """A queue in which requests may wait for long."""
+    return Admission(wait_s=60.0, clock_s=time.monotonic)
+
+
 @dataclass
 class Channels:
     """Both ways in."""
@@ -369,8 +385,10 @@ class Channels:
 async def channels(rig: Rig) -> AsyncIterator[Channels]:
     app = FastAPI()
     install_errors(app)
-    add_routes(app, rig.ranker)
-    server, port = await start_server("127.0.0.1:0", SERVICE, methods(rig.ranker), rig.health)
+    add_routes(app, rig.ranker, an_admission())
+    server, port = await start_server(
+        "127.0.0.1:0", SERVICE, methods(rig.ranker, an_admission()), rig.health
+    )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         httpx.AsyncClient(transport=transport, base_url="http://ranker") as http,

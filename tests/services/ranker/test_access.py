@@ -8,11 +8,11 @@ from rankstream.adapters.keys import Scope
 from services.experiments import app as experiments
 from services.ingest import app as ingest
 from services.ranker import app as ranker
-from tests.services.ranker.conftest import Rig
+from tests.services.ranker.conftest import Rig, an_admission
 
 
 def test_every_method_of_grpc_has_a_scope(rig: Rig) -> None:
-    assert ranker.SCOPES.keys() == ranker.methods(rig.ranker).keys()
+    assert ranker.SCOPES.keys() == ranker.methods(rig.ranker, an_admission()).keys()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from services.ranker.__main__ import retrieval_breaker
 from services.ranker.app import add_routes
 from services.ranker.candidates import RetrievalClient, RetrievalFailed
 from services.ranker.settings import RankerSettings
-from tests.services.ranker.conftest import Channels, Rig
+from tests.services.ranker.conftest import Channels, Rig, an_admission
 
 
 async def test_http_answers_the_message_that_grpc_answers(channels: Channels) -> None:
@@ -56,7 +56,7 @@ async def test_an_answer_is_made_again_alike_over_both(channels: Channels) -> No
 
 async def test_the_schema_documents_every_field_of_the_messages(rig: Rig) -> None:
     app = FastAPI()
-    add_routes(app, rig.ranker)
+    add_routes(app, rig.ranker, an_admission())
 
     schemas = app.openapi()["components"]["schemas"]
 

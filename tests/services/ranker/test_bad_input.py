@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import grpc
+import httpx
 import pytest
+from fastapi import FastAPI
 
 from rankstream import errors
+from rankstream.adapters.admission import Admission
+from rankstream.adapters.http import install_errors
+from rankstream.adapters.rpc import start_server
 from rankstream.pb import ranker_pb2 as pb
-from services.ranker.app import SERVICE, methods
-from tests.services.ranker.conftest import Channels, Rig
+from rankstream.pb import ranker_pb2_grpc
+from services.ranker.app import SERVICE, add_routes, methods
+from tests.services.ranker.conftest import Channels, Rig, an_admission
 
 # path, fields, error, part of the message
 FILTERS: list[tuple[dict[str, Any], str]] = [
@@ -212,7 +219,7 @@ class ExpiredContext:
 
 async def test_a_call_that_comes_too_late_is_not_worked_on(rig: Rig) -> None:
     context = ExpiredContext()
-    handler: Any = methods(rig.ranker)["Recommend"]
+    handler: Any = methods(rig.ranker, an_admission())["Recommend"]
 
     with pytest.raises(asyncio.CancelledError):
         await handler.unary_unary(pb.RecommendRequest(user_id="u1").SerializeToString(), context)
@@ -258,3 +265,35 @@ async def test_a_shed_request_says_when_to_come_back(rig: Rig, channels: Channel
         "retryable": True,
     }
     assert over_grpc.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_shed_calls_are_told_when_to_come_again_and_counted(rig: Rig) -> None:
+    full = Admission(wait_s=-1.0, clock_s=time.monotonic)
+    app = FastAPI()
+    install_errors(app)
+    add_routes(app, rig.ranker, full)
+    server, port = await start_server("127.0.0.1:0", SERVICE, methods(rig.ranker, full), rig.health)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+
+    async with (
+        httpx.AsyncClient(transport=transport, base_url="http://ranker") as http,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        make_stub: Any = ranker_pb2_grpc.RankerStub  # generated without types
+        with pytest.raises(grpc.aio.AioRpcError) as shed:
+            await make_stub(channel).Recommend(pb.RecommendRequest(user_id="u1"))
+        over_http = await http.post("/v1/recommend", json={"user_id": "u1"})
+    await server.stop(0)
+
+    told = dict(shed.value.trailing_metadata() or ())
+    assert shed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (told["error-code"], told["retryable"], told["retry-after"]) == (
+        "overloaded",
+        "true",
+        "1",
+    )
+    assert (over_http.status_code, over_http.headers["retry-after"]) == (429, "1")
+    assert over_http.json()["error"]["code"] == "overloaded"
+    for transport_name in ("grpc", "http"):
+        labels = {"method": "recommend", "transport": transport_name, "status": "overloaded"}
+        assert rig.count("ranker_requests_total", **labels) == 1

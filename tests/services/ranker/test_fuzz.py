@@ -46,7 +46,7 @@ from tests.fuzz import (
     mangled,
     status_of,
 )
-from tests.services.ranker.conftest import Rig
+from tests.services.ranker.conftest import Rig, an_admission
 
 EXAMPLES = 60
 EXAMPLES_SLOW = 5_000
@@ -135,8 +135,10 @@ def front() -> Iterator[Front]:
         await rig.serve_model("champion", "m1")
         await rig.define()
         install_errors(app)
-        add_routes(app, rig.ranker)
-        server, port = await start_server("127.0.0.1:0", SERVICE, methods(rig.ranker), rig.health)
+        add_routes(app, rig.ranker, an_admission())
+        server, port = await start_server(
+            "127.0.0.1:0", SERVICE, methods(rig.ranker, an_admission()), rig.health
+        )
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         http = httpx.AsyncClient(transport=transport, base_url="http://ranker", timeout=5.0)
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")

@@ -1,0 +1,160 @@
+"""The ranker for a long time at half load, while what it works on is swapped, killed and started.
+
+Set up as for `overload`, but with retrieval as a service. Every minute another model and another
+index are published; by turns Redis and retrieval are killed (SIGKILL) and started again. Counted as
+failed: answers that break the contract (see `wrong`), and requests that end otherwise than answered
+or refused by name with a hint when to come again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import uvloop
+from scipy.stats import theilslopes
+
+from bench.figures import Figure
+from bench.serving.load import Calls, open_loop
+from bench.serving.overload import opened_shop, saturation, started_ranker
+from bench.serving.processes import Service, start
+from bench.serving.recommend import requests_of
+from bench.serving.shop import SLATE, Shop
+from bench.serving.swap import other_artefacts, swapping
+from bench.stream.servers import ROOT, Servers, started
+from deploy.local.processes import Processes
+from deploy.local.redis import redis_answers, redis_spec
+from deploy.local.report import Silent
+from deploy.local.tools import provision
+from rankstream.pb.ranker_pb2 import RankReply
+
+Say = Callable[[str], None]
+
+MINUTES: Final = 30.0
+EVERY_S: Final = 60.0  # a model and an index, and one fault
+DOWN_S: Final = 3.0
+SAMPLE_S: Final = 1.0
+START_TIMEOUT_S: Final = 60.0
+
+
+def wrong(reply: RankReply, items: frozenset[str]) -> str:
+    """What of the contract an answer breaks, "" if nothing."""
+    if len(reply.item_id) != SLATE:
+        return "length"
+    if len(set(reply.item_id)) < SLATE:
+        return "duplicates"
+    if not items.issuperset(reply.item_id):
+        return "unknown items"
+    if not all(0 <= value <= 1 for value in reply.score):
+        return "scores"
+    if not all(0 < value <= 1 for value in reply.propensity):
+        return "propensities"
+    return ""
+
+
+def soak(say: Say, minutes: float = MINUTES) -> list[Figure]:
+    """Failed requests and wrong answers, and the slope of the ranker's memory."""
+    with started() as servers:
+        shop = opened_shop(servers, say)
+        retrieval = start(servers, "retrieval", {"ARTIFACTS": str(servers.folder / "artifacts")})
+        retrieval.await_ready()
+        ranker = started_ranker(servers, shop, {"RETRIEVAL_URL": retrieval.grpc})
+        soaking = _Soak(servers, ranker, retrieval, shop)
+        half = saturation(ranker, shop) / 2
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            calls = runner.run(soaking.run(half, 60 * minutes))
+        ranker.stop()
+    failed = sum(calls.failed.values()) - calls.hinted
+    slope = soaking.slope_mb_per_h()
+    say(
+        f"soak, {minutes:g} min at {half:.0f}/s: {len(calls.latency_s)} answers, {failed} failed,"
+        f" {dict(soaking.broken) or 'none'} wrong,"
+        f" {dict(calls.failed) or 'none'} refused or failed,"
+        f" degraded: {dict(calls.degraded) or 'none'}, {soaking.faults} faults, memory"
+        f" {soaking.rss[-1] / 1e6:.0f} MB, {slope:+.0f} MB/h"
+    )
+    return [
+        Figure("serving.soak.failed", failed + sum(soaking.broken.values()), "requests"),
+        Figure("serving.soak.minutes", minutes, "min"),
+        Figure("serving.soak.rss_slope", slope, "MB/h"),
+    ]
+
+
+class _Soak:
+    def __init__(self, servers: Servers, ranker: Service, retrieval: Service, shop: Shop) -> None:
+        self._servers, self._ranker, self._retrieval, self._shop = servers, ranker, retrieval, shop
+        self._artefacts = other_artefacts(servers, shop)
+        self._tools = provision(ROOT / ".run" / "tools", Silent())
+        self.broken: Counter[str] = Counter()
+        self.rss: list[int] = []
+        self.faults = 0
+
+    async def run(self, per_s: float, seconds: float) -> Calls:
+        items = frozenset(self._shop.rows.item_ids)
+
+        def check(reply: RankReply) -> None:
+            if what := wrong(reply, items):
+                self.broken[what] += 1
+
+        beside = [
+            asyncio.create_task(swapping(self._servers, self._artefacts, EVERY_S, [])),
+            asyncio.create_task(self._break()),
+            asyncio.create_task(self._watch()),
+        ]
+        calls = await open_loop(
+            self._ranker.grpc,
+            "Recommend",
+            requests_of(self._shop),
+            per_s=per_s,
+            seconds=seconds,
+            check=check,
+        )
+        for task in beside:
+            if task.done():
+                task.result()  # what it fails with
+            task.cancel()
+        return calls
+
+    def slope_mb_per_h(self) -> float:
+        """Of the second half of the samples (Theil-Sen)."""
+        rss = np.array(self.rss[len(self.rss) // 2 :], np.float64)
+        return float(theilslopes(rss).slope) / SAMPLE_S * 3_600 / 1e6
+
+    async def _watch(self) -> None:
+        while True:
+            self.rss.append(self._ranker.rss_bytes())
+            await asyncio.sleep(SAMPLE_S)
+
+    async def _break(self) -> None:
+        for name in itertools.cycle(("redis", "retrieval")):
+            await asyncio.sleep(EVERY_S / 2)
+            await asyncio.to_thread(self._kill, name)
+            await asyncio.sleep(DOWN_S)
+            await asyncio.to_thread(self._start, name)
+            self.faults += 1
+            await asyncio.sleep(EVERY_S / 2 - DOWN_S)
+
+    def _kill(self, name: str) -> None:
+        processes = self._servers.processes
+        record = processes.records()[name]
+        os.kill(record.pid, signal.SIGKILL)
+        processes.stop(record)
+
+    def _start(self, name: str) -> None:
+        processes: Processes = self._servers.processes
+        if name == "redis":
+            port = int(self._servers.redis_url.rsplit(":", 1)[1].split("/")[0])
+            folder = self._servers.folder / "redis"
+            record = processes.start(redis_spec(self._tools.redis_server, folder, port))
+            processes.await_ready(record, lambda: redis_answers(port), START_TIMEOUT_S)
+            return
+        ports = {"PORT": self._retrieval.http, "GRPC_PORT": self._retrieval.grpc}
+        settings = {key: address.rsplit(":", 1)[1] for key, address in ports.items()}
+        artifacts = str(self._servers.folder / "artifacts")
+        start(self._servers, "retrieval", {"ARTIFACTS": artifacts, **settings}).await_ready()

@@ -1,0 +1,98 @@
+"""When a request may begin: once the event loop has nothing else to do; or it is shed in time.
+
+A loop that is busy takes one new call of gRPC in several turns. So under overload calls wait
+unseen until their deadlines have passed, and what has begun slows down all else that has. Here a
+request begins after turns that were short and brought no other one: by then all that has come is
+seen, and how long a request has waited says how far the core is behind.
+
+First come, first served while the first has waited for less than FAIR_S; then the newest goes
+first, which still has time, and who waits for too long is refused.
+Source: Maurer, "Fail at Scale", ACM Queue 2015 (adaptive LIFO, controlled delay).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from rankstream.errors import Overloaded
+
+WAITING_MAX: Final = 1_000
+FAIR_S: Final = 0.01
+TURN_S: Final = 0.0003
+"""A longer turn of the loop has done a part of an answer."""
+QUIET_TURNS: Final = 8
+"""A call that gRPC has received reaches its handler in fewer turns."""
+ACCEPT_S: Final = 0.02
+"""For so long new calls may keep others from beginning."""
+
+
+class Admission:
+    """The queue in front of a process's answers."""
+
+    def __init__(self, *, wait_s: float, clock_s: Callable[[], float]) -> None:
+        self._wait_s = wait_s
+        self._clock_s = clock_s
+        # In the order of their coming.
+        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
+        self._ticking = False
+        self._quiet = 0  # turns in a row
+        self._heard = False  # whether one has come since the last turn
+        self._turn_s = 0.0  # when the last turn ended
+        self._worked_s = 0.0  # when the loop last did a part of an answer, or one began
+
+    async def turn(self) -> None:
+        """Return when the caller may begin. Raises: Overloaded."""
+        if len(self._waiting) >= WAITING_MAX:
+            raise _overloaded(f"{WAITING_MAX} requests wait already (limit {WAITING_MAX})")
+        now_s, turn = self._clock_s(), asyncio.get_running_loop().create_future()
+        self._waiting.append((now_s, turn))
+        self._heard = True
+        if not self._ticking:
+            self._ticking, self._turn_s, self._worked_s = True, now_s, now_s
+            asyncio.get_running_loop().call_soon(self._tick)
+        await turn
+
+    def _tick(self) -> None:
+        """Once in every turn of the loop while somebody waits."""
+        now_s = self._clock_s()
+        if now_s - self._turn_s > TURN_S:
+            self._quiet, self._worked_s = 0, now_s
+        else:
+            self._quiet = 0 if self._heard else self._quiet + 1
+        self._heard = False
+        if self._quiet >= QUIET_TURNS or now_s - self._worked_s > ACCEPT_S:
+            self._refuse_late(now_s)
+            self._begin_next(now_s)
+            self._quiet, self._worked_s = 0, now_s
+        self._ticking = bool(self._waiting)
+        if self._ticking:
+            self._turn_s = self._clock_s()
+            asyncio.get_running_loop().call_soon(self._tick)
+
+    def _refuse_late(self, now_s: float) -> None:
+        waiting = self._waiting
+        while waiting and now_s - waiting[0][0] > self._wait_s:
+            since_s, turn = waiting.popleft()
+            if not turn.done():
+                waited_ms, limit_ms = (now_s - since_s) * 1000, self._wait_s * 1000
+                why = f"it has waited for {waited_ms:.0f} ms (limit {limit_ms:g} ms)"
+                turn.set_exception(_overloaded(why))
+
+    def _begin_next(self, now_s: float) -> None:
+        waiting = self._waiting
+        while waiting:
+            fair = now_s - waiting[0][0] < FAIR_S
+            _, turn = waiting.popleft() if fair else waiting.pop()
+            if not turn.done():  # else its caller has left
+                turn.set_result(None)
+                return
+
+
+def _overloaded(why: str) -> Overloaded:
+    return Overloaded(
+        f"overloaded: more requests come than can be answered: {why}. Not answered. Try again"
+        " later, or run more replicas."
+    )
