@@ -1,12 +1,13 @@
-"""When a request may begin: once the event loop has nothing else to do; or it is shed in time.
+"""When a request may begin: at once while few are being answered; else in turn, or it is shed.
 
 A loop that is busy takes one new call of gRPC in several turns. So under overload calls wait
 unseen until their deadlines have passed, and what has begun slows down all else that has. Here a
-request begins after turns that were short and brought no other one: by then all that has come is
-seen, and how long a request has waited says how far the core is behind.
+request that finds AT_ONCE others waits, and those that wait begin after turns of the loop that were
+short and brought no other one: by then all that has come is seen, and how long a request has
+waited says how far the core is behind.
 
-First come, first served while the first has waited for less than FAIR_S; then the newest goes
-first, which still has time, and who waits for too long is refused.
+First come, first served while the first has waited for less than half of what it may; then the
+newest goes first, which still has time, and who has waited for too long is refused.
 Source: Maurer, "Fail at Scale", ACM Queue 2015 (adaptive LIFO, controlled delay).
 """
 
@@ -20,7 +21,8 @@ from typing import Final
 from rankstream.errors import Overloaded
 
 WAITING_MAX: Final = 1_000
-FAIR_S: Final = 0.01
+AT_ONCE: Final = 8
+"""So many may be under way before another has to wait."""
 TURN_S: Final = 0.0003
 """A longer turn of the loop has done a part of an answer."""
 QUIET_TURNS: Final = 8
@@ -30,10 +32,13 @@ ACCEPT_S: Final = 0.02
 
 
 class Admission:
-    """The queue in front of a process's answers."""
+    """The queue in front of a process's answers; `running` says how many are under way."""
 
-    def __init__(self, *, wait_s: float, clock_s: Callable[[], float]) -> None:
+    def __init__(
+        self, *, wait_s: float, clock_s: Callable[[], float], running: Callable[[], int]
+    ) -> None:
         self._wait_s = wait_s
+        self._running = running
         self._clock_s = clock_s
         # In the order of their coming.
         self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
@@ -45,6 +50,8 @@ class Admission:
 
     async def turn(self) -> None:
         """Return when the caller may begin. Raises: Overloaded."""
+        if not self._waiting and self._running() < AT_ONCE:
+            return
         if len(self._waiting) >= WAITING_MAX:
             raise _overloaded(f"{WAITING_MAX} requests wait already (limit {WAITING_MAX})")
         now_s, turn = self._clock_s(), asyncio.get_running_loop().create_future()
@@ -84,7 +91,7 @@ class Admission:
     def _begin_next(self, now_s: float) -> None:
         waiting = self._waiting
         while waiting:
-            fair = now_s - waiting[0][0] < FAIR_S
+            fair = now_s - waiting[0][0] < self._wait_s / 2
             _, turn = waiting.popleft() if fair else waiting.pop()
             if not turn.done():  # else its caller has left
                 turn.set_result(None)

@@ -226,7 +226,11 @@ async def main(settings: RankerSettings) -> None:
     access = access_of(settings.host, settings.keys, metrics_of=metrics_of)
     protect(app, access, scope_of)
     install_errors(app)
-    admission = Admission(wait_s=settings.queue_wait_ms / 1000, clock_s=time.monotonic)
+    admission = Admission(
+        wait_s=settings.queue_wait_ms / 1000,
+        clock_s=time.monotonic,
+        running=lambda: ranker.in_flight,
+    )
     add_routes(app, ranker, admission)
     address = f"{settings.host}:{settings.grpc_port}"
     server, port = await start_server(

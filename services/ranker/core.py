@@ -145,6 +145,11 @@ class Ranker:
         work = self._past.reproduce(request_id, record)
         return await self._counted("reproduce", transport, work)
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that are being answered."""
+        return self._in_flight
+
     def refused(self, method: str, transport: str, error: RankstreamError) -> None:
         """Count a request that a transport refused before it could be read."""
         self._requests.labels(method, transport, error.code).inc()

@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from rankstream.adapters.admission import FAIR_S, QUIET_TURNS, WAITING_MAX, Admission
+from rankstream.adapters.admission import AT_ONCE, QUIET_TURNS, WAITING_MAX, Admission
 from rankstream.errors import Overloaded
 
 WAIT_S = 0.05
@@ -18,7 +18,10 @@ class Core:
 
     def __init__(self) -> None:
         self.now_s = 0.0
-        self.admission = Admission(wait_s=WAIT_S, clock_s=lambda: self.now_s)
+        self.running = AT_ONCE
+        self.admission = Admission(
+            wait_s=WAIT_S, clock_s=lambda: self.now_s, running=lambda: self.running
+        )
         self.begun: list[str] = []
         self.refused: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -49,6 +52,25 @@ class Core:
                 return
             await asyncio.sleep(0)
         raise AssertionError(self.begun)
+
+
+async def test_a_few_begin_at_once() -> None:
+    core = Core()
+    core.running = AT_ONCE - 1
+
+    with pytest.raises(StopIteration):  # it returns without a turn of the loop
+        core.admission.turn().send(None)
+
+
+async def test_nobody_passes_those_who_wait() -> None:
+    core = Core()
+
+    await core.come("a")
+    core.running = 0
+    await core.come("b")
+    await core.until_begun(2)
+
+    assert core.begun == ["a", "b"]
 
 
 async def test_one_begins_after_quiet_turns() -> None:
@@ -86,7 +108,7 @@ async def test_the_newest_goes_first_once_the_oldest_has_waited_long() -> None:
     core = Core()
 
     await core.come("a", "b")
-    core.now_s += FAIR_S
+    core.now_s += WAIT_S / 2
     await core.come("c")
     await core.until_begun(1)
 
