@@ -135,7 +135,8 @@ async def test_the_reply_says_which_sources_there_are(tmp_path: Path) -> None:
     merged = await retrieval.retrieve(asking([3]))
     unknown = await retrieval.retrieve(asking([]))
 
-    assert list(merged.source_name) == ["towers", "company", "successors", "popular", "fresh"]
+    names = ["towers", "company", "successors", "popular", "fresh", "trending", "near"]
+    assert list(merged.source_name) == names
     assert (merged.source, unknown.source) == ("merged", "popular")
     assert set(unknown.named_by) == {8}
 
