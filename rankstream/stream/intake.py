@@ -232,6 +232,9 @@ def take_in(columns: EventColumns, rows: Places) -> Intake:
 
 def _attributes(columns: EventColumns, updates: Places) -> Attributes:
     """The numbers of STATED that updates state; where an event names one twice, the last."""
+    if not len(updates):
+        none = np.zeros(0, np.intp)
+        return Attributes(none, none, np.zeros(0))
     is_update = np.zeros(len(columns), np.bool_)
     is_update[updates] = True
     entry = np.flatnonzero(is_update[columns.attribute_row])
