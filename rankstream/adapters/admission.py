@@ -1,13 +1,14 @@
-"""When a request may begin: at once while few are being answered; else in turn, or it is shed.
+"""When a request may begin: at once while none is being answered; else in turn, or it is shed.
 
 A loop that is busy takes one new call of gRPC in several turns. So under overload calls wait
 unseen until their deadlines have passed, and what has begun slows down all else that has. Here a
-request that finds AT_ONCE others waits, and those that wait begin after turns of the loop that were
-short and brought no other one: by then all that has come is seen, and how long a request has
+request that finds another under way waits, and those that wait begin after turns of the loop that
+were short and brought no other one: by then all that has come is seen, and how long a request has
 waited says how far the core is behind.
 
 First come, first served while the first has waited for less than half of what it may; then the
-newest goes first, which still has time, and who has waited for too long is refused.
+newest goes first, which still has time, and who has waited for too long is refused. Nobody may wait
+for more than half of its deadline: what began later would hardly be answered in time.
 Source: Maurer, "Fail at Scale", ACM Queue 2015 (adaptive LIFO, controlled delay).
 """
 
@@ -21,8 +22,6 @@ from typing import Final
 from rankstream.errors import Overloaded
 
 WAITING_MAX: Final = 1_000
-AT_ONCE: Final = 8
-"""So many may be under way before another has to wait."""
 TURN_S: Final = 0.0003
 """A longer turn of the loop has done a part of an answer."""
 QUIET_TURNS: Final = 8
@@ -40,22 +39,23 @@ class Admission:
         self._wait_s = wait_s
         self._running = running
         self._clock_s = clock_s
-        # In the order of their coming.
-        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
+        # Since when, how long at most, and who: in the order of their coming.
+        self._waiting: deque[tuple[float, float, asyncio.Future[None]]] = deque()
         self._ticking = False
         self._quiet = 0  # turns in a row
         self._heard = False  # whether one has come since the last turn
         self._turn_s = 0.0  # when the last turn ended
         self._worked_s = 0.0  # when the loop last did a part of an answer, or one began
 
-    async def turn(self) -> None:
-        """Return when the caller may begin. Raises: Overloaded."""
-        if not self._waiting and self._running() < AT_ONCE:
+    async def turn(self, left_s: float | None = None) -> None:
+        """Return when the caller may begin; `left_s` until its deadline. Raises: Overloaded."""
+        if not self._waiting and not self._running():
             return
         if len(self._waiting) >= WAITING_MAX:
             raise _overloaded(f"{WAITING_MAX} requests wait already (limit {WAITING_MAX})")
         now_s, turn = self._clock_s(), asyncio.get_running_loop().create_future()
-        self._waiting.append((now_s, turn))
+        limit_s = self._wait_s if left_s is None else min(self._wait_s, left_s / 2)
+        self._waiting.append((now_s, limit_s, turn))
         self._heard = True
         if not self._ticking:
             self._ticking, self._turn_s, self._worked_s = True, now_s, now_s
@@ -81,18 +81,19 @@ class Admission:
 
     def _refuse_late(self, now_s: float) -> None:
         waiting = self._waiting
-        while waiting and now_s - waiting[0][0] > self._wait_s:
-            since_s, turn = waiting.popleft()
+        while waiting and now_s - waiting[0][0] > waiting[0][1]:
+            since_s, limit_s, turn = waiting.popleft()
             if not turn.done():
-                waited_ms, limit_ms = (now_s - since_s) * 1000, self._wait_s * 1000
+                waited_ms, limit_ms = (now_s - since_s) * 1000, limit_s * 1000
                 why = f"it has waited for {waited_ms:.0f} ms (limit {limit_ms:g} ms)"
                 turn.set_exception(_overloaded(why))
 
     def _begin_next(self, now_s: float) -> None:
         waiting = self._waiting
         while waiting:
-            fair = now_s - waiting[0][0] < self._wait_s / 2
-            _, turn = waiting.popleft() if fair else waiting.pop()
+            since_s, limit_s, _ = waiting[0]
+            fair = now_s - since_s < limit_s / 2
+            _, _, turn = waiting.popleft() if fair else waiting.pop()
             if not turn.done():  # else its caller has left
                 turn.set_result(None)
                 return

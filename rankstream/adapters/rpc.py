@@ -42,11 +42,12 @@ def unary(
     answer: Callable[[Request], Awaitable[Reply]],
     *,
     on_malformed: Callable[[InvalidRequest], None],
-    admit: Callable[[], Awaitable[None]] | None = None,
+    admit: Callable[[float | None], Awaitable[None]] | None = None,
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """The handler of a unary method; `answer` refuses by raising a RankstreamError.
 
-    `admit` is awaited before a request is decoded, and may refuse as well.
+    `admit` is awaited before a request is decoded, told the seconds to its deadline, and may refuse
+    as well.
     Bytes that are not a `request_type` are refused as invalid_request, which grpc by itself would
     call an internal error; `on_malformed` counts them.
     """
@@ -58,7 +59,7 @@ def unary(
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "expired before it was read")
         try:
             if admit is not None:
-                await admit()
+                await admit(remaining_s)
             try:
                 request = request_type.FromString(body)
             except DecodeError as problem:

@@ -28,7 +28,7 @@ from services.ranker.requests import (
     recommend_of,
 )
 
-Admit = Callable[[], Awaitable[None]]
+Admit = Callable[[float | None], Awaitable[None]]
 
 SERVICE = "rankstream.v1.Ranker"
 GRPC = "grpc"
@@ -46,9 +46,9 @@ REFUSED = (400, 401, 403, 404, 409, 413, 422, 429, 503)
 def admit(ranker: Ranker, admission: Admission, method: str, transport: str) -> Admit:
     """What an answer waits for before it begins. It raises Overloaded, counted."""
 
-    async def turn() -> None:
+    async def turn(left_s: float | None) -> None:
         try:
-            await admission.turn()
+            await admission.turn(left_s)
         except Overloaded as error:
             ranker.refused(method, transport, error)
             raise
@@ -114,13 +114,13 @@ def add_routes(app: FastAPI, ranker: Ranker, admission: Admission) -> None:
 
     @router.post("/v1/recommend", summary="Recommend items to a user")
     async def recommend(request: RecommendRequest) -> RankReplyBody:
-        await recommend_turn()
+        await recommend_turn(None)
         reply = await ranker.recommend(request, transport=HTTP)
         return RankReplyBody.model_validate(_plain(reply))
 
     @router.post("/v1/rank", summary="Order the given items for a user")
     async def rank(request: RankRequest) -> RankReplyBody:
-        await rank_turn()
+        await rank_turn(None)
         reply = await ranker.rank(request, transport=HTTP)
         return RankReplyBody.model_validate(_plain(reply))
 

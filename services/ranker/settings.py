@@ -43,7 +43,7 @@ class RankerSettings(ServiceSettings):
     # How often that one call asks.
     retrieval_probe_ms: float = Field(default=250.0, gt=0, le=600_000)
     # How long a request may wait to begin while the core is busy, before it is refused.
-    queue_wait_ms: float = Field(default=100.0, gt=0, le=60_000)
+    queue_wait_ms: float = Field(default=200.0, gt=0, le=60_000)
     inflight_max: int = Field(default=64, ge=1, le=100_000)
     # Records of answers that wait for Kafka's ack; above it requests are refused, because an
     # answer without its record would bias every experiment.

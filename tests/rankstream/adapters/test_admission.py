@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from rankstream.adapters.admission import AT_ONCE, QUIET_TURNS, WAITING_MAX, Admission
+from rankstream.adapters.admission import QUIET_TURNS, WAITING_MAX, Admission
 from rankstream.errors import Overloaded
 
 WAIT_S = 0.05
@@ -18,7 +18,7 @@ class Core:
 
     def __init__(self) -> None:
         self.now_s = 0.0
-        self.running = AT_ONCE
+        self.running = 1
         self.admission = Admission(
             wait_s=WAIT_S, clock_s=lambda: self.now_s, running=lambda: self.running
         )
@@ -26,15 +26,15 @@ class Core:
         self.refused: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def come(self, *names: str) -> None:
+    async def come(self, *names: str, left_s: float | None = None) -> None:
         """Requests that come in this turn."""
         for name in names:
-            self.tasks[name] = asyncio.create_task(self._ask(name))
+            self.tasks[name] = asyncio.create_task(self._ask(name, left_s))
         await asyncio.sleep(0)
 
-    async def _ask(self, name: str) -> None:
+    async def _ask(self, name: str, left_s: float | None) -> None:
         try:
-            await self.admission.turn()
+            await self.admission.turn(left_s)
         except Overloaded:
             self.refused.append(name)
         else:
@@ -54,9 +54,9 @@ class Core:
         raise AssertionError(self.begun)
 
 
-async def test_a_few_begin_at_once() -> None:
+async def test_one_begins_at_once_while_none_is_under_way() -> None:
     core = Core()
-    core.running = AT_ONCE - 1
+    core.running = 0
 
     with pytest.raises(StopIteration):  # it returns without a turn of the loop
         core.admission.turn().send(None)
@@ -126,6 +126,17 @@ async def test_who_waits_for_too_long_is_refused_and_the_rest_is_not() -> None:
     await core.until_begun(1)
 
     assert (core.begun, core.refused) == (["c"], ["a", "b"])
+
+
+async def test_nobody_waits_for_more_than_half_of_its_deadline() -> None:
+    core = Core()
+
+    await core.come("a", left_s=0.02)
+    core.now_s += 0.011
+    await core.come("b")
+    await core.until_begun(1)
+
+    assert (core.begun, core.refused) == (["b"], ["a"])
 
 
 async def test_new_requests_do_not_keep_others_waiting_for_ever() -> None:

@@ -16,7 +16,7 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from rankstream.adapters.admission import AT_ONCE, Admission
+from rankstream.adapters.admission import Admission
 from rankstream.adapters.health import Health
 from rankstream.adapters.http import install_errors
 from rankstream.adapters.kafka import Record
@@ -369,7 +369,7 @@ async def rig(cold: Rig) -> Rig:
 
 def an_admission() -> Admission:
     """A queue in which requests may wait for long."""
-    return Admission(wait_s=60.0, clock_s=time.monotonic, running=lambda: AT_ONCE)
+    return Admission(wait_s=60.0, clock_s=time.monotonic, running=lambda: 1)
 
 
 @dataclass

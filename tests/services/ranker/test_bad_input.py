@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from rankstream import errors
-from rankstream.adapters.admission import AT_ONCE, Admission
+from rankstream.adapters.admission import Admission
 from rankstream.adapters.http import install_errors
 from rankstream.adapters.rpc import start_server
 from rankstream.pb import ranker_pb2 as pb
@@ -268,7 +268,7 @@ async def test_a_shed_request_says_when_to_come_back(rig: Rig, channels: Channel
 
 
 async def test_shed_calls_are_told_when_to_come_again_and_counted(rig: Rig) -> None:
-    full = Admission(wait_s=-1.0, clock_s=time.monotonic, running=lambda: AT_ONCE)
+    full = Admission(wait_s=-1.0, clock_s=time.monotonic, running=lambda: 1)
     app = FastAPI()
     install_errors(app)
     add_routes(app, rig.ranker, full)
