@@ -44,8 +44,7 @@ class Ranking:
             rows.append(np.frombuffer(b"".join(value[head:] for value in part), view.dtype))
         return rows
 
-    # Its decorator has no types in our environment.
-    @bentoml.api  # type: ignore[untyped-decorator]
+    @bentoml.api  # type: ignore[untyped-decorator]  # bentoml is in the peers' environment only
     def rank(self, user_id: str, item_ids: list[str], n: int) -> dict[str, list[str] | list[float]]:
         """The best n first, and their scores."""
         user, items = self._rows((USER_STATE, [user_id]), (ITEM_STATE, item_ids))

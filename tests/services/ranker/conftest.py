@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from typing import Any
 import grpc
 import httpx
 import numpy as np
-import numpy.typing as npt
 import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
@@ -24,29 +22,19 @@ from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.rpc import start_server
 from rankstream.contracts.codec import encode_experiment
 from rankstream.contracts.experiment import Experiment, Variant
-from rankstream.contracts.filter import ItemFilter, Place
 from rankstream.contracts.ids import id64
 from rankstream.contracts.manifest import Utility
 from rankstream.contracts.policy import Policy
-from rankstream.errors import DependencyUnavailable, InvalidArtifact
+from rankstream.errors import InvalidArtifact
 from rankstream.features import spec
-from rankstream.features.rows import (
-    CATEGORY_ROW,
-    CONTEXT_ROW,
-    ITEM_ROW,
-    USER_ROW,
-    Rows,
-    empty_rows,
-)
-from rankstream.pb import events_pb2, ranker_pb2_grpc, retrieval_pb2
+from rankstream.pb import events_pb2, ranker_pb2_grpc
 from rankstream.pb.ranker_pb2 import RankReply
 from rankstream.ports import Model
-from rankstream.testing import FakeFeatureStore, FakeModel
+from rankstream.testing import FakeModel
 from services.ranker.answers import Answers
 from services.ranker.app import SERVICE, add_routes, methods
 from services.ranker.breaker import Breaker
 from services.ranker.canary import Canary
-from services.ranker.candidates import RetrievalFailed
 from services.ranker.core import Ranker
 from services.ranker.enrichment import Enrichment
 from services.ranker.kept_rows import KeptRows
@@ -56,145 +44,21 @@ from services.ranker.requests import RankRequest, RecommendRequest
 from services.ranker.settings import RankerSettings
 from services.ranker.shadow import Shadow
 from services.ranker.variants import Variants
+from tests.services.ranker.fakes import (
+    ITEM_IDS,
+    NOW_MS,
+    FakeKept,
+    FakeLog,
+    FakeRetrieval,
+    SlowStore,
+    category_row,
+    context_row,
+    item_row,
+    user_row,
+)
 
-NOW_MS = 1_700_000_000_000
-ITEM_IDS = [f"i{n}" for n in range(40)]
 CHAMPION_WEIGHTS = np.zeros(spec.WIDTH, np.float32)
 CHAMPION_WEIGHTS[spec.NAMES.index("item_log_impressions")] = 1.0
-
-
-def item_row(impressions: int, category: str = "drama", *, withdrawn: bool = False) -> Rows:
-    row = empty_rows(1, ITEM_ROW)
-    row["totals"][0, 0] = impressions
-    row["category"] = category.encode()
-    row["withdrawn"] = withdrawn
-    row["partition"], row["offset"], row["items_offset"] = 2, 10 + impressions, 5
-    return row
-
-
-def user_row(recent: list[str]) -> Rows:
-    row = empty_rows(1, USER_ROW)
-    row["partition"], row["offset"] = 1, 77
-    row["recent"]["item"][0, : len(recent)] = [id64(item) for item in recent]
-    row["recent"]["time_ms"][0, : len(recent)] = NOW_MS - 1_000
-    return row
-
-
-def category_row() -> Rows:
-    row = empty_rows(1, CATEGORY_ROW)
-    row["partition"], row["offset"] = 3, 99
-    return row
-
-
-def context_row(impressions: int) -> Rows:
-    row = empty_rows(1, CONTEXT_ROW)
-    row["totals"][0, 0] = impressions
-    row["partition"], row["offset"] = 4, 100 + impressions
-    return row
-
-
-# Every item is the towers', every other one the lists' as well.
-NAMED_BY = {item: 1 + 2 * (place % 2) for place, item in enumerate(ITEM_IDS)}
-
-
-class FakeRetrieval:
-    """Gives ITEM_IDS without the excluded ones, or fails when told to."""
-
-    def __init__(self) -> None:
-        self.fails: RetrievalFailed | None = None
-        self.asked: list[tuple[list[int], int, list[str]]] = []
-        self.wanted: list[ItemFilter | None] = []
-        self.places: list[Place | None] = []
-        self.gate: asyncio.Event | None = None
-
-    async def retrieve(
-        self,
-        request_id: str,
-        recent: npt.NDArray[np.uint64],
-        k: int,
-        exclude_item_ids: list[str],
-        wanted: ItemFilter | None,
-        place: Place | None = None,
-    ) -> retrieval_pb2.RetrieveReply:
-        self.wanted.append(wanted)
-        self.places.append(place)
-        self.asked.append((recent.tolist(), k, exclude_item_ids))
-        if self.gate is not None:
-            await self.gate.wait()
-        if self.fails is not None:
-            raise self.fails
-        out = {*recent.tolist(), *map(id64, exclude_item_ids)}
-        kept = [item for item in ITEM_IDS if id64(item) not in out]
-        return retrieval_pb2.RetrieveReply(
-            item_id=kept[:k],
-            index_id="index-1",
-            source="towers",
-            source_name=["towers", "company"],
-            named_by=[NAMED_BY[item] for item in kept[:k]],
-        )
-
-
-class FakeLog:
-    """Keeps what is sent; acks unless told to hold or to fail."""
-
-    def __init__(self) -> None:
-        self.records: list[tuple[str, bytes, bytes]] = []
-        self.gate: asyncio.Event | None = None
-        self.fails = False
-
-    async def send(self, topic: str, value: bytes, *, key: bytes) -> tuple[int, int]:
-        if self.gate is not None:
-            await self.gate.wait()
-        if self.fails:
-            raise DependencyUnavailable("dependency_unavailable: no ack")
-        self.records.append((topic, key, value))
-        return 0, len(self.records) - 1
-
-
-class FakeKept:
-    """Answers in a dict."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, bytes] = {}
-        self.fails = False
-
-    async def put(self, request_id: str, slate: bytes) -> None:
-        if self.fails:
-            raise DependencyUnavailable("dependency_unavailable: no store")
-        self.kept[request_id] = slate
-
-    async def get(self, request_id: str) -> bytes | None:
-        if self.fails:
-            raise DependencyUnavailable("dependency_unavailable: no store")
-        return self.kept.get(request_id)
-
-
-class SlowStore(FakeFeatureStore):
-    """Answers never while `stuck`."""
-
-    stuck = False
-    waits = 0
-
-    async def _wait(self) -> None:
-        if self.stuck:
-            self.waits += 1
-            await asyncio.Event().wait()
-
-    async def user(self, user_id: str) -> Rows:
-        await self._wait()
-        return await super().user(user_id)
-
-    async def items(self, item_ids: Any) -> Rows:
-        await self._wait()
-        return await super().items(item_ids)
-
-    async def categories(self, names: Any) -> Rows:
-        await self._wait()
-        return await super().categories(names)
-
-    async def user_and_items(self, user_id: str, item_ids: Any) -> tuple[Rows, Rows]:
-        await self._wait()
-        return await super().user_and_items(user_id, item_ids)
 
 
 @dataclass

@@ -32,16 +32,13 @@ from rankstream.testing import FakeModel
 from services.ranker.candidates import RetrievalFailed
 from services.ranker.requests import recommend_of
 from services.ranker.settings import RankerSettings
-from tests.services.ranker.conftest import (
-    CHAMPION_WEIGHTS,
+from tests.services.ranker.conftest import CHAMPION_WEIGHTS, Rig, rank, recommend
+from tests.services.ranker.fakes import (
     ITEM_IDS,
     NOW_MS,
-    Rig,
     category_row,
     context_row,
     item_row,
-    rank,
-    recommend,
     user_row,
 )
 

@@ -8,7 +8,8 @@ import pytest
 from rankstream.errors import UnknownAnswer
 from rankstream.features import spec
 from services.ranker.candidates import RetrievalFailed
-from tests.services.ranker.conftest import ITEM_IDS, Rig, rank, recommend
+from tests.services.ranker.conftest import Rig, rank, recommend
+from tests.services.ranker.fakes import ITEM_IDS
 
 
 async def test_contributions_are_those_of_the_vector_that_was_scored(rig: Rig) -> None:

@@ -11,7 +11,8 @@ from rankstream.contracts.experiment import Variant
 from rankstream.contracts.policy import Diversity, Floor, Match, Policy, Rule, Thompson
 from rankstream.pb.events_pb2 import ServedSlate
 from services.ranker.settings import RankerSettings
-from tests.services.ranker.conftest import Rig, an_experiment, item_row, recommend
+from tests.services.ranker.conftest import Rig, an_experiment, recommend
+from tests.services.ranker.fakes import item_row
 
 VARIANTS = (
     Variant(name="control", weight_bp=1, model="champion"),

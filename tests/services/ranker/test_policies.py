@@ -17,7 +17,8 @@ from rankstream.ranking.facts import Facts
 from services.ranker.policies import Policies
 from services.ranker.policy_facts import decode_facts, encode_facts
 from services.ranker.settings import RankerSettings
-from tests.services.ranker.conftest import ITEM_IDS, Rig, item_row, recommend
+from tests.services.ranker.conftest import Rig, recommend
+from tests.services.ranker.fakes import ITEM_IDS, item_row
 
 BURY_DRAMA = Policy(
     rules=(Rule(action="bury", match=Match(categories=("drama",)), amount=9.0),), epsilon=0.0

@@ -13,14 +13,8 @@ from rankstream.pb.events_pb2 import ServedSlate
 from rankstream.testing import FakeModel
 from services.ranker.candidates import RetrievalFailed
 from services.ranker.settings import RankerSettings
-from tests.services.ranker.conftest import (
-    CHAMPION_WEIGHTS,
-    ITEM_IDS,
-    Rig,
-    an_experiment,
-    rank,
-    recommend,
-)
+from tests.services.ranker.conftest import CHAMPION_WEIGHTS, Rig, an_experiment, rank, recommend
+from tests.services.ranker.fakes import ITEM_IDS
 
 KEEP = 12
 STAND_IN = np.zeros(len(PARTIAL_NAMES))

@@ -30,7 +30,8 @@ from rankstream.pb import filter_pb2, ranker_pb2_grpc
 from rankstream.pb import ranker_pb2 as pb
 from rankstream.pb.events_pb2 import Item, LabelBatch, ServedSlate, ShadowSlate
 from rankstream.pb.filter_pb2 import Place
-from tests.services.ranker.conftest import CHAMPION_WEIGHTS, an_experiment, item_row, user_row
+from tests.services.ranker.conftest import CHAMPION_WEIGHTS, an_experiment
+from tests.services.ranker.fakes import item_row, user_row
 from tests.serving_artifacts import pointer, write_index, write_ranker
 
 pytestmark = pytest.mark.integration

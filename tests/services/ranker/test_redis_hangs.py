@@ -21,7 +21,7 @@ from services.ranker.breaker import Breaker
 from services.ranker.enrichment import CIRCUIT_OPEN, TIMEOUT, Degraded, Enriched, Enrichment
 from services.ranker.kept_rows import KeptRows
 from services.ranker.requests import Context
-from tests.services.ranker.conftest import NOW_MS
+from tests.services.ranker.fakes import NOW_MS
 from tests.services.ranker.test_processes import fill
 
 pytestmark = pytest.mark.integration

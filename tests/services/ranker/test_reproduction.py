@@ -30,14 +30,8 @@ from rankstream.pb.ranker_pb2 import ReproduceReply
 from rankstream.ports import Model, Scores
 from rankstream.testing import FakeModel
 from services.ranker.settings import RankerSettings
-from tests.services.ranker.conftest import (
-    CHAMPION_WEIGHTS,
-    ITEM_IDS,
-    Rig,
-    item_row,
-    rank,
-    recommend,
-)
+from tests.services.ranker.conftest import CHAMPION_WEIGHTS, Rig, rank, recommend
+from tests.services.ranker.fakes import ITEM_IDS, item_row
 from tests.serving_artifacts import write_ranker
 
 NEW = Match(impressions_below=10)
