@@ -219,7 +219,8 @@ def test_a_short_deadline_ends_the_call_and_not_the_service(front: Front, method
     short = [front.grpc(method, body, timeout_s) for timeout_s in (-1.0, 1e-9, 1e-6, 1e-4, 1e-3)]
 
     assert short[0] == "deadline"
-    assert set(short) <= {"deadline", "ok"}
+    # What the one before began may still be under way: then half of a deadline is waited for.
+    assert set(short) <= {"deadline", "ok", "overloaded"}
     assert front.grpc(method, body) == "ok"
 
 
