@@ -38,7 +38,7 @@ class FeaturesSettings(ServiceSettings):
     clock_skew_ms_max: int = Field(default=60_000, ge=0)
     event_age_ms_max: int = Field(default=400 * 86_400_000, gt=0)
 
-    # A partition waits so long for more records before it folds and commits what has come.
+    # Partitions fold and commit what has come at beats so far apart, those of stage 2 in between.
     linger_ms: int = Field(default=50, ge=0, le=1_000)
     batch_records: int = Field(default=200, ge=1, le=10_000)
     inbox_records: int = Field(default=400, ge=1, le=100_000)

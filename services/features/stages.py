@@ -72,6 +72,7 @@ class Stage(Protocol):
     totals: Totals
     last_append_ms: int
     journal_next: int  # offset of the next record of the journal, topic `labels`
+    beat: float  # where in a linger it folds, in [0, 1)
 
     @property
     def name(self) -> str:
@@ -150,6 +151,7 @@ class UserStage:
     """Stage 1: `events` -> user rows, labels, sessions, feature updates, dead letters."""
 
     name = "users"
+    beat = 0.0
     topics = (topics.EVENTS.name,)
 
     def __init__(self, partition: int, partitions: int, settings: FoldSettings) -> None:
@@ -242,6 +244,8 @@ class ItemStage:
     """Stage 2: `feature-updates` and `items` -> rows of items, categories and contexts."""
 
     name = "items"
+    # Half a linger behind stage 1, whose updates are there by then.
+    beat = 0.5
     topics = (topics.FEATURE_UPDATES.name, topics.ITEMS.name)
 
     def __init__(self, partition: int, ttl_ms: int) -> None:

@@ -27,6 +27,7 @@ from rankstream.contracts.ids import new_id
 from rankstream.contracts.record import Record
 from rankstream.errors import DependencyUnavailable, QueueFull
 from rankstream.pb import events_pb2 as pb
+from services.features.beats import first_snapshot_s, until_beat_s
 from services.features.commit import Fence
 from services.features.journal import Overtaken
 from services.features.opening import Opening, commit_rows
@@ -133,7 +134,10 @@ class PartitionWorker:
             # Its place in the journal is taken; what else it sent may be missing.
             await self._process(run, journaled=True)
             await self._commit()
-        self._snapshot_due_s = time.monotonic() + shared.settings.snapshot_every_s
+        after_s = first_snapshot_s(
+            self.partition, shared.settings.snapshot_every_s, self.stage.beat
+        )
+        self._snapshot_due_s = time.monotonic() + after_s
         await self._catch_up()
         self.caught_up = True
         self._log.info("partition_opened", offsets=self.stage.next_offsets())
@@ -181,7 +185,7 @@ class PartitionWorker:
             await self._snapshot()
 
     async def _take(self) -> list[Record]:
-        """The next records, a linger's worth; none if none came for the idle time, or on stop."""
+        """The next records, up to a beat; none if none came for the idle time, or on stop."""
         settings = self._shared.settings
         getting = asyncio.create_task(self._inbox.get())
         stopping = asyncio.create_task(self._stopping.wait())
@@ -199,7 +203,8 @@ class PartitionWorker:
             return []
         taken = [getting.result()]
         if self._inbox.qsize() < settings.batch_records - 1:
-            await asyncio.sleep(settings.linger_ms / 1000)
+            linger_s = settings.linger_ms / 1000
+            await asyncio.sleep(until_beat_s(time.monotonic(), linger_s, self.stage.beat))
         while len(taken) < settings.batch_records and not self._inbox.empty():
             taken.append(self._inbox.get_nowait())
         return taken
