@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from deploy.local.kafka import kafka_answers, kafka_spec
-from deploy.local.processes import Processes
+from deploy.local.processes import NOT_INHERITED, Processes
 from deploy.local.redis import redis_answers, redis_spec
 from deploy.local.report import Silent
 from deploy.local.services import Ports
@@ -38,7 +38,7 @@ def pytest_collection_finish() -> None:
     """Forget what importing Feast has set, for the sake of its own server: prometheus_client's
     multi-process mode, in which our services do not run.
     """
-    for name in ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR"):
+    for name in NOT_INHERITED:
         os.environ.pop(name, None)
 
 

@@ -23,6 +23,9 @@ import psutil
 from deploy.local.errors import PortTaken, StartFailed, StopFailed
 
 MARK: Final = "RANKSTREAM_STATE"
+# Set for all children by whoever imports Feast: prometheus_client's multi-process mode, in which no
+# service of ours runs. Its files in place of numbers would be a fifth of what an answer costs.
+NOT_INHERITED: Final = ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR")
 POLL_S: Final = 0.05
 PORT_RELEASE_S: Final = 3.0
 NO_OWNER: Final = "another user's process"
@@ -117,11 +120,12 @@ class Processes:
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
             log.replace(log.with_suffix(".log.1"))
+        inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
         with log.open("ab") as output:
             child = subprocess.Popen(
                 spec.command,
                 cwd=spec.cwd,
-                env={**os.environ, **spec.environ, MARK: str(self.state)},
+                env={**inherited, **spec.environ, MARK: str(self.state)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

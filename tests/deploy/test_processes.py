@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from deploy.local.errors import PortTaken, StartFailed
-from deploy.local.processes import Processes, Record, Spec, start_mark
+from deploy.local.processes import NOT_INHERITED, Processes, Record, Spec, start_mark
 
 WAIT_S = 10.0
 SLEEPER = "import time; time.sleep(600)"
@@ -40,6 +40,20 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 def a_spec(tmp_path: Path, code: str, *, ports: tuple[int, ...] = ()) -> Spec:
     return Spec("worker", (sys.executable, "-c", code), {}, tmp_path, ports, stop_timeout_s=0.5)
+
+
+def test_what_feast_sets_for_its_own_server_does_not_reach_a_child(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*NOT_INHERITED, "RANKSTREAM_KEPT"):
+        monkeypatch.setenv(name, "set")
+
+    child = processes.start(a_spec(tmp_path, SLEEPER)).process()
+
+    assert child is not None
+    environ = child.environ()
+    assert environ.get("RANKSTREAM_KEPT") == "set"
+    assert not set(NOT_INHERITED) & set(environ)
 
 
 def eventually(holds: Callable[[], bool]) -> None:
