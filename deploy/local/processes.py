@@ -32,6 +32,8 @@ NO_OWNER: Final = "another user's process"
 KILL_TIMEOUT_S: Final = 10.0
 LOG_BYTES_MAX: Final = 32 * 1024 * 1024
 LOG_TAIL_LINES: Final = 20
+AUTOGROUP_TRIES: Final = 5
+AUTOGROUP_WAIT_S: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Processes:
                 start_new_session=True,
             )
         if spec.nice:
-            os.setpriority(os.PRIO_PROCESS, child.pid, spec.nice)
+            _yield_to_others(child.pid, spec.nice)
         self._started[child.pid] = child
         record = Record(
             spec.name, child.pid, start_mark(child.pid), spec.ports, spec.stop_timeout_s
@@ -278,6 +280,26 @@ class Processes:
         for pid, child in list(self._started.items()):
             if child.poll() is not None:
                 del self._started[pid]
+
+
+def _yield_to_others(pid: int, nice: int) -> None:
+    """Lower the priority of a process that leads a session.
+
+    Where Linux weighs sessions against one another, a process's niceness counts inside of its
+    session only; the session has one of its own, which others than root may set ten times a second
+    (sched(7), autogroup).
+    """
+    os.setpriority(os.PRIO_PROCESS, pid, nice)
+    autogroup = Path(f"/proc/{pid}/autogroup")
+    for _ in range(AUTOGROUP_TRIES):
+        try:
+            autogroup.write_text(str(nice), encoding="ascii")
+        except BlockingIOError:
+            time.sleep(AUTOGROUP_WAIT_S)
+        except OSError:
+            return  # a kernel without, or a process that has ended
+        else:
+            return
 
 
 def start_mark(pid: int) -> float:

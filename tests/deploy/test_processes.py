@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -54,6 +55,18 @@ def test_what_feast_sets_for_its_own_server_does_not_reach_a_child(
     environ = child.environ()
     assert environ.get("RANKSTREAM_KEPT") == "set"
     assert not set(NOT_INHERITED) & set(environ)
+
+
+def test_a_nice_process_yields_to_other_sessions(processes: Processes, tmp_path: Path) -> None:
+    spec = replace(a_spec(tmp_path, SLEEPER), nice=10)
+
+    child = processes.start(spec).process()
+
+    assert child is not None
+    assert child.nice() == 10
+    autogroup = Path(f"/proc/{child.pid}/autogroup")
+    if autogroup.exists():  # Linux, built with it
+        assert autogroup.read_text().endswith(" nice 10\n")
 
 
 def eventually(holds: Callable[[], bool]) -> None:
