@@ -22,6 +22,9 @@ def redis_spec(server: Path, state: Path, port: int, fsync: Fsync = "everysec") 
         "dir": str(state),
         "appendonly": "yes",
         "appendfsync": fsync,
+        # Rows are written over and over: by default a file that ends at 64 MB is rewritten every
+        # few seconds under load.
+        "auto-aof-rewrite-min-size": "256mb",
         # The append-only file is the store; a dump beside it would double the writes.
         "save": "",
         "maxmemory-policy": "noeviction",
