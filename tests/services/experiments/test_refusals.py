@@ -9,15 +9,14 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from rankstream import topics
+from rankstream.adapters.apps import build_apps
 from rankstream.adapters.health import Health
-from rankstream.adapters.http import install_errors
 from rankstream.adapters.kafka import EventProducer, LogReader
 from rankstream.adapters.metrics import Metrics
-from services.experiments.app import LOG, Experiments, add_routes
+from services.experiments.app import LOG, Experiments, routes, scope_of
 from services.experiments.settings import ExperimentsSettings
 from tests.services.experiments.experiments_process import (
     PATHS,
@@ -136,7 +135,7 @@ def test_records_that_are_not_ours_are_counted_and_stop_nothing(service: Service
     ("environ", "code", "said"),
     [
         ({}, 0, "experiments: settings are valid"),
-        ({"EXPERIMENTS_PORT": "8105"}, 0, "experiments: settings are valid"),
+        ({"EXPERIMENTS_PORT": "8205"}, 0, "experiments: settings are valid"),
         ({"EXPERIMENTS_PORT": "web"}, 1, "EXPERIMENTS_PORT is 'web'"),
         ({"EXPERIMENTS_EXPOSURE_WAIT_MS": "0"}, 1, "EXPERIMENTS_EXPOSURE_WAIT_MS is '0'"),
         ({"EXPERIMENTS_ALPHA": "0.1"}, 1, "EXPERIMENTS_ALPHA is not a setting"),
@@ -170,12 +169,17 @@ async def test_before_the_log_is_read_nothing_is_answered_and_nothing_taken() ->
         metrics_of=Metrics(CollectorRegistry()),
         now_ms=lambda: 1,
     )
-    app = FastAPI()
-    install_errors(app)
-    add_routes(app, experiments)
+    apps = build_apps(
+        "experiments",
+        routes(experiments),
+        Health(),
+        CollectorRegistry(),
+        access=None,
+        scope_of=scope_of,
+    )
 
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://experiments"
+        transport=httpx.ASGITransport(apps.admin), base_url="http://experiments"
     ) as http:
         answers = [await http.get("/v1/experiments" + path) for path in PATHS]
         answers.append(await http.post("/v1/experiments", json=a_definition()))
