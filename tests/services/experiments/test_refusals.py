@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from rankstream import topics
-from rankstream.adapters.apps import build_apps
+from rankstream.adapters.apps import Apps, build_apps
 from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import EventProducer, LogReader
 from rankstream.adapters.metrics import Metrics
@@ -158,7 +160,9 @@ def test_check_config_says_whether_the_settings_are_right(
     assert said in outcome.stdout + outcome.stderr
 
 
-async def test_before_the_log_is_read_nothing_is_answered_and_nothing_taken() -> None:
+@pytest.fixture
+async def unread() -> AsyncIterator[Apps]:
+    """Both ports of a service whose log does not answer."""
     nowhere = "127.0.0.1:9"
     producer = EventProducer(nowhere)
     experiments = Experiments(
@@ -169,7 +173,7 @@ async def test_before_the_log_is_read_nothing_is_answered_and_nothing_taken() ->
         metrics_of=Metrics(CollectorRegistry()),
         now_ms=lambda: 1,
     )
-    apps = build_apps(
+    yield build_apps(
         "experiments",
         routes(experiments),
         Health(),
@@ -177,14 +181,31 @@ async def test_before_the_log_is_read_nothing_is_answered_and_nothing_taken() ->
         access=None,
         scope_of=scope_of,
     )
+    await producer.flush_and_close()
 
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(apps.admin), base_url="http://experiments"
-    ) as http:
+
+def client_of(app: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://experiments")
+
+
+async def test_before_the_log_is_read_nothing_is_answered_and_nothing_taken(unread: Apps) -> None:
+    async with client_of(unread.admin) as http:
         answers = [await http.get("/v1/experiments" + path) for path in PATHS]
         answers.append(await http.post("/v1/experiments", json=a_definition()))
         answers.append(await http.post("/v1/experiments/rankers:start"))
 
     assert {(a.status_code, a.json()["error"]["code"]) for a in answers} == {(503, "not_ready")}
     assert all(a.json()["error"]["retryable"] and a.headers["Retry-After"] for a in answers)
-    await producer.flush_and_close()
+
+
+async def test_the_public_port_reads_and_changes_nothing(unread: Apps) -> None:
+    async with client_of(unread.public) as http:
+        read = [await http.get("/v1/experiments" + path) for path in PATHS]
+        changed = [
+            await http.post("/v1/experiments", json=a_definition()),
+            await http.post("/v1/experiments/rankers:start"),
+            await http.post("/v1/experiments/rankers:stop"),
+        ]
+
+    assert {answer.status_code for answer in read} == {503}  # routed, and not ready
+    assert {answer.status_code for answer in changed} == {405}
