@@ -78,7 +78,8 @@ def settings_of(service: str) -> list[Setting]:
 
 def rows_of(service: str, prefix: str, cls: type[ServiceSettings]) -> list[Setting]:
     """The settings of a class, its own fields first."""
-    comments = _comments(ServiceSettings) | _comments(cls)
+    bases = [base for base in reversed(cls.__mro__) if issubclass(base, ServiceSettings)]
+    comments = {field: said for base in bases for field, said in _comments(base).items()}
     own = set(cls.__annotations__)
     fields = sorted(cls.model_fields.items(), key=lambda field: field[0] not in own)
     return [
@@ -185,6 +186,9 @@ MEANINGS: Final[Mapping[str, str]] = {
     "port": "HTTP port; 0 takes a free one.",
     "retrieval.port": "HTTP port of health and metrics; 0 takes a free one.",
     "grpc_port": "gRPC port; 0 takes a free one.",
+    "admin_host": "Address of the ports that only operators may reach.",
+    "admin_port": "HTTP port of all routes, metrics and reasons; 0 takes a free one.",
+    "admin_grpc_port": "gRPC port of all methods and reflection; 0 takes a free one.",
     "kafka_url": "Kafka bootstrap address.",
     "log_level": "Least severe lines that are logged.",
     "shutdown_timeout_s": "After SIGTERM, requests in flight have this long to end.",

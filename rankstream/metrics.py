@@ -159,6 +159,9 @@ RETRIEVAL_ITEMS: Final = _gauge("retrieval_items", "Items of the index.", "state
 RANKER_REQUESTS: Final = _counter(
     "ranker_requests", "Answers, by error code or ok.", "method", "transport", "status"
 )
+RANKER_QUEUE_SECONDS: Final = _histogram(
+    "ranker_queue_seconds", "Wait of a request until it begins.", LATENCY_S
+)
 RANKER_STAGE_SECONDS: Final = _histogram(
     "ranker_stage_seconds", "Time of one step of an answer.", LATENCY_S, "stage"
 )

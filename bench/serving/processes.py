@@ -15,7 +15,7 @@ import psutil
 from bench.stream.errors import MeasurementFailed
 from bench.stream.servers import ROOT, Servers
 from deploy.local.processes import Record, Spec
-from deploy.local.services import COMMON, Ports
+from deploy.local.services import COMMON, Ports, service_ports
 
 READY_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 30.0
@@ -67,12 +67,12 @@ class Service:
 
 def start(servers: Servers, name: str, settings: Mapping[str, str]) -> Service:
     """Start a service with a gRPC port and return at once."""
-    ports = Ports.free()
-    http, grpc = ports.ranker, ports.ranker_grpc
+    listens = {key: str(port) for key, port in service_ports(name, Ports.free()).items()}
     prefix = name.upper()
-    own = {"PORT": str(http), "GRPC_PORT": str(grpc), "KAFKA_URL": servers.kafka, **settings}
+    own = {**listens, "KAFKA_URL": servers.kafka, **settings}
+    ports = tuple(int(own[key]) for key in listens)
     environ = {f"{prefix}_{key}": value for key, value in own.items()}
     command = (sys.executable, "-m", f"services.{name}")
-    spec = Spec(name, command, {**COMMON, **environ}, ROOT, (http, grpc), STOP_TIMEOUT_S)
+    spec = Spec(name, command, {**COMMON, **environ}, ROOT, ports, STOP_TIMEOUT_S)
     record = servers.processes.start(spec)
-    return Service(servers, record, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
+    return Service(servers, record, f"127.0.0.1:{own['PORT']}", f"127.0.0.1:{own['GRPC_PORT']}")

@@ -42,12 +42,16 @@ class Ports:
     kafka_controller: int = 9093
     redis: int = 6379
     ingest: int = 8001
+    ingest_admin: int = 8101
     features: int = 8002
     retrieval: int = 8003
     retrieval_grpc: int = 9003
     ranker: int = 8004
     ranker_grpc: int = 9004
+    ranker_admin: int = 8104
+    ranker_admin_grpc: int = 9104
     experiments: int = 8005
+    experiments_admin: int = 8105
     monitor: int = 8006
 
     @classmethod
@@ -80,10 +84,16 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def service_ports(name: str, ports: Ports) -> tuple[int, ...]:
-    """The ports of a service: HTTP first, then gRPC if it has one."""
-    every = asdict(ports)
-    return tuple(every[key] for key in (name, f"{name}_grpc") if key in every)
+def service_ports(name: str, ports: Ports) -> dict[str, int]:
+    """Setting -> port of a service, in the order of `Ports`."""
+    of = {key: port for key, port in asdict(ports).items() if key.split("_")[0] == name}
+    return {f"{key}_port".removeprefix(f"{name}_").upper(): port for key, port in of.items()}
+
+
+def admin_port(name: str, ports: Ports) -> int:
+    """Where a service tells operators how it is, over HTTP; some have one port for everything."""
+    own = service_ports(name, ports)
+    return own.get("ADMIN_PORT", own["PORT"])
 
 
 def service_environ(name: str, ports: Ports, state: Path) -> Mapping[str, str]:
@@ -97,9 +107,8 @@ def service_environ(name: str, ports: Ports, state: Path) -> Mapping[str, str]:
             "SNAPSHOTS": str(state / "snapshots"),
             "LAKE": str(state / "lake"),
         },
-        "retrieval": {"GRPC_PORT": str(ports.retrieval_grpc)},
+        "retrieval": {},
         "ranker": {
-            "GRPC_PORT": str(ports.ranker_grpc),
             "RETRIEVAL_URL": f"127.0.0.1:{ports.retrieval_grpc}",
             "REDIS_URL": redis,
             "ARTIFACTS": artifacts,
@@ -107,8 +116,8 @@ def service_environ(name: str, ports: Ports, state: Path) -> Mapping[str, str]:
         "experiments": {},
         "monitor": {"ARTIFACTS": artifacts},
     }
-    http = service_ports(name, ports)[0]
-    variables = {"HOST": "127.0.0.1", "PORT": str(http), "KAFKA_URL": kafka, **own[name]}
+    listens = {key: str(port) for key, port in service_ports(name, ports).items()}
+    variables = {"HOST": "127.0.0.1", **listens, "KAFKA_URL": kafka, **own[name]}
     prefix = name.upper()
     return COMMON | {f"{prefix}_{key}": value for key, value in variables.items()}
 
@@ -120,7 +129,7 @@ def service_spec(name: str, root: Path, ports: Ports, state: Path) -> Spec:
         (sys.executable, "-m", f"services.{name}"),
         service_environ(name, ports, state),
         root,
-        service_ports(name, ports),
+        tuple(service_ports(name, ports).values()),
         SERVICE_STOP_TIMEOUT_S,
         NICE.get(name, 0),
     )

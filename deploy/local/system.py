@@ -23,7 +23,7 @@ from deploy.local.kafka import kafka_answers, kafka_spec
 from deploy.local.processes import Processes, Record, Usage
 from deploy.local.redis import Fsync, redis_answers, redis_spec
 from deploy.local.report import Report
-from deploy.local.services import SERVICES, Ports, service_ports, service_spec
+from deploy.local.services import SERVICES, Ports, admin_port, service_spec
 from deploy.local.tools import Tools, provision
 
 SERVERS: Final = ("kafka", "redis")
@@ -238,7 +238,7 @@ class System:
         """`ok`, or what is wrong with a process that runs."""
         if name in SERVERS:
             return "ok" if self._answers()[name]() else "does not answer"
-        return probe(service_ports(name, self.ports)[0]) or "does not answer"
+        return probe(admin_port(name, self.ports)) or "does not answer"
 
     def _answers(self) -> dict[str, Callable[[], bool]]:
         # Redis first: it is up long before Kafka.
@@ -248,7 +248,7 @@ class System:
         }
 
     def _live(self, name: str) -> Callable[[], bool]:
-        port = service_ports(name, self.ports)[0]
+        port = admin_port(name, self.ports)
         return lambda: probe(port) is not None
 
     def _record_ports(self) -> None:

@@ -20,6 +20,7 @@ from rankstream import metrics
 from rankstream.adapters.http import error_response
 from rankstream.adapters.keys import Key, Scope, read_keys, sha256_of
 from rankstream.adapters.metrics import Metrics
+from rankstream.adapters.settings import PublicSettings
 from rankstream.errors import PermissionDenied, RankstreamError, RateLimited, Unauthenticated
 
 OPEN_PATHS: Final = ("/healthz", "/readyz")
@@ -103,15 +104,18 @@ class Access:
             )
 
 
-def access_of(host: str, keys: str, *, metrics_of: Metrics) -> Access | None:
-    """The access of a service that listens on `host`, by the key file `keys`; "": all may call.
+def access_of(settings: PublicSettings, *, metrics_of: Metrics) -> Access | None:
+    """The access of a service, to both of its ports; without a key file all may call.
 
     Raises: InvalidSettings: see `read_keys`.
     """
-    if keys:
-        return Access(read_keys(Path(keys)), clock_s=time.monotonic, metrics_of=metrics_of)
-    if not _is_loopback(host):
-        structlog.get_logger().warning("open_to_all", host=host, mend="name a key file in *_KEYS")
+    if settings.keys:
+        keys = read_keys(Path(settings.keys))
+        return Access(keys, clock_s=time.monotonic, metrics_of=metrics_of)
+    for host in (settings.host, settings.admin_host):
+        if not _is_loopback(host):
+            mend = "name a key file in *_KEYS"
+            structlog.get_logger().warning("open_to_all", host=host, mend=mend)
     return None
 
 

@@ -31,14 +31,23 @@ ACCEPT_S: Final = 0.02
 
 
 class Admission:
-    """The queue in front of a process's answers; `running` says how many are under way."""
+    """The queue in front of a process's answers; `running` says how many are under way.
+
+    `waited_s` is told how long each request that begins has waited.
+    """
 
     def __init__(
-        self, *, wait_s: float, clock_s: Callable[[], float], running: Callable[[], int]
+        self,
+        *,
+        wait_s: float,
+        clock_s: Callable[[], float],
+        running: Callable[[], int],
+        waited_s: Callable[[float], None],
     ) -> None:
         self._wait_s = wait_s
         self._running = running
         self._clock_s = clock_s
+        self._waited_s = waited_s
         # Since when, how long at most, and who: in the order of their coming.
         self._waiting: deque[tuple[float, float, asyncio.Future[None]]] = deque()
         self._ticking = False
@@ -50,6 +59,7 @@ class Admission:
     async def turn(self, left_s: float | None = None) -> None:
         """Return when the caller may begin; `left_s` until its deadline. Raises: Overloaded."""
         if not self._waiting and not self._running():
+            self._waited_s(0.0)
             return
         if len(self._waiting) >= WAITING_MAX:
             raise _overloaded(f"{WAITING_MAX} requests wait already (limit {WAITING_MAX})")
@@ -61,6 +71,7 @@ class Admission:
             self._ticking, self._turn_s, self._worked_s = True, now_s, now_s
             asyncio.get_running_loop().call_soon(self._tick)
         await turn
+        self._waited_s(self._clock_s() - now_s)
 
     def _tick(self) -> None:
         """Once in every turn of the loop while somebody waits."""

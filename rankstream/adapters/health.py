@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics: three routes that every service has."""
+"""Liveness, readiness and metrics: routes that every service has."""
 
 from __future__ import annotations
 
@@ -27,11 +27,25 @@ class Health:
         return dict(self._reasons)
 
 
+async def _healthz(_request: Request) -> Response:
+    return PlainTextResponse("ok\n")
+
+
+def probe_routes(health: Health) -> list[Route]:
+    """/healthz (the process answers) and /readyz (200 or 503), for whoever sends requests here.
+
+    The reasons name hosts and models, so they are not for everybody.
+    """
+
+    async def readyz(_request: Request) -> Response:
+        ready = not health.reasons()
+        return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
+
+    return [Route("/healthz", _healthz), Route("/readyz", readyz)]
+
+
 def health_routes(health: Health, registry: CollectorRegistry) -> list[Route]:
     """/healthz (the process answers), /readyz (200, or 503 with the reasons) and /metrics."""
-
-    async def healthz(_request: Request) -> Response:
-        return PlainTextResponse("ok\n")
 
     async def readyz(_request: Request) -> Response:
         reasons = health.reasons()
@@ -42,7 +56,7 @@ def health_routes(health: Health, registry: CollectorRegistry) -> list[Route]:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     return [
-        Route("/healthz", healthz),
+        Route("/healthz", _healthz),
         Route("/readyz", readyz),
         Route("/metrics", metrics),
     ]

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -212,8 +213,43 @@ class _Server(uvicorn.Server):
         yield
 
 
+@dataclass(frozen=True)
+class Listener:
+    """An app, and where it listens."""
+
+    app: ASGIApp
+    host: str
+    port: int
+
+
+def _server(listener: Listener, shutdown_timeout_s: float) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            listener.app,
+            host=listener.host,
+            port=listener.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(shutdown_timeout_s)),
+        )
+    )
+
+
 async def serve(
     app: ASGIApp,
+    settings: ServiceSettings,
+    *,
+    on_stop: Callable[[], Awaitable[None]],
+    background: Sequence[Coroutine[Any, Any, None]] = (),
+) -> None:
+    """Serve one app at the service's port; see `serve_all`."""
+    listener = Listener(app, settings.host, settings.port)
+    await serve_all([listener], settings, on_stop=on_stop, background=background)
+
+
+async def serve_all(
+    listeners: Sequence[Listener],
     settings: ServiceSettings,
     *,
     on_stop: Callable[[], Awaitable[None]],
@@ -225,30 +261,25 @@ async def serve(
     is cancelled and awaited; `on_stop` runs. A background coroutine that ends or fails stops the
     service the same way, and its error is raised at the end.
     """
-    server = _Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout_s)),
-        )
-    )
+    servers = [_server(listener, settings.shutdown_timeout_s) for listener in listeners]
 
     def stop() -> None:
-        server.force_exit = server.should_exit
-        server.should_exit = True
+        for server in servers:
+            server.force_exit = server.should_exit
+            server.should_exit = True
+
+    def end(_task: asyncio.Task[None]) -> None:
+        for server in servers:
+            server.should_exit = True
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     tasks = [asyncio.create_task(coroutine) for coroutine in background]
     for task in tasks:
-        task.add_done_callback(lambda _task: setattr(server, "should_exit", True))
+        task.add_done_callback(end)
     try:
-        await server.serve()
+        await asyncio.gather(*(server.serve() for server in servers))
     finally:
         for task in tasks:
             task.cancel()

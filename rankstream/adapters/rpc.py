@@ -104,6 +104,7 @@ async def start_server(
     health: Health,
     *,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    reflects: bool = True,
 ) -> tuple[grpc.aio.Server, int]:
     """A server that is listening, and its port.
 
@@ -112,6 +113,7 @@ async def start_server(
         service: full name, as in the .proto file.
         methods: name -> handler.
         interceptors: what stands in front of all methods, health and reflection among them.
+        reflects: whether a caller may ask what there is to call.
     """
     server = grpc.aio.server(
         interceptors=interceptors,
@@ -124,14 +126,9 @@ async def start_server(
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(methods)),))
     names = frozenset({"", service})
     health_pb2_grpc.add_HealthServicer_to_server(_HealthCheck(health, names), server)
-    reflection.enable_server_reflection(
-        (
-            service,
-            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-            reflection.SERVICE_NAME,
-        ),
-        server,
-    )
+    if reflects:
+        checks = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+        reflection.enable_server_reflection((service, checks, reflection.SERVICE_NAME), server)
     port = server.add_insecure_port(address)
     await server.start()
     return server, port

@@ -26,6 +26,15 @@ class ServiceSettings(BaseModel):
     shutdown_timeout_s: float = Field(default=10.0, gt=0, le=600)
 
 
+class PublicSettings(ServiceSettings):
+    """Fields of a service that the public calls: `host` and `port` are for it, `admin_*` is not."""
+
+    admin_host: str = Field(default="127.0.0.1", min_length=1)
+    admin_port: int = Field(ge=0, le=65_535)
+    # File of API keys, one JSON object a line (`rankstream keys new`); empty: all may call.
+    keys: str = Field(default="")
+
+
 S = TypeVar("S", bound=ServiceSettings)
 
 

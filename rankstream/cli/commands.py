@@ -27,6 +27,7 @@ from rankstream.cli.reproduce import reproduce
 from rankstream.client import (
     EXPERIMENTS_URL,
     INGEST_URL,
+    RANKER_ADMIN_TARGET,
     RANKER_TARGET,
     PolicyStep,
     SendResult,
@@ -44,6 +45,9 @@ def addresses(
     context: typer.Context,
     ingest_url: Annotated[str, typer.Option(envvar="RANKSTREAM_INGEST_URL")] = INGEST_URL,
     ranker_target: Annotated[str, typer.Option(envvar="RANKSTREAM_RANKER_TARGET")] = RANKER_TARGET,
+    ranker_admin_target: Annotated[
+        str, typer.Option(envvar="RANKSTREAM_RANKER_ADMIN_TARGET")
+    ] = RANKER_ADMIN_TARGET,
     experiments_url: Annotated[
         str, typer.Option(envvar="RANKSTREAM_EXPERIMENTS_URL")
     ] = EXPERIMENTS_URL,
@@ -52,7 +56,9 @@ def addresses(
     api_key: Annotated[str, typer.Option(envvar="RANKSTREAM_API_KEY", hidden=True)] = "",
 ) -> None:
     """Addresses come from options or RANKSTREAM_* variables."""
-    context.obj = Addresses(ingest_url, ranker_target, experiments_url, kafka_url, api_key)
+    context.obj = Addresses(
+        ingest_url, ranker_target, ranker_admin_target, experiments_url, kafka_url, api_key
+    )
 
 
 @app.command()

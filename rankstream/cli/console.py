@@ -27,6 +27,7 @@ class Addresses:
 
     ingest_url: str
     ranker_target: str
+    ranker_admin_target: str
     experiments_url: str
     kafka_url: str
     api_key: str
@@ -38,7 +39,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 def client_of(context: typer.Context) -> Client:
     """A client of the services that the options name."""
     to: Addresses = context.obj
-    return Client(to.ingest_url, to.ranker_target, to.experiments_url, api_key=to.api_key)
+    return Client(
+        to.ingest_url,
+        to.ranker_target,
+        to.experiments_url,
+        ranker_admin_target=to.ranker_admin_target,
+        api_key=to.api_key,
+    )
 
 
 @contextmanager

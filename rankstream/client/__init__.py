@@ -8,7 +8,13 @@ Synchronous, safe to share between threads. Every refusal is an error of `rankst
 `LogProducer` appends events straight to Kafka; docs/producing.md says how other languages do.
 """
 
-from rankstream.client.client import EXPERIMENTS_URL, INGEST_URL, RANKER_TARGET, Client
+from rankstream.client.client import (
+    EXPERIMENTS_URL,
+    INGEST_URL,
+    RANKER_ADMIN_TARGET,
+    RANKER_TARGET,
+    Client,
+)
 from rankstream.client.log import LogProducer
 from rankstream.client.replies import (
     Contribution,
@@ -26,6 +32,7 @@ from rankstream.client.replies import (
 __all__ = [
     "EXPERIMENTS_URL",
     "INGEST_URL",
+    "RANKER_ADMIN_TARGET",
     "RANKER_TARGET",
     "Client",
     "Contribution",

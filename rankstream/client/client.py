@@ -33,6 +33,7 @@ from rankstream.pb import ranker_pb2
 
 INGEST_URL = "http://127.0.0.1:8001"
 RANKER_TARGET = "127.0.0.1:9004"
+RANKER_ADMIN_TARGET = "127.0.0.1:9104"
 EXPERIMENTS_URL = "http://127.0.0.1:8005"
 
 ATTEMPTS_MAX = 5
@@ -52,6 +53,7 @@ class Client:
 
     A retryable refusal is tried again, ATTEMPTS_MAX times in all; sending again is safe, because
     the stream folds an event_id once. `api_key` goes with every call, where services ask for one.
+    Past answers are explained and reproduced at the ranker's admin port only.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Client:
         ranker_target: str = RANKER_TARGET,
         experiments_url: str = EXPERIMENTS_URL,
         *,
+        ranker_admin_target: str = RANKER_ADMIN_TARGET,
         api_key: str = "",
         timeout_s: float = 15.0,
         sleep: Callable[[float], None] = time.sleep,
@@ -73,13 +76,17 @@ class Client:
         self._metadata = tuple(headers.items())
         self._http = httpx.Client(timeout=timeout_s, transport=transport, headers=headers)
         self._channel = grpc.insecure_channel(ranker_target)
-        self._recommend = self._method(
-            "Recommend", ranker_pb2.RecommendRequest, ranker_pb2.RankReply
+        self._admin_channel = grpc.insecure_channel(ranker_admin_target)
+        public, admin = self._channel, self._admin_channel
+        self._recommend = _method(
+            public, "Recommend", ranker_pb2.RecommendRequest, ranker_pb2.RankReply
         )
-        self._rank = self._method("Rank", ranker_pb2.RankRequest, ranker_pb2.RankReply)
-        self._explain = self._method("Explain", ranker_pb2.ExplainRequest, ranker_pb2.ExplainReply)
-        self._reproduce = self._method(
-            "Reproduce", ranker_pb2.ReproduceRequest, ranker_pb2.ReproduceReply
+        self._rank = _method(public, "Rank", ranker_pb2.RankRequest, ranker_pb2.RankReply)
+        self._explain = _method(
+            admin, "Explain", ranker_pb2.ExplainRequest, ranker_pb2.ExplainReply
+        )
+        self._reproduce = _method(
+            admin, "Reproduce", ranker_pb2.ReproduceRequest, ranker_pb2.ReproduceReply
         )
 
     def __enter__(self) -> Self:
@@ -97,6 +104,7 @@ class Client:
         """Close the connections."""
         self._http.close()
         self._channel.close()
+        self._admin_channel.close()
 
     def send(self, events: Iterable[Message]) -> SendResult:
         """Send events and item updates. Raises: as send_lines."""
@@ -248,16 +256,6 @@ class Client:
         except httpx.TransportError as error:
             raise _unreachable(self._ingest_url, error) from None
 
-    def _method(
-        self, name: str, request: type[Q], reply: type[R]
-    ) -> grpc.UnaryUnaryMultiCallable[Q, R]:
-        # Not the generated stub: it has no types.
-        return self._channel.unary_unary(
-            f"/rankstream.v1.Ranker/{name}",
-            request_serializer=request.SerializeToString,
-            response_deserializer=reply.FromString,
-        )
-
     def _call(self, method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
         def once() -> R:
             try:
@@ -277,6 +275,17 @@ class Client:
                     raise
             self._sleep(BACKOFF_S * 2**wait)
         return attempt()
+
+
+def _method(
+    channel: grpc.Channel, name: str, request: type[Q], reply: type[R]
+) -> grpc.UnaryUnaryMultiCallable[Q, R]:
+    # Not the generated stub: it has no types.
+    return channel.unary_unary(
+        f"/rankstream.v1.Ranker/{name}",
+        request_serializer=request.SerializeToString,
+        response_deserializer=reply.FromString,
+    )
 
 
 def _chunks(lines: Iterable[bytes]) -> Iterator[list[tuple[int, bytes]]]:

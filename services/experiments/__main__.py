@@ -7,16 +7,15 @@ import sys
 import time
 from typing import Final
 
-from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from rankstream.adapters.access import access_of, protect
-from rankstream.adapters.health import Health, health_routes
-from rankstream.adapters.http import install_errors, serve
+from rankstream.adapters.access import access_of
+from rankstream.adapters.apps import build_apps, serve_both
+from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import EventProducer, LogReader
 from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.run import run
-from services.experiments.app import LOG, Experiments, add_routes, scope_of
+from services.experiments.app import LOG, Experiments, routes, scope_of
 from services.experiments.settings import PREFIX, ExperimentsSettings
 
 GATHER_MS: Final = 200
@@ -45,12 +44,16 @@ async def main(settings: ExperimentsSettings) -> None:
         metrics_of=metrics_of,
         now_ms=now_ms,
     )
-    app = FastAPI(title="rankstream experiments", routes=[*health_routes(health, registry)])
-    protect(app, access_of(settings.host, settings.keys, metrics_of=metrics_of), scope_of)
-    install_errors(app)
-    add_routes(app, experiments)
+    apps = build_apps(
+        "rankstream experiments",
+        routes(experiments),
+        health,
+        registry,
+        access=access_of(settings, metrics_of=metrics_of),
+        scope_of=scope_of,
+    )
     background = [experiments.follow(), experiments.measure()]
-    await serve(app, settings, on_stop=producer.flush_and_close, background=background)
+    await serve_both(apps, settings, on_stop=producer.flush_and_close, background=background)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Query, Request
+from fastapi import APIRouter, Query, Request
 from prometheus_client import Gauge
 from pydantic import ValidationError
 
 from rankstream import metrics, topics
+from rankstream.adapters.apps import Routes
 from rankstream.adapters.follow import POLL_S, RECORDS_PER_POLL, follow
 from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import EventProducer, LogReader, Record
@@ -254,8 +255,12 @@ def scope_of(method: str, _path: str) -> Scope:
     return "read" if method in ("GET", "HEAD") else "write"
 
 
-def add_routes(app: FastAPI, experiments: Experiments) -> None:
-    """The HTTP surface; bodies are validated as JSON by the contract itself."""
+def routes(experiments: Experiments) -> Routes:
+    """Everybody may be let read; what changes what users get is for operators.
+
+    Bodies are validated as JSON by the contract itself.
+    """
+    read, change = APIRouter(), APIRouter()
     body = {
         "requestBody": {
             "required": True,
@@ -263,33 +268,35 @@ def add_routes(app: FastAPI, experiments: Experiments) -> None:
         }
     }
 
-    @app.post("/v1/experiments", status_code=201, openapi_extra=body)
+    @change.post("/v1/experiments", status_code=201, openapi_extra=body)
     async def define(request: Request) -> Experiment:
         """Define a draft, or amend a definition with the next version."""
         received = await request.body()
         return await experiments.put(_valid(lambda: Experiment.model_validate_json(received)))
 
-    @app.get("/v1/experiments")
+    @read.get("/v1/experiments")
     async def every() -> list[Experiment]:
         return experiments.experiments()
 
-    @app.post("/v1/experiments/{experiment_id}:start")
+    @change.post("/v1/experiments/{experiment_id}:start")
     async def start(experiment_id: str) -> Experiment:
         return await experiments.change(experiment_id, status="running")
 
-    @app.post("/v1/experiments/{experiment_id}:stop")
+    @change.post("/v1/experiments/{experiment_id}:stop")
     async def stop(experiment_id: str) -> Experiment:
         return await experiments.change(experiment_id, status="stopped")
 
-    @app.get("/v1/experiments/{experiment_id}")
+    @read.get("/v1/experiments/{experiment_id}")
     async def one(experiment_id: str) -> Experiment:
         return experiments.experiment(experiment_id)
 
-    @app.get("/v1/experiments/{experiment_id}/scorecard")
+    @read.get("/v1/experiments/{experiment_id}/scorecard")
     async def scorecard(
         experiment_id: str, alpha: Annotated[float, Query(gt=0, lt=0.5)] = 0.05
     ) -> Scorecard:
         return experiments.scorecard(experiment_id, alpha=alpha)
+
+    return Routes(read, change)
 
 
 def _valid(parse: Callable[[], Experiment]) -> Experiment:

@@ -6,17 +6,16 @@ import os
 import sys
 import time
 
-from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from rankstream.adapters.access import access_of, protect
+from rankstream.adapters.access import access_of
+from rankstream.adapters.apps import build_apps, serve_both
 from rankstream.adapters.dead_share import DeadShare
-from rankstream.adapters.health import Health, health_routes
-from rankstream.adapters.http import install_errors, serve
+from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import EventProducer
 from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.run import run
-from services.ingest.app import LOG, Intake, add_routes, scope_of, time_limits, watch_log
+from services.ingest.app import LOG, Intake, routes, scope_of, time_limits, watch_log
 from services.ingest.json_topic import JsonTopic
 from services.ingest.publisher import Publisher
 from services.ingest.settings import PREFIX, IngestSettings
@@ -43,17 +42,22 @@ async def main(settings: IngestSettings) -> None:
         ),
         metrics_of=metrics_of,
     )
-    app = FastAPI(title="rankstream ingest", routes=[*health_routes(health, registry)])
-    protect(app, access_of(settings.host, settings.keys, metrics_of=metrics_of), scope_of)
-    install_errors(app, body_bytes_max=settings.body_bytes_max)
-    add_routes(app, Intake(settings, publisher=publisher, metrics_of=metrics_of, now_ms=now_ms))
+    apps = build_apps(
+        "rankstream ingest",
+        routes(Intake(settings, publisher=publisher, metrics_of=metrics_of, now_ms=now_ms)),
+        health,
+        registry,
+        access=access_of(settings, metrics_of=metrics_of),
+        scope_of=scope_of,
+        body_bytes_max=settings.body_bytes_max,
+    )
 
     async def stop() -> None:
         await publisher.drain()
         await log.flush_and_close()
 
     background = [watch_log(log, publisher, health), json_topic.follow()]
-    await serve(app, settings, on_stop=stop, background=background)
+    await serve_both(apps, settings, on_stop=stop, background=background)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
 from rankstream import metrics
+from rankstream.adapters.apps import Routes
 from rankstream.adapters.health import Health
 from rankstream.adapters.http import RETRY_AFTER_S, error_body
 from rankstream.adapters.keys import Scope
@@ -148,23 +149,26 @@ def scope_of(_method: str, _path: str) -> Scope:
     return "write"
 
 
-def add_routes(app: FastAPI, intake: Intake) -> None:
-    """The HTTP surface."""
+def routes(intake: Intake) -> Routes:
+    """All for callers; operators have metrics and the document of the API."""
+    send = APIRouter()
 
-    @app.post("/v1/events", openapi_extra=_body("application/json", "object"))
+    @send.post("/v1/events", openapi_extra=_body("application/json", "object"))
     async def one(request: Request) -> JSONResponse:
         """One event, or one item update."""
         return await intake.take(request, lambda body: [body], "events")
 
-    @app.post("/v1/events:batch", openapi_extra=_body("application/json", "array"))
+    @send.post("/v1/events:batch", openapi_extra=_body("application/json", "array"))
     async def batch(request: Request) -> JSONResponse:
         """A JSON array of events."""
         return await intake.take(request, split_array, "events:batch")
 
-    @app.post("/v1/events:ndjson", openapi_extra=_body("application/x-ndjson", "string"))
+    @send.post("/v1/events:ndjson", openapi_extra=_body("application/x-ndjson", "string"))
     async def ndjson(request: Request) -> JSONResponse:
         """One JSON event per line."""
         return await intake.take(request, split_lines, "events:ndjson")
+
+    return Routes(send)
 
 
 def _body(content_type: str, json_type: str) -> dict[str, Any]:

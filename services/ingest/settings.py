@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rankstream.adapters.settings import ServiceSettings
+from rankstream.adapters.settings import PublicSettings
 from rankstream.contracts.batches import EVENTS_PER_BATCH_MAX
 
 PREFIX = "INGEST_"
 
 
-class IngestSettings(ServiceSettings):
+class IngestSettings(PublicSettings):
     """Variables INGEST_*."""
 
     port: int = Field(default=8001, ge=0, le=65_535)
+    admin_port: int = Field(default=8101, ge=0, le=65_535)
     clock_skew_ms_max: int = Field(default=60_000, ge=0)
     event_age_ms_max: int = Field(default=400 * 86_400_000, gt=0)
     body_bytes_max: int = Field(default=5_000_000, gt=0)
@@ -26,5 +27,3 @@ class IngestSettings(ServiceSettings):
     dead_share_max: float = Field(default=0.5, gt=0, le=1)
     # The share is taken over this many events.
     dead_window_events: int = Field(default=10_000, ge=1)
-    # File of API keys, one JSON object a line (`rankstream keys new`); empty: all may call.
-    keys: str = Field(default="")

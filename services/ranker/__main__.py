@@ -12,17 +12,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 import structlog
-from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from rankstream import topics
-from rankstream.adapters.access import access_of, protect
+from rankstream import metrics, topics
+from rankstream.adapters.access import Access, access_of
 from rankstream.adapters.access_rpc import KeyInterceptor
 from rankstream.adapters.admission import Admission
+from rankstream.adapters.apps import build_apps, serve_both
 from rankstream.adapters.follow import Reader, follow
-from rankstream.adapters.health import Health, health_routes
-from rankstream.adapters.http import install_errors, serve
+from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import EventProducer, LogReader, Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.onnx_model import OnnxModel
@@ -37,7 +37,15 @@ from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval, rea
 from rankstream.errors import DependencyUnavailable
 from rankstream.ports import FeatureStore
 from services.ranker.answers import Answers, RedisAnswers
-from services.ranker.app import SCOPES, SERVICE, add_routes, methods, scope_of
+from services.ranker.app import (
+    SCOPES,
+    SERVICE,
+    Methods,
+    methods,
+    public_methods,
+    routes,
+    scope_of,
+)
 from services.ranker.breaker import Breaker
 from services.ranker.canary import Canary
 from services.ranker.candidates import InProcess, RetrievalClient
@@ -179,6 +187,29 @@ def candidates_of(
     return InProcess(index), kept_up
 
 
+async def grpc_servers(
+    settings: RankerSettings, every: Methods, health: Health, access: Access | None
+) -> list[grpc.aio.Server]:
+    """Servers at the public and the admin port; the admin one has all methods, and reflection."""
+    ports = {
+        "public": (f"{settings.host}:{settings.grpc_port}", public_methods(every)),
+        "admin": (f"{settings.admin_host}:{settings.admin_grpc_port}", every),
+    }
+    servers = []
+    for name, (address, known) in ports.items():
+        server, port = await start_server(
+            address,
+            SERVICE,
+            known,
+            health,
+            interceptors=[] if access is None else [KeyInterceptor(access, SCOPES)],
+            reflects=name == "admin",
+        )
+        structlog.get_logger().info("grpc_listening", port=port, to=name)
+        servers.append(server)
+    return servers
+
+
 async def main(settings: RankerSettings) -> None:
     registry = CollectorRegistry()
     health = Health(CHAMPION, EXPERIMENTS, FEATURES)
@@ -222,28 +253,25 @@ async def main(settings: RankerSettings) -> None:
         metrics_of=metrics_of,
         now_ms=now_ms,
     )
-    app = FastAPI(title="rankstream ranker", routes=[*health_routes(health, registry)])
-    access = access_of(settings.host, settings.keys, metrics_of=metrics_of)
-    protect(app, access, scope_of)
-    install_errors(app)
+    access = access_of(settings, metrics_of=metrics_of)
     admission = Admission(
         wait_s=settings.queue_wait_ms / 1000,
         clock_s=time.monotonic,
         running=lambda: ranker.in_flight,
+        waited_s=metrics_of.histogram(metrics.RANKER_QUEUE_SECONDS).observe,
     )
-    add_routes(app, ranker, admission)
-    address = f"{settings.host}:{settings.grpc_port}"
-    server, port = await start_server(
-        address,
-        SERVICE,
-        methods(ranker, admission),
+    apps = build_apps(
+        "rankstream ranker",
+        routes(ranker, admission),
         health,
-        interceptors=[] if access is None else [KeyInterceptor(access, SCOPES)],
+        registry,
+        access=access,
+        scope_of=scope_of,
     )
-    structlog.get_logger().info("grpc_listening", port=port)
+    servers = await grpc_servers(settings, methods(ranker, admission), health, access)
 
     async def stop() -> None:
-        await server.stop(settings.shutdown_timeout_s)
+        await asyncio.gather(*(server.stop(settings.shutdown_timeout_s) for server in servers))
         shadow.close()
         await answers.drain(settings.shutdown_timeout_s)
         await retrieval.close()
@@ -253,7 +281,7 @@ async def main(settings: RankerSettings) -> None:
     changes = RedisChanges(settings.redis_url, (ITEM_STATE, CATEGORY_STATE))
     rows = [await_store(clients.store, health), changes.follow(store)]
     background = [log, *rows, *of_index, shadow.run()]
-    await serve(app, settings, on_stop=stop, background=background)
+    await serve_both(apps, settings, on_stop=stop, background=background)
 
 
 if __name__ == "__main__":

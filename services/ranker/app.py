@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import grpc
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter
 
 from rankstream.adapters.admission import Admission
+from rankstream.adapters.apps import Routes
 from rankstream.adapters.http import refusals
 from rankstream.adapters.keys import Scope
 from rankstream.adapters.rpc import unary
@@ -29,11 +30,13 @@ from services.ranker.requests import (
 )
 
 Admit = Callable[[float | None], Awaitable[None]]
+Methods = Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
 
 SERVICE = "rankstream.v1.Ranker"
 GRPC = "grpc"
 HTTP = "http"
-# What a key needs for a call. Past answers are of any user, so they are for admins.
+# What a key needs for a call. Past answers are of any user, so they are for admins, and the public
+# port does not know their methods.
 SCOPES: Final[Mapping[str, Scope]] = {
     "Recommend": "read",
     "Rank": "read",
@@ -56,7 +59,7 @@ def admit(ranker: Ranker, admission: Admission, method: str, transport: str) -> 
     return turn
 
 
-def methods(ranker: Ranker, admission: Admission) -> Mapping[str, grpc.RpcMethodHandler[Any, Any]]:
+def methods(ranker: Ranker, admission: Admission) -> Methods:
     """gRPC method handlers by name; answers of both transports share one admission."""
 
     async def recommend(request: pb.RecommendRequest) -> pb.RankReply:
@@ -100,45 +103,49 @@ def methods(ranker: Ranker, admission: Admission) -> Mapping[str, grpc.RpcMethod
     }
 
 
+def public_methods(every: Methods) -> Methods:
+    """Those of the public port."""
+    return {name: method for name, method in every.items() if SCOPES[name] != "admin"}
+
+
 def scope_of(_method: str, path: str) -> Scope:
     """What a key needs for a call over HTTP: as SCOPES says for gRPC."""
     return "read" if path in ("/v1/recommend", "/v1/rank") else "admin"
 
 
-def add_routes(app: FastAPI, ranker: Ranker, admission: Admission) -> None:
+def routes(ranker: Ranker, admission: Admission) -> Routes:
     """The same calls as JSON: the fields of ranker.proto by their names there."""
-
-    router = APIRouter(responses=refusals(*REFUSED))
+    public, admin = (APIRouter(responses=refusals(*REFUSED)) for _ in range(2))
     recommend_turn = admit(ranker, admission, "recommend", HTTP)
     rank_turn = admit(ranker, admission, "rank", HTTP)
 
-    @router.post("/v1/recommend", summary="Recommend items to a user")
+    @public.post("/v1/recommend", summary="Recommend items to a user")
     async def recommend(request: RecommendRequest) -> RankReplyBody:
         await recommend_turn(None)
         reply = await ranker.recommend(request, transport=HTTP)
         return RankReplyBody.model_validate(_plain(reply))
 
-    @router.post("/v1/rank", summary="Order the given items for a user")
+    @public.post("/v1/rank", summary="Order the given items for a user")
     async def rank(request: RankRequest) -> RankReplyBody:
         await rank_turn(None)
         reply = await ranker.rank(request, transport=HTTP)
         return RankReplyBody.model_validate(_plain(reply))
 
-    @router.get("/v1/answers/{request_id}", summary="Explain a past answer")
+    @admin.get("/v1/answers/{request_id}", summary="Explain a past answer")
     async def explain(request_id: str) -> ExplainReplyBody:
         reply = await ranker.explain(request_id, transport=HTTP)
         return ExplainReplyBody.model_validate(_plain(reply))
 
-    @router.get("/v1/answers/{request_id}/reproduction", summary="Make a past answer again")
+    @admin.get("/v1/answers/{request_id}/reproduction", summary="Make a past answer again")
     async def reproduce(request_id: str) -> ReproduceReplyBody:
         reply = await ranker.reproduce(request_id, b"", transport=HTTP)
         return ReproduceReplyBody.model_validate(_plain(reply))
 
-    @router.get("/v1/canary", summary="What runs as a canary, and how it goes")
+    @admin.get("/v1/canary", summary="What runs as a canary, and how it goes")
     async def canary() -> dict[str, object]:
         return ranker.canary()
 
-    app.include_router(router)
+    return Routes(public, admin)
 
 
 def _plain(message: Any) -> Any:

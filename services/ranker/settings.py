@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rankstream.adapters.settings import ServiceSettings
+from rankstream.adapters.settings import PublicSettings
 
 PREFIX = "RANKER_"
 
 
-class RankerSettings(ServiceSettings):
+class RankerSettings(PublicSettings):
     """Variables RANKER_*. Times are milliseconds or seconds, as their names say."""
 
     port: int = Field(default=8004, ge=0, le=65_535)
     grpc_port: int = Field(default=9004, ge=0, le=65_535)
+    admin_port: int = Field(default=8104, ge=0, le=65_535)
+    admin_grpc_port: int = Field(default=9104, ge=0, le=65_535)
     retrieval_url: str = Field(default="127.0.0.1:9003", min_length=1)
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^redis://[^/]+(/\d*)?$")
     # Pointers with a relative uri are folders below this one.
@@ -68,5 +70,3 @@ class RankerSettings(ServiceSettings):
     # Chance that a canary that fails no more often than the champion is ever taken off.
     canary_alpha: float = Field(default=0.001, gt=0, lt=0.5)
     models_kept: int = Field(default=8, ge=1, le=100)
-    # File of API keys, one JSON object a line (`rankstream keys new`); empty: all may call.
-    keys: str = Field(default="")

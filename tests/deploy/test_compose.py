@@ -19,6 +19,7 @@ from rankstream.adapters.settings import ServiceSettings, load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+ADMIN: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose-admin.yml").read_text())
 CONTAINERS: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("ingest", "features", "retrieval", "ranker", "experiments", "monitor")
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -45,16 +46,24 @@ def settings_of(service: str) -> ServiceSettings:
         for found in vars(module).values()
         if isinstance(found, type)
         and issubclass(found, ServiceSettings)
-        and found is not ServiceSettings
+        and found.__module__ == module.__name__
     )
     environ = CONTAINERS[service]["environment"]
     return load_settings(settings_class, module.PREFIX, environ)
 
 
-def published(name: str) -> list[tuple[str, int, int]]:
+def ports_of(service: str) -> dict[str, int]:
+    """Setting -> port that the service listens on in its container."""
+    fields = settings_of(service).model_dump()
+    return {name: value for name, value in fields.items() if name.endswith("port")}
+
+
+def published(
+    name: str, containers: dict[str, dict[str, Any]] = CONTAINERS
+) -> list[tuple[str, int, int]]:
     """(address, port on the host, port in the container) of each published port."""
     found = []
-    for entry in CONTAINERS[name].get("ports", ()):
+    for entry in containers[name].get("ports", ()):
         address, host, container = entry.rsplit(":", 2)
         found.append((address, int(host), int(container)))
     return found
@@ -86,25 +95,41 @@ def test_a_service_accepts_exactly_the_variables_that_compose_gives_it(service: 
     assert all(isinstance(value, str) for value in environ.values())
     assert all(name.startswith(f"{service.upper()}_") for name in environ)
     # A container that listens on loopback cannot be reached.
-    assert settings.host == "0.0.0.0"
+    hosts = {value for name, value in settings.model_dump().items() if name.endswith("host")}
+    assert hosts == {"0.0.0.0"}
     assert settings.kafka_url == "kafka:9092"
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_the_ports_that_a_service_listens_on_are_published_and_scraped(service: str) -> None:
-    settings = settings_of(service)
+def test_public_ports_are_published_and_the_others_only_on_request(service: str) -> None:
+    ports = ports_of(service)
+    # Who has no admin port beside them has no port for the public.
+    public = {"port", "grpc_port"} if "admin_port" in ports else set()
 
-    listens = {
-        value for name, value in settings.model_dump().items() if name in ("port", "grpc_port")
+    assert {container for _, _, container in published(service)} == {
+        port for name, port in ports.items() if name in public
     }
-    assert {container for _, _, container in published(service)} == listens
+    assert {container for _, _, container in published(service, ADMIN["services"])} == {
+        port for name, port in ports.items() if name not in public
+    }
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_metrics_are_scraped_where_operators_ask(service: str) -> None:
+    ports = ports_of(service)
+
     scrape = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in scrape}
-    assert targets[service] == [f"{service}:{settings.port}"]
+    assert targets[service] == [f"{service}:{ports.get('admin_port', ports['port'])}"]
 
 
 def test_every_port_is_published_on_loopback_only_and_once() -> None:
-    every = [(name, *entry) for name in CONTAINERS for entry in published(name)]
+    every = [
+        (name, *entry)
+        for containers in (CONTAINERS, ADMIN["services"])
+        for name in containers
+        for entry in published(name, containers)
+    ]
 
     assert {address for _, address, _, _ in every} == {"127.0.0.1"}
     hosts = [host for _, _, host, _ in every]
@@ -123,7 +148,9 @@ def test_urls_between_services_name_a_container_and_a_port_that_it_listens_on(
             continue
         found = re.match(r"(?:\w+://)?([\w-]+):(\d+)", values[name])
         assert found is not None, values[name]
-        assert int(found[2]) in {container for _, _, container in published(found[1])}
+        target, port = found[1], int(found[2])
+        listens = {container for _, _, container in published(target)}
+        assert port in (ports_of(target).values() if target in OURS else listens)
 
 
 @pytest.mark.parametrize("service", OURS)

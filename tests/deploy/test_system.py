@@ -43,7 +43,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 if pathlib.Path("broken-{name}").exists():
     sys.exit("settings are wrong")
-http.server.HTTPServer(("127.0.0.1", int(os.environ["{prefix}_PORT"])), Handler).serve_forever()
+port = int(os.environ.get("{prefix}_ADMIN_PORT", os.environ["{prefix}_PORT"]))
+http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
 
 

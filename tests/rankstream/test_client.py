@@ -276,7 +276,7 @@ def test_a_recommendation_comes_back_by_slot(ranker: str) -> None:
 
 
 def test_an_unknown_answer_raises_its_error(ranker: str) -> None:
-    with Client(ranker_target=ranker) as client, pytest.raises(UnknownAnswer, match="r9"):
+    with Client(ranker_admin_target=ranker) as client, pytest.raises(UnknownAnswer, match="r9"):
         client.explain("r9")
 
 
@@ -312,7 +312,7 @@ def test_the_api_key_goes_with_calls_of_both_kinds() -> None:
     ranker.start()
 
     with Client(
-        ranker_target=f"127.0.0.1:{port}", api_key="k", transport=httpx.MockTransport(server)
+        ranker_admin_target=f"127.0.0.1:{port}", api_key="k", transport=httpx.MockTransport(server)
     ) as client:
         client.send([Visit(event_id=str(UUID(int=1)), user_id="u", event_time_ms=5)])
         with pytest.raises(RankstreamError):

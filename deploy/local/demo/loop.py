@@ -130,7 +130,7 @@ class Loop:
 
     @property
     def _experiments(self) -> str:
-        return f"http://127.0.0.1:{self._system.ports.experiments}/v1/experiments"
+        return f"http://127.0.0.1:{self._system.ports.experiments_admin}/v1/experiments"
 
     def _cpu_s(self) -> float:
         return self._system.usage().cpu_s

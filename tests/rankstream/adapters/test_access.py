@@ -25,6 +25,7 @@ from rankstream.adapters.http import install_errors
 from rankstream.adapters.keys import Key, Scope, new_key, read_keys
 from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.rpc import start_server, unary
+from rankstream.adapters.settings import PublicSettings
 from rankstream.errors import InvalidSettings, RateLimited
 from rankstream.pb.ranker_pb2 import ExplainReply, ExplainRequest
 
@@ -220,9 +221,11 @@ def test_a_key_file_says_what_is_wrong_with_it_and_no_hash(tmp_path: Path) -> No
     ("host", "warns"),
     [("127.0.0.1", 0), ("::1", 0), ("localhost", 0), ("0.0.0.0", 1), ("box", 1)],
 )
-def test_open_to_the_network_without_keys_is_warned_of(host: str, warns: int) -> None:
+@pytest.mark.parametrize("of", ["host", "admin_host"])
+def test_open_to_the_network_without_keys_is_warned_of(host: str, warns: int, of: str) -> None:
+    settings = PublicSettings.model_validate({"port": 1, "admin_port": 2, of: host})
     with capture_logs() as logs:
-        access = access_of(host, "", metrics_of=Metrics(CollectorRegistry()))
+        access = access_of(settings, metrics_of=Metrics(CollectorRegistry()))
 
     assert access is None
     assert [line["event"] for line in logs] == ["open_to_all"] * warns

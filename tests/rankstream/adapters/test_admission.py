@@ -19,8 +19,12 @@ class Core:
     def __init__(self) -> None:
         self.now_s = 0.0
         self.running = 1
+        self.waited_s: list[float] = []
         self.admission = Admission(
-            wait_s=WAIT_S, clock_s=lambda: self.now_s, running=lambda: self.running
+            wait_s=WAIT_S,
+            clock_s=lambda: self.now_s,
+            running=lambda: self.running,
+            waited_s=self.waited_s.append,
         )
         self.begun: list[str] = []
         self.refused: list[str] = []
@@ -60,6 +64,7 @@ async def test_one_begins_at_once_while_none_is_under_way() -> None:
 
     with pytest.raises(StopIteration):  # it returns without a turn of the loop
         core.admission.turn().send(None)
+    assert core.waited_s == [0.0]
 
 
 async def test_nobody_passes_those_who_wait() -> None:
@@ -161,6 +166,20 @@ async def test_a_caller_that_has_left_takes_no_turn() -> None:
     await core.until_begun(1)
 
     assert core.begun == ["b"]
+
+
+async def test_the_wait_of_those_that_begin_is_told_and_of_no_others() -> None:
+    core = Core()
+
+    await core.come("late", "left")
+    core.now_s += 0.01
+    await core.come("a")
+    core.tasks["left"].cancel()
+    core.now_s += WAIT_S - 0.005
+    await core.until_begun(1)
+
+    assert (core.begun, core.refused) == (["a"], ["late"])
+    assert core.waited_s == [pytest.approx(WAIT_S - 0.005)]
 
 
 async def test_a_full_queue_refuses_at_once() -> None:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from rankstream.adapters.http import install_errors, serve
+from rankstream.adapters.http import Listener, install_errors, serve, serve_all
 from rankstream.adapters.settings import ServiceSettings
 
 
@@ -73,6 +73,45 @@ async def test_sigterm_lets_requests_end_then_background_then_on_stop() -> None:
 
     assert reply.json() == "done"
     assert order == ["request", "background", "on_stop"]
+
+
+async def test_both_ports_answer_and_stop_together() -> None:
+    entered, leave, stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    public, admin = FastAPI(), FastAPI()
+
+    @public.get("/fast")
+    async def fast() -> str:
+        return "public"
+
+    @admin.get("/slow")
+    async def slow() -> str:
+        entered.set()
+        await leave.wait()
+        return "admin"
+
+    async def on_stop() -> None:
+        stopped.set()
+
+    settings = ServiceSettings(port=free_port())
+    listeners = [Listener(app, "127.0.0.1", free_port()) for app in (public, admin)]
+    urls = [f"http://127.0.0.1:{listener.port}" for listener in listeners]
+    served = asyncio.create_task(serve_all(listeners, settings, on_stop=on_stop))
+    async with httpx.AsyncClient() as client:
+        for url in urls:
+            await until_answering(client, f"{url}/fast")
+        answers = [await client.get(f"{url}/fast") for url in urls]
+        request = asyncio.create_task(client.get(f"{urls[1]}/slow"))
+        await entered.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        asyncio.get_running_loop().call_later(0.2, leave.set)
+        reply = await request
+        await served
+        for url in urls:
+            with pytest.raises(httpx.ConnectError):
+                await client.get(f"{url}/fast")
+
+    assert [answer.status_code for answer in answers] == [200, 404]
+    assert (reply.json(), stopped.is_set()) == ("admin", True)
 
 
 async def test_a_background_failure_stops_the_service_and_is_raised() -> None:

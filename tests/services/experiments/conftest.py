@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 
 import httpx
 import pytest
 from confluent_kafka import Producer
 
+from deploy.local.services import Ports
 from tests.services.experiments.experiments_process import Service
 
 
 @pytest.fixture
 def service(kafka_topics: str) -> Iterator[Service]:
     """A running service on empty topics."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    ports = Ports.free()
     producer = Producer(
         {"bootstrap.servers": kafka_topics, "enable.idempotence": True, "log_level": 2}
     )
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
-        running = Service(kafka_topics, port, http, producer)
+    with httpx.Client(base_url=f"http://127.0.0.1:{ports.experiments_admin}", timeout=10) as http:
+        running = Service(kafka_topics, ports.experiments, ports.experiments_admin, http, producer)
         try:
             running.start()
             yield running

@@ -47,10 +47,11 @@ def a_definition(**changes: Any) -> dict[str, Any]:
 
 @dataclass
 class Service:
-    """`python -m services.experiments`, its HTTP client, and a producer of what it reads."""
+    """`python -m services.experiments`, a client of its admin port, a producer of what it reads."""
 
     kafka: str
     port: int
+    admin_port: int
     http: httpx.Client
     producer: Producer
     process: subprocess.Popen[bytes] | None = None
@@ -68,6 +69,7 @@ class Service:
     def environ(self) -> dict[str, str]:
         return {
             "EXPERIMENTS_PORT": str(self.port),
+            "EXPERIMENTS_ADMIN_PORT": str(self.admin_port),
             "EXPERIMENTS_KAFKA_URL": self.kafka,
             "EXPERIMENTS_MEASURE_EVERY_S": "0.2",
             "EXPERIMENTS_SHUTDOWN_TIMEOUT_S": str(SHUTDOWN_S),

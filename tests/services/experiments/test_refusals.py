@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -13,11 +14,11 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from rankstream import topics
+from rankstream.adapters.apps import Apps, build_apps
 from rankstream.adapters.health import Health
-from rankstream.adapters.http import install_errors
 from rankstream.adapters.kafka import EventProducer, LogReader
 from rankstream.adapters.metrics import Metrics
-from services.experiments.app import LOG, Experiments, add_routes
+from services.experiments.app import LOG, Experiments, routes, scope_of
 from services.experiments.settings import ExperimentsSettings
 from tests.services.experiments.experiments_process import (
     PATHS,
@@ -136,7 +137,7 @@ def test_records_that_are_not_ours_are_counted_and_stop_nothing(service: Service
     ("environ", "code", "said"),
     [
         ({}, 0, "experiments: settings are valid"),
-        ({"EXPERIMENTS_PORT": "8105"}, 0, "experiments: settings are valid"),
+        ({"EXPERIMENTS_PORT": "8205"}, 0, "experiments: settings are valid"),
         ({"EXPERIMENTS_PORT": "web"}, 1, "EXPERIMENTS_PORT is 'web'"),
         ({"EXPERIMENTS_EXPOSURE_WAIT_MS": "0"}, 1, "EXPERIMENTS_EXPOSURE_WAIT_MS is '0'"),
         ({"EXPERIMENTS_ALPHA": "0.1"}, 1, "EXPERIMENTS_ALPHA is not a setting"),
@@ -159,7 +160,9 @@ def test_check_config_says_whether_the_settings_are_right(
     assert said in outcome.stdout + outcome.stderr
 
 
-async def test_before_the_log_is_read_nothing_is_answered_and_nothing_taken() -> None:
+@pytest.fixture
+async def unread() -> AsyncIterator[Apps]:
+    """Both ports of a service whose log does not answer."""
     nowhere = "127.0.0.1:9"
     producer = EventProducer(nowhere)
     experiments = Experiments(
@@ -170,17 +173,39 @@ async def test_before_the_log_is_read_nothing_is_answered_and_nothing_taken() ->
         metrics_of=Metrics(CollectorRegistry()),
         now_ms=lambda: 1,
     )
-    app = FastAPI()
-    install_errors(app)
-    add_routes(app, experiments)
+    yield build_apps(
+        "experiments",
+        routes(experiments),
+        Health(),
+        CollectorRegistry(),
+        access=None,
+        scope_of=scope_of,
+    )
+    await producer.flush_and_close()
 
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://experiments"
-    ) as http:
+
+def client_of(app: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://experiments")
+
+
+async def test_before_the_log_is_read_nothing_is_answered_and_nothing_taken(unread: Apps) -> None:
+    async with client_of(unread.admin) as http:
         answers = [await http.get("/v1/experiments" + path) for path in PATHS]
         answers.append(await http.post("/v1/experiments", json=a_definition()))
         answers.append(await http.post("/v1/experiments/rankers:start"))
 
     assert {(a.status_code, a.json()["error"]["code"]) for a in answers} == {(503, "not_ready")}
     assert all(a.json()["error"]["retryable"] and a.headers["Retry-After"] for a in answers)
-    await producer.flush_and_close()
+
+
+async def test_the_public_port_reads_and_changes_nothing(unread: Apps) -> None:
+    async with client_of(unread.public) as http:
+        read = [await http.get("/v1/experiments" + path) for path in PATHS]
+        changed = [
+            await http.post("/v1/experiments", json=a_definition()),
+            await http.post("/v1/experiments/rankers:start"),
+            await http.post("/v1/experiments/rankers:stop"),
+        ]
+
+    assert {answer.status_code for answer in read} == {503}  # routed, and not ready
+    assert {answer.status_code for answer in changed} == {405}

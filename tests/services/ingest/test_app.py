@@ -15,8 +15,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from rankstream import topics
-from rankstream.adapters.health import Health, health_routes
-from rankstream.adapters.http import install_errors
+from rankstream.adapters.apps import build_apps
+from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import EventProducer, LogReader
 from rankstream.adapters.metrics import Metrics
 from rankstream.contracts.codec import decode_batch, event_at
@@ -25,7 +25,7 @@ from rankstream.errors import DependencyUnavailable
 from rankstream.pb import events_pb2 as pb
 from rankstream.ports import EventLog
 from rankstream.testing import FakeEventLog
-from services.ingest.app import LOG, Intake, add_routes, watch_log
+from services.ingest.app import LOG, Intake, routes, scope_of, watch_log
 from services.ingest.publisher import Publisher
 from services.ingest.settings import IngestSettings
 
@@ -55,11 +55,17 @@ def an_app(log: EventLog, settings: IngestSettings) -> tuple[FastAPI, Publisher,
     metrics_of = Metrics(registry)
     health = Health(LOG)
     publisher = Publisher(log, settings, metrics_of)
-    app = FastAPI(routes=[*health_routes(health, registry)])
-    install_errors(app, body_bytes_max=settings.body_bytes_max)
     intake = Intake(settings, publisher=publisher, metrics_of=metrics_of, now_ms=lambda: NOW_MS)
-    add_routes(app, intake)
-    return app, publisher, health
+    apps = build_apps(
+        "ingest",
+        routes(intake),
+        health,
+        registry,
+        access=None,
+        scope_of=scope_of,
+        body_bytes_max=settings.body_bytes_max,
+    )
+    return apps.admin, publisher, health
 
 
 def a_client(app: FastAPI) -> httpx.AsyncClient:

@@ -15,8 +15,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from rankstream.adapters.admission import Admission
+from rankstream.adapters.apps import Apps, build_apps
 from rankstream.adapters.health import Health
-from rankstream.adapters.http import install_errors
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.rpc import start_server
@@ -32,7 +32,7 @@ from rankstream.pb.ranker_pb2 import RankReply
 from rankstream.ports import Model
 from rankstream.testing import FakeModel
 from services.ranker.answers import Answers
-from services.ranker.app import SERVICE, add_routes, methods
+from services.ranker.app import SERVICE, methods, public_methods, routes, scope_of
 from services.ranker.breaker import Breaker
 from services.ranker.canary import Canary
 from services.ranker.core import Ranker
@@ -233,34 +233,57 @@ async def rig(cold: Rig) -> Rig:
 
 def an_admission() -> Admission:
     """A queue in which requests may wait for long."""
-    return Admission(wait_s=60.0, clock_s=time.monotonic, running=lambda: 1)
+    return Admission(
+        wait_s=60.0, clock_s=time.monotonic, running=lambda: 1, waited_s=lambda _wait_s: None
+    )
+
+
+def apps_of(rig: Rig, admission: Admission) -> Apps:
+    """Both HTTP ports, without keys."""
+    return build_apps(
+        "ranker",
+        routes(rig.ranker, admission),
+        rig.health,
+        rig.registry,
+        access=None,
+        scope_of=scope_of,
+    )
 
 
 @dataclass
 class Channels:
-    """Both ways in."""
+    """Both ways in, at the admin ports; `public` and `public_http` at the others."""
 
     http: httpx.AsyncClient
     stub: ranker_pb2_grpc.RankerStub
     channel: grpc.aio.Channel
+    public_http: httpx.AsyncClient
+    public: grpc.aio.Channel
 
 
 @pytest.fixture
 async def channels(rig: Rig) -> AsyncIterator[Channels]:
-    app = FastAPI()
-    install_errors(app)
-    add_routes(app, rig.ranker, an_admission())
-    server, port = await start_server(
-        "127.0.0.1:0", SERVICE, methods(rig.ranker, an_admission()), rig.health
+    apps, every = apps_of(rig, an_admission()), methods(rig.ranker, an_admission())
+    admin, port = await start_server("127.0.0.1:0", SERVICE, every, rig.health)
+    public, public_port = await start_server(
+        "127.0.0.1:0", SERVICE, public_methods(every), rig.health, reflects=False
     )
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
-        httpx.AsyncClient(transport=transport, base_url="http://ranker") as http,
+        client_of(apps.admin) as http,
+        client_of(apps.public) as public_http,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+        grpc.aio.insecure_channel(f"127.0.0.1:{public_port}") as public_channel,
     ):
         make_stub: Any = ranker_pb2_grpc.RankerStub  # generated without types
-        yield Channels(http, make_stub(channel), channel)
-    await server.stop(0)
+        yield Channels(http, make_stub(channel), channel, public_http, public_channel)
+    await admin.stop(0)
+    await public.stop(0)
+
+
+def client_of(app: FastAPI) -> httpx.AsyncClient:
+    """A client that calls an app without a network."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://ranker")
 
 
 async def recommend(rig: Rig, user_id: str = "u1", **fields: Any) -> RankReply:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from google.protobuf.json_format import ParseDict
 from prometheus_client import CollectorRegistry
 
@@ -16,10 +16,10 @@ from rankstream.pb import filter_pb2
 from rankstream.pb import ranker_pb2 as pb
 from rankstream.pb.events_pb2 import PolicyStep
 from services.ranker.__main__ import retrieval_breaker
-from services.ranker.app import add_routes
+from services.ranker.app import SCOPES, SERVICE
 from services.ranker.candidates import RetrievalClient, RetrievalFailed
 from services.ranker.settings import RankerSettings
-from tests.services.ranker.conftest import Channels, Rig, an_admission
+from tests.services.ranker.conftest import Channels, Rig, an_admission, apps_of
 
 
 async def test_http_answers_the_message_that_grpc_answers(channels: Channels) -> None:
@@ -54,11 +54,45 @@ async def test_an_answer_is_made_again_alike_over_both(channels: Channels) -> No
     assert (over_http.json()["items"], over_http.json()["differences"]) == (2, [])
 
 
-async def test_the_schema_documents_every_field_of_the_messages(rig: Rig) -> None:
-    app = FastAPI()
-    add_routes(app, rig.ranker, an_admission())
+@pytest.mark.parametrize("path", ["/v1/answers/r1", "/v1/answers/r1/reproduction", "/v1/canary"])
+async def test_the_public_port_does_not_know_what_is_for_operators(
+    channels: Channels, path: str
+) -> None:
+    await channels.stub.Recommend(pb.RecommendRequest(user_id="u1", n=2, request_id="r1"))
 
-    schemas = app.openapi()["components"]["schemas"]
+    hidden = await channels.public_http.get(path)
+
+    assert (hidden.status_code, hidden.json()["error"]["code"]) == (404, "not_found")
+    assert (await channels.http.get(path)).status_code == 200
+
+
+@pytest.mark.parametrize("method", SCOPES)
+async def test_a_method_for_admins_is_not_implemented_at_the_public_port(
+    channels: Channels, method: str
+) -> None:
+    call: Any = channels.public.unary_unary(f"/{SERVICE}/{method}")
+
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call(b"")
+
+    unknown = refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert unknown == (SCOPES[method] == "admin")
+
+
+async def test_the_public_port_answers_health_and_no_reflection(channels: Channels) -> None:
+    health: Any = channels.public.unary_unary("/grpc.health.v1.Health/Check")
+    listing: Any = channels.public.unary_unary(
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    )
+
+    assert await health(b"")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await listing(b"")
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_the_schema_documents_every_field_of_the_messages(rig: Rig) -> None:
+    schemas = apps_of(rig, an_admission()).admin.openapi()["components"]["schemas"]
 
     for name, message in (
         ("RecommendRequest", pb.RecommendRequest),

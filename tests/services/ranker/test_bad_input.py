@@ -7,18 +7,15 @@ import time
 from typing import Any
 
 import grpc
-import httpx
 import pytest
-from fastapi import FastAPI
 
 from rankstream import errors
 from rankstream.adapters.admission import Admission
-from rankstream.adapters.http import install_errors
 from rankstream.adapters.rpc import start_server
 from rankstream.pb import ranker_pb2 as pb
 from rankstream.pb import ranker_pb2_grpc
-from services.ranker.app import SERVICE, add_routes, methods
-from tests.services.ranker.conftest import Channels, Rig, an_admission
+from services.ranker.app import SERVICE, methods
+from tests.services.ranker.conftest import Channels, Rig, an_admission, apps_of, client_of
 
 # path, fields, error, part of the message
 FILTERS: list[tuple[dict[str, Any], str]] = [
@@ -268,15 +265,13 @@ async def test_a_shed_request_says_when_to_come_back(rig: Rig, channels: Channel
 
 
 async def test_shed_calls_are_told_when_to_come_again_and_counted(rig: Rig) -> None:
-    full = Admission(wait_s=-1.0, clock_s=time.monotonic, running=lambda: 1)
-    app = FastAPI()
-    install_errors(app)
-    add_routes(app, rig.ranker, full)
+    full = Admission(
+        wait_s=-1.0, clock_s=time.monotonic, running=lambda: 1, waited_s=lambda _wait_s: None
+    )
     server, port = await start_server("127.0.0.1:0", SERVICE, methods(rig.ranker, full), rig.health)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
 
     async with (
-        httpx.AsyncClient(transport=transport, base_url="http://ranker") as http,
+        client_of(apps_of(rig, full).public) as http,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         make_stub: Any = ranker_pb2_grpc.RankerStub  # generated without types

@@ -28,10 +28,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from rankstream.adapters.http import install_errors
 from rankstream.adapters.rpc import start_server
 from rankstream.pb import ranker_pb2 as pb
-from services.ranker.app import SERVICE, add_routes, methods
+from services.ranker.app import SERVICE, methods
 from services.ranker.settings import RankerSettings
 from tests.fuzz import (
     FILTER,
@@ -46,7 +45,7 @@ from tests.fuzz import (
     mangled,
     status_of,
 )
-from tests.services.ranker.conftest import Rig, an_admission
+from tests.services.ranker.conftest import Rig, an_admission, apps_of, client_of
 
 EXAMPLES = 60
 EXAMPLES_SLOW = 5_000
@@ -128,25 +127,22 @@ class Front:
 @pytest.fixture(scope="module")
 def front() -> Iterator[Front]:
     loop = Loop()
-    app = FastAPI()
 
-    async def start() -> tuple[Rig, Any, httpx.AsyncClient, grpc.aio.Channel, bytes]:
+    async def start() -> tuple[Rig, Any, FastAPI, httpx.AsyncClient, grpc.aio.Channel, bytes]:
         rig = Rig(RankerSettings(candidates=30, n_max=20, items_max=50))
         await rig.serve_model("champion", "m1")
         await rig.define()
-        install_errors(app)
-        add_routes(app, rig.ranker, an_admission())
+        app = apps_of(rig, an_admission()).admin
         server, port = await start_server(
             "127.0.0.1:0", SERVICE, methods(rig.ranker, an_admission()), rig.health
         )
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        http = httpx.AsyncClient(transport=transport, base_url="http://ranker", timeout=5.0)
+        http = client_of(app)
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
         await http.post("/v1/recommend", json={"user_id": "u1", "request_id": "kept"})
         (slate,) = await rig.slates()
-        return rig, server, http, channel, slate.SerializeToString()
+        return rig, server, app, http, channel, slate.SerializeToString()
 
-    rig, server, http, channel, record = loop.run(start())
+    rig, server, app, http, channel, record = loop.run(start())
     yield Front(loop, http, channel, schemathesis.openapi.from_dict(app.openapi()), record)
 
     async def stop() -> None:

@@ -49,6 +49,7 @@ class System:
     producer: EventProducer
     folder: Path
     stub: Any
+    admin: Any
     http: httpx.AsyncClient
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -120,6 +121,8 @@ async def system(kafka_topics: str, clean_redis: str, tmp_path: Path) -> AsyncIt
             "RANKER_REDIS_URL": clean_redis,
             "RANKER_PORT": str(ports.ranker),
             "RANKER_GRPC_PORT": str(ports.ranker_grpc),
+            "RANKER_ADMIN_PORT": str(ports.ranker_admin),
+            "RANKER_ADMIN_GRPC_PORT": str(ports.ranker_admin_grpc),
             "RANKER_RETRIEVAL_URL": f"127.0.0.1:{ports.retrieval_grpc}",
             "RANKER_FEATURES_TIMEOUT_MS": "2000",
             "RANKER_RETRIEVAL_TIMEOUT_MS": "2000",
@@ -129,9 +132,11 @@ async def system(kafka_topics: str, clean_redis: str, tmp_path: Path) -> AsyncIt
     async with (
         httpx.AsyncClient() as http,
         grpc.aio.insecure_channel(f"127.0.0.1:{ports.ranker_grpc}") as channel,
+        grpc.aio.insecure_channel(f"127.0.0.1:{ports.ranker_admin_grpc}") as admin,
     ):
+        stubs = make_stub(channel), make_stub(admin)
         producer = EventProducer(kafka_topics)
-        running = System(kafka_topics, ports, environ, producer, tmp_path, make_stub(channel), http)
+        running = System(kafka_topics, ports, environ, producer, tmp_path, *stubs, http)
         popularity = np.arange(60, dtype=np.float32)
         index = write_index(tmp_path / "retrieval", "index-1", ITEM_IDS, vectors, popularity)
         await running.publish("retrieval", "champion", index)
@@ -194,7 +199,7 @@ async def test_models_experiments_and_withdrawals_take_effect_without_a_failed_r
     gone = Item(item_id="i7", withdrawn=True, updated_ms=1).SerializeToString()
     await system.producer.send(topics.ITEMS.name, gone, key=b"i7")
     without = await system.until(lambda reply: reply.candidates == 57)
-    metrics = (await system.http.get(f"http://127.0.0.1:{system.ports.ranker}/metrics")).text
+    metrics = (await system.http.get(f"http://127.0.0.1:{system.ports.ranker_admin}/metrics")).text
 
     assert (assigned.model_id, control.model_id) == ("m2", "m1")
     assert "i7" not in without.item_id
@@ -238,10 +243,16 @@ async def test_retrieval_can_be_killed_and_started_again(system: System) -> None
 
 async def test_a_past_answer_is_explained_from_redis(system: System) -> None:
     base = f"http://127.0.0.1:{system.ports.ranker}"
+    admin = f"http://127.0.0.1:{system.ports.ranker_admin}"
     answer = (await system.http.post(f"{base}/v1/recommend", json={"user_id": "u1"})).json()
 
-    explained = (await system.http.get(f"{base}/v1/answers/{answer['request_id']}")).json()
+    explained = (await system.http.get(f"{admin}/v1/answers/{answer['request_id']}")).json()
+    hidden = await system.http.get(f"{base}/v1/answers/{answer['request_id']}")
+    with pytest.raises(grpc.aio.AioRpcError) as unknown:
+        await system.stub.Explain(pb.ExplainRequest(request_id=answer["request_id"]))
 
+    assert (hidden.status_code, hidden.json()["error"]["code"]) == (404, "not_found")
+    assert unknown.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert [item["item_id"] for item in explained["items"]] == answer["item_id"]
     assert len(explained["items"][0]["contributions"]) == spec.WIDTH
     again = await system.http.post(
@@ -272,8 +283,9 @@ async def test_policies_shadow_and_canary_work_and_answers_come_out_again(system
     of_champion = await system.until(lambda reply: reply.model_id == "m1")
     replies = [of_canary, of_champion]
     kept = await system.recommend(n=5)
-    now = await system.stub.Reproduce(pb.ReproduceRequest(request_id=kept.request_id))
-    status = (await system.http.get(f"http://127.0.0.1:{system.ports.ranker}/v1/canary")).json()
+    now = await system.admin.Reproduce(pb.ReproduceRequest(request_id=kept.request_id))
+    admin = f"http://127.0.0.1:{system.ports.ranker_admin}"
+    status = (await system.http.get(f"{admin}/v1/canary")).json()
     await asyncio.sleep(1.5)  # the kept answers of Redis are gone then
     later = await reproduced(system, of_canary.request_id)
     system.stop("ranker")
@@ -291,8 +303,8 @@ async def test_policies_shadow_and_canary_work_and_answers_come_out_again(system
 
 async def reproduced(system: System, request_id: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-c", "from rankstream.cli import app; app()"]
-    target = f"127.0.0.1:{system.ports.ranker_grpc}"
-    where = ["--ranker-target", target, "--kafka-url", system.kafka]
+    target = f"127.0.0.1:{system.ports.ranker_admin_grpc}"
+    where = ["--ranker-admin-target", target, "--kafka-url", system.kafka]
     return await asyncio.to_thread(
         subprocess.run, [*command, *where, "reproduce", request_id], capture_output=True, cwd=ROOT
     )
@@ -349,7 +361,7 @@ async def test_configured_sources_reach_the_record_and_the_explanation(
 
     context = pb.Context(place=Place(latitude=48.0, longitude=11.01))
     reply = await system.recommend(n=50, context=context)
-    explained = await system.stub.Explain(pb.ExplainRequest(request_id=reply.request_id))
+    explained = await system.admin.Explain(pb.ExplainRequest(request_id=reply.request_id))
 
     told = {item.item_id: set(item.sources) for item in explained.items}
     named = {name: {i for i, who in told.items() if name in who} for name in NAMES}
