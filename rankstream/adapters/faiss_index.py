@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rankstream.adapters.cell_choice import read_moments
 from rankstream.adapters.cell_index import CellIndex, best
-from rankstream.adapters.index_file import NAME, invalid_index, read_index
+from rankstream.adapters.index_file import NAME, invalid_index, part_of_cells, read_index
 from rankstream.contracts.subset import Rows, Subset, whole
 
 Floats = npt.NDArray[np.float32]
@@ -38,6 +38,10 @@ class FaissIndex:
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(np.ascontiguousarray(vectors, np.float32))
         return cls(index)
+
+    def part(self, rows: Rows) -> FaissIndex:
+        """An index of some of its rows, which are copied."""
+        return FaissIndex.build(self._vectors[rows])
 
     def save(self, path: Path) -> None:
         """Write the index where `load_index` finds it."""
@@ -74,21 +78,28 @@ class FaissIndex:
         return rows[0], similarity[0]
 
 
-def load_index(folder: Path, *, size: int, coverage: float | None) -> FaissIndex | CellIndex:
+def load_index(
+    folder: Path, *, size: int, coverage: float | None, part: Rows | None = None
+) -> FaissIndex | CellIndex:
     """The index of an artefact folder, of either kind.
 
     Args:
         size: rows of its item table.
         coverage: of an index of cells, from its manifest.
+        part: rows that are kept, ascending, one at least, which are then rows 0, 1, ...; None: all.
 
     Raises: InvalidArtifact: not an index of these kinds, not of `size` rows, or without coverage.
     """
     index, path = read_index(folder, size=size), folder / NAME
     if isinstance(index, faiss.IndexFlat):
-        return FaissIndex(index)
+        whole_index = FaissIndex(index)
+        return whole_index if part is None else whole_index.part(part)
     if not isinstance(index, faiss.IndexIVFScalarQuantizer):
         raise invalid_index(path, f"is a {type(index).__name__}")
     if coverage is None:
         raise invalid_index(path, "has cells, and its manifest no index_coverage")
     moments = read_moments(folder, cells=index.nlist, dimensions=index.d)
-    return CellIndex(index, moments, coverage, path)
+    cells = CellIndex(index, moments, coverage, path)
+    if part is None:
+        return cells
+    return CellIndex(part_of_cells(index, part), moments, coverage, path)

@@ -14,7 +14,7 @@ class RankerSettings(ServiceSettings):
 
     port: int = Field(default=8004, ge=0, le=65_535)
     grpc_port: int = Field(default=9004, ge=0, le=65_535)
-    retrieval_url: str = Field(default="127.0.0.1:9003", min_length=1)
+    retrieval_url: str = Field(default="127.0.0.1:9003", pattern=r"^[^,\s]+(,[^,\s]+)*$")
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^redis://[^/]+(/\d*)?$")
     # Pointers with a relative uri are folders below this one.
     artifacts: str = Field(default=".run/state/artifacts", min_length=1)
