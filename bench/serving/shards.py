@@ -49,7 +49,7 @@ def sharded(say: Say) -> list[Figure]:
         say(f"index of {ITEMS:,} items: {index.manifest.metrics}")
         os.sched_setaffinity(0, OTHER_CORE)
         for count in COUNTS:
-            with serving(servers, shop, {}, count) as running:
+            with serving(servers, shop, {"QUEUE_WAIT_MS": "5000"}, count) as running:
                 name = f"shards.{count}"
                 costs[name] = costs_of(running, shop, f"{count} shards", say, REPEATS, OPEN_S)
                 gb = [service.rss_bytes() / 1e9 for service in running[:-1]]

@@ -24,13 +24,19 @@ _faiss: Any = faiss
 
 
 class FaissIndex:
-    """An exact inner-product index whose ids are the rows of its item table."""
+    """An exact inner-product index whose ids are the rows of its item table.
+
+    A row's similarity has the same bits whatever other rows there are, so shards of a table score
+    as one process does: rows are always searched through a selector or by their numbers, and never
+    as one matrix, whose product sums in an order that depends on where a row lies.
+    """
 
     def __init__(self, index: Any) -> None:
         self._index = index
         # A view: it lives as long as the index does.
         codes = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
         self._vectors: Floats = codes.reshape(index.ntotal, index.d)
+        self._whole = whole(index.ntotal)
 
     @classmethod
     def build(cls, vectors: Floats) -> FaissIndex:
@@ -58,24 +64,36 @@ class FaissIndex:
     def search(
         self, query: Floats, k: int, excluded: Rows, within: Subset | None = None
     ) -> tuple[Rows, Floats]:
+        within = self._whole if within is None else within
         if len(excluded):
-            within = (whole(self.size) if within is None else within).without(excluded)
-        left = self.size if within is None else within.count
-        k = min(k, left)
+            within = within.without(excluded)
+        k = min(k, within.count)
         if k == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         query = np.ascontiguousarray(query, np.float32)
-        if within is not None and left < self.size * _SCANNED_SHARE:
-            return best(within.rows, self._vectors[within.rows] @ query, k)
-        parameters = None
-        if within is not None:
-            # The index holds no reference to the selector, nor the selector to the bits: these
-            # names keep both alive until the search is over.
-            bits = within.words.view(np.uint8)
-            selector = _faiss.IDSelectorBitmap(bits)
-            parameters = _faiss.SearchParameters(sel=selector)
+        if within.count < self.size * _SCANNED_SHARE:
+            return best(within.rows, self._scores(query, within.rows), k)
+        # The index holds no reference to the selector, nor the selector to the bits: these names
+        # keep both alive until the search is over.
+        bits = within.words.view(np.uint8)
+        selector = _faiss.IDSelectorBitmap(bits)
+        parameters = _faiss.SearchParameters(sel=selector)
         similarity, rows = self._index.search(query[None], k, params=parameters)
         return rows[0], similarity[0]
+
+    def _scores(self, query: Floats, rows: Rows) -> Floats:
+        """Inner products of the query with rows."""
+        scores, rows = np.empty(len(rows), np.float32), np.ascontiguousarray(rows)
+        _faiss.fvec_inner_products_by_idx(
+            faiss.swig_ptr(scores),
+            faiss.swig_ptr(query),
+            faiss.swig_ptr(self._vectors),
+            faiss.swig_ptr(rows),
+            self.dimensions,
+            1,
+            len(rows),
+        )
+        return scores
 
 
 def load_index(

@@ -106,7 +106,8 @@ def _of_towers(
     near = Found(*origins.index.search(query, depth, asked.excluded, asked.within))
     found = [Raw(TOWERS, near, share)]
     if config.of(FRESH) is not None and asked.fresh.item_id:
-        similarity = asked.fresh.vectors @ query
+        # Not as a product of matrices, whose bits depend on where a row lies.
+        similarity = np.einsum("ij,j->i", asked.fresh.vectors, query)
         best = largest(similarity, depth)
         found.append(Raw(FRESH, Found(asked.fresh_rows[best], similarity[best]), share))
     return found

@@ -194,8 +194,6 @@ def _item_ids(parts: Sequence[ShardFound], rows: Rows) -> list[str]:
     at = order[np.searchsorted(named, rows, sorter=order)]
     ends = np.cumsum([len(part.rows) for part in parts])
     of = np.searchsorted(ends, at, side="right")
-    place = at - np.concatenate([[0], ends])[of]
-    return [
-        parts[part].item_id[at_part]
-        for part, at_part in zip(of.tolist(), place.tolist(), strict=True)
-    ]
+    places = (at - np.concatenate([[0], ends])[of]).tolist()
+    item_ids = [part.item_id for part in parts]
+    return [item_ids[part][place] for part, place in zip(of.tolist(), places, strict=True)]
