@@ -26,7 +26,7 @@ def test_every_source_is_in_the_table() -> None:
 
 
 def test_the_ranker_of_the_example_asks_every_shard_in_its_order() -> None:
-    (example,) = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.S)
+    example = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.S)[0]
     lines = [
         dict(re.findall(r"([A-Z_]+)=(\S+)", line))
         for line in example.splitlines()
