@@ -241,9 +241,13 @@ MEANINGS: Final[Mapping[str, str]] = {
     "retrieval.sources": (
         "JSON file of the sources of candidates (docs/retrieval.md); without, as they were tuned."
     ),
+    "retrieval.shard": "Which part of the items it holds (docs/retrieval.md), from 0 on.",
+    "retrieval.shards": "Of how many; 1: all items.",
     "artifacts": "Folder of the models; a pointer with a relative uri is below it.",
     "monitor.artifacts": "Folder of the models; training histograms are read from here.",
-    "ranker.retrieval_url": "gRPC address of the retrieval service.",
+    "ranker.retrieval_url": (
+        "gRPC address of the retrieval service; of several shards all, in their order, by commas."
+    ),
     "ranker.n_default": "Items in an answer if the request does not say.",
     "ranker.n_max": "Items in the answer to a Recommend request at most.",
     "ranker.items_max": "Items to be ranked in a Rank request at most.",

@@ -171,6 +171,9 @@ RANKER_IN_FLIGHT: Final = _gauge("ranker_in_flight", "Requests being answered.")
 RANKER_CIRCUIT_OPEN: Final = _gauge(
     "ranker_circuit_open", "1: it was late again and again, and is only probed.", "dependency"
 )
+RANKER_SHARD_FAILURES: Final = _counter(
+    "ranker_shard_failures", "Calls of a shard of retrieval without an answer.", "shard", "reason"
+)
 RANKER_ROWS: Final = _counter(
     "ranker_rows", "Rows of candidates, by where they came from: kept or store.", "view", "source"
 )

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rankstream.contracts.neighbours import Neighbours
+from rankstream.contracts.neighbours import Neighbours, NeighboursPart
 from rankstream.contracts.subset import Subset
 
 # What a source is asked for at least: a score says more beside those of many others.
@@ -107,12 +107,17 @@ def popular(ranked: Found, k: int, excluded: Rows, within: Subset | None = None)
 
 
 def similar(
-    table: Neighbours, history: Rows, k: int, excluded: Rows, within: Subset | None = None
+    table: Neighbours | NeighboursPart,
+    history: Rows,
+    k: int,
+    excluded: Rows,
+    within: Subset | None = None,
 ) -> Found:
     """The k rows that the lists of a history's items name most strongly; equal ones by row.
 
     Args:
-        history: rows, newest first, shape (h,); -1 is ignored, a repeat counts where it is newest.
+        history: whose lists, newest first, shape (h,); -1 is ignored, a repeat counts where it is
+            newest.
         excluded: rows that must not come back, any order, repeats allowed.
         within: rows that may come back; None: all.
 
@@ -122,10 +127,9 @@ def similar(
     _, first = np.unique(known, return_index=True)
     last = known[np.sort(first)][: table.last]
     fading = np.float32(table.fading) ** np.arange(len(last), dtype=np.float32)
-    named = table.rows[last]
-    there = named >= 0
-    rows, order, first = _grouped(named[there])
-    weights = (table.weight[last] * fading[:, None])[there].astype(np.float64)
+    named, weights = table.named(last, fading)
+    rows, order, first = _grouped(named)
+    weights = weights.astype(np.float64)
     total = np.add.reduceat(weights[order], first).astype(np.float32) if len(rows) else _NONE
     if len(rows):
         # `rows` ascend, so this costs by what is excluded, not by both.

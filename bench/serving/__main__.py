@@ -21,6 +21,7 @@ from bench.serving.preranking import preranking
 from bench.serving.rank import rank
 from bench.serving.recommend import recommend
 from bench.serving.retrieval import SIZES, additions, retrieval
+from bench.serving.shards import sharded
 from bench.serving.soak import MINUTES, soak
 from bench.serving.swap import swap
 
@@ -34,6 +35,7 @@ MEASUREMENTS: Final[Mapping[str, Measurement]] = {
     "overload": overload,
     "rank": rank,
     "recommend": recommend,
+    "shards": sharded,
     "soak": soak,
     "swap": swap,
     **{f"retrieval_{name}": partial(retrieval, name) for name in SIZES},

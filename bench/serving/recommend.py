@@ -11,7 +11,8 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
@@ -38,6 +39,7 @@ from bench.stream.servers import Servers, started
 from pipelines.train.artefact import Origin, write_retrieval
 from pipelines.train.retrieval import ItemVectors, mean_towers
 from rankstream.adapters.artifacts import Artifact
+from rankstream.contracts.neighbours import Neighbours
 from rankstream.features.rows import RECENT
 from rankstream.pb import ranker_pb2
 
@@ -90,14 +92,21 @@ def indexed(servers: Servers, items: int, say: Say) -> Shop:
     return shop
 
 
-def write_index(servers: Servers, shop: Shop, drawn: Drawn, *, seed: int = SEED) -> Artifact:
-    """An index of the shop's items, tuned on queries of its own seed."""
+def write_index(
+    servers: Servers,
+    shop: Shop,
+    drawn: Drawn,
+    *,
+    seed: int = SEED,
+    tables: tuple[Neighbours, ...] = (),
+) -> Artifact:
+    """An index of the shop's items, tuned on queries of its own seed, and neighbour lists."""
     ids = tuple(shop.rows.item_ids)
     now_ms = time.time_ns() // 1_000_000
     return write_retrieval(
         servers.folder / "artifacts",
         mean_towers(ItemVectors(ids, drawn.vectors, np.ones(len(ids), np.float32))),
-        (),
+        tables,
         Origin(now_ms, "bench", now_ms - 1, now_ms),
         queries=draw_queries(drawn, HELD_OUT, seed=seed + 1),
         categories={},
@@ -120,18 +129,39 @@ def measured(
 
     open_s: how long its latency is measured at half of the saturation rate; 0: at saturation.
     """
+    with serving(servers, shop, more) as running:
+        return costs_of(running, shop, f"recommend, {name}", say, repeats, open_s)
+
+
+@contextmanager
+def serving(
+    servers: Servers, shop: Shop, more: Mapping[str, str], shards: int = 1
+) -> Iterator[list[Service]]:
+    """What answers, warmed up, stopped at the end: retrieval, if it is a service, and a ranker."""
     settings = settings_of(servers, shop, more)
     running: list[Service] = []
     if "RETRIEVAL_IN_PROCESS" not in settings:
-        running.append(start(servers, "retrieval", {"ARTIFACTS": settings["ARTIFACTS"]}))
-        running[0].await_ready()
-        settings["RETRIEVAL_URL"] = running[0].grpc
+        for shard in range(shards):
+            own = {"ARTIFACTS": settings["ARTIFACTS"], "SHARD": str(shard), "SHARDS": str(shards)}
+            running.append(start(servers, "retrieval", own))
+        for service in running:
+            service.await_ready()
+        settings["RETRIEVAL_URL"] = ",".join(service.grpc for service in running)
     ranker = start(servers, "ranker", settings)
     running.append(ranker)
     ranker.await_ready()
     ranker.pin(SERVED_CORE)
     asked(ranker, shop, 2 * USERS)
-    found = []
+    yield running
+    for service in reversed(running):
+        service.stop()
+
+
+def costs_of(
+    running: Sequence[Service], shop: Shop, name: str, say: Say, repeats: int, open_s: float
+) -> list[Cost]:
+    """What a request costs all that answer it, the last of which is the ranker."""
+    ranker, found = running[-1], []
     for _ in range(repeats):
         before = sum(service.cpu_s() for service in running)
         saturated = asked(ranker, shop, CALLS)
@@ -143,9 +173,7 @@ def measured(
                 open_loop(ranker.grpc, "Recommend", requests_of(shop), per_s=half, seconds=open_s)
             )
         found.append(cost(saturated, spent_s, paced))
-        say(f"recommend, {name}: {found[-1]}")
-    for service in reversed(running):
-        service.stop()
+        say(f"{name}: {found[-1]}")
     return found
 
 

@@ -49,5 +49,11 @@ def read_item_table(folder: Path) -> ItemTable:
     return table
 
 
+def rows_of_table(table: ItemTable, rows: npt.NDArray[np.int64]) -> ItemTable:
+    """Some rows of a table, in their order."""
+    item_id = tuple(table.item_id[row] for row in rows.tolist())
+    return ItemTable(item_id, table.id64[rows], table.popularity[rows])
+
+
 def _invalid(path: Path, problem: str) -> InvalidArtifact:
     return InvalidArtifact(f"invalid_artifact: {path} {problem}. Not used. Build the index again.")

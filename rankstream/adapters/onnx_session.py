@@ -19,6 +19,7 @@ REFUSALS: Final = (
     ort_errors.InvalidArgument,
     ort_errors.InvalidGraph,
     ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
     ort_errors.NotImplemented,
     ort_errors.RuntimeException,
 )
@@ -32,8 +33,10 @@ def read(path: Path) -> bytes:
         raise invalid(path, f"cannot be read: {error.strerror}") from None
 
 
-def session(path: Path, graph: bytes, io: Shape) -> ort.InferenceSession:
-    """A session of the graph that is, or is made of, the file at `path`.
+def session(path: Path, graph: bytes | None, io: Shape) -> ort.InferenceSession:
+    """A session of the graph in the file at `path`, or of one that is made of it.
+
+    A session keeps the bytes that it was made of: a large graph is better read from its file.
 
     Raises: InvalidArtifact: it cannot run, or is of another shape.
     """
@@ -45,7 +48,8 @@ def session(path: Path, graph: bytes, io: Shape) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        found = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        origin = str(path) if graph is None else graph
+        found = ort.InferenceSession(origin, options, providers=["CPUExecutionProvider"])
     except REFUSALS as error:
         raise invalid(path, f"is not a graph that can run: {str(error)[:200]}") from None
     inputs = {value.name: (value.type, len(value.shape)) for value in found.get_inputs()}

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from rankstream.adapters.onnx_session import REFUSALS, Shape, invalid, read, session
+from rankstream.adapters.onnx_session import REFUSALS, Shape, invalid, session
 
 Floats = npt.NDArray[np.float32]
 
@@ -34,7 +34,7 @@ class QueryTower:
         Raises: InvalidArtifact: no such graph, or its queries have other dimensions.
         """
         path = folder / TOWER_FILE
-        tower = cls(session(path, read(path), _IO), dimensions)
+        tower = cls(session(path, None, _IO), dimensions)
         try:
             query = tower.embed(np.zeros(1, np.int64))
         except REFUSALS as error:

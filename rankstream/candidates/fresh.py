@@ -8,7 +8,7 @@ import numpy.typing as npt
 from rankstream.adapters.cold_vectors import ColdVectors
 from rankstream.candidates.attributes import Category, passing
 from rankstream.candidates.item_columns import FACTS, Facts
-from rankstream.candidates.merging import NOT_FRESH, Fresh
+from rankstream.candidates.origins import NOT_FRESH, Fresh
 from rankstream.contracts.filter import ItemFilter
 from rankstream.contracts.ids import id64
 

@@ -24,16 +24,19 @@ from rankstream.adapters.follow import locate
 from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
+from rankstream.candidates.answer import Counters, reply_of
 from rankstream.candidates.attributes import Attributes
-from rankstream.candidates.catalog import Candidates, Catalog
+from rankstream.candidates.catalog import Catalog, Question
 from rankstream.candidates.fresh import FreshItems
 from rankstream.candidates.item_columns import Facts, ItemColumns, facts_of
 from rankstream.candidates.merging import NOTHING
+from rankstream.candidates.shards import encode
 from rankstream.candidates.trending import Trending
 from rankstream.contracts.filter import GeoRadius, Place, decode_filter, decode_place
 from rankstream.contracts.ids import id64
 from rankstream.contracts.items import decode_item, deleted_item
-from rankstream.contracts.sources import AS_TUNED, NAMES, NEAR, TRENDING, Sources, decode_sources
+from rankstream.contracts.shard import WHOLE, Shard
+from rankstream.contracts.sources import AS_TUNED, NEAR, TRENDING, Sources, decode_sources
 from rankstream.errors import (
     InvalidArtifact,
     InvalidRequest,
@@ -47,8 +50,7 @@ from rankstream.retrieval import Found
 INDEX = "index"
 ITEMS = "items"
 HOUR_MS: Final = 3_600_000
-# Whether a value of named_by holds each source.
-_HOLDS: Final = np.arange(1 << len(NAMES))[:, None] >> np.arange(len(NAMES)) & 1
+SHARD: Final = "shard"  # who gave an answer that is one shard's
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Limits:
     exclude_max: int = 10_000
     fresh_max: int = 10_000  # new items kept until an index holds them
     sources: Sources = AS_TUNED
+    shard: Shard = WHOLE
 
 
 def read_sources(path: str, variable: str) -> Sources:
@@ -88,7 +91,7 @@ class Retrieval:
         self,
         limits: Limits,
         *,
-        load: Callable[[str, str], Catalog],
+        load: Callable[[str, str, Shard], Catalog],
         health: Health,
         metrics_of: Metrics,
     ) -> None:
@@ -105,23 +108,15 @@ class Retrieval:
         config = limits.sources
         self.trending: Trending | None = None
         if config.asks(TRENDING):
-            self.trending = Trending(window_ms=round(config.trending_hours * HOUR_MS))
+            window_ms = round(config.trending_hours * HOUR_MS)
+            self.trending = Trending(window_ms=window_ms, shard=limits.shard)
         self._trending = NOTHING  # rows of the catalog
+        self._sources = config.model_dump_json(exclude_defaults=True).encode()
         self.indexed = asyncio.Event()  # there is a catalog; it knows the names of its items
         self._requests = metrics_of.counter(metrics.RETRIEVAL_REQUESTS)
         self._seconds = metrics_of.histogram(metrics.RETRIEVAL_SECONDS)
         self._degraded = metrics_of.counter(metrics.RETRIEVAL_DEGRADED)
-        named, dropped, filled = (
-            metrics_of.counter(metric)
-            for metric in (
-                metrics.RETRIEVAL_CANDIDATES,
-                metrics.RETRIEVAL_DROPPED,
-                metrics.RETRIEVAL_FILLED,
-            )
-        )
-        self._named = [named.labels(name) for name in NAMES]
-        self._dropped = {name: dropped.labels(name) for name in NAMES}
-        self._filled = {name: filled.labels(name) for name in NAMES}
+        self._counters = Counters(metrics_of)
         self._items = metrics_of.gauge(metrics.RETRIEVAL_ITEMS)
         self._info = metrics_of.gauge(metrics.MODEL_INFO)
 
@@ -142,7 +137,7 @@ class Retrieval:
         if pointer.sha256 == self._sha256:
             return
         uri = locate(pointer.uri, self._limits.artifacts)
-        catalog = await asyncio.to_thread(self._load, uri, pointer.sha256)
+        catalog = await asyncio.to_thread(self._load, uri, pointer.sha256, self._limits.shard)
         self._meanwhile, known = [], self._columns.frozen()
         attributes, lost = await asyncio.to_thread(self._described, catalog, known)
         self._swap(catalog, attributes, lost, pointer.sha256)
@@ -199,11 +194,12 @@ class Retrieval:
     def rank_trending(self) -> None:
         """Have requests see the clicks that were counted up to now."""
         if self.trending is not None and self._catalog is not None:
-            self._trending = self._catalog.ranked(*self.trending.top())
+            self._trending = self._catalog.ranked(*self.trending.clicked())
             self._items.labels("trending").set(len(self._trending.rows))
 
     async def follow_item(self, record: Record) -> None:
-        """Take over what an item is like now, unless something newer is known of it.
+        """Take over what an item is like now, unless something newer is known of it, or it is
+        another shard's.
 
         A tombstone withdraws the item as of the time of its record. Items of which nothing else is
         known are kept by name once there is a catalog: follow them from then on.
@@ -212,6 +208,8 @@ class Retrieval:
         at_ms = record.timestamp_ms
         value = deleted_item(record.key, at_ms) if record.value is None else record.value
         item = decode_item(value, append_time_ms=at_ms)
+        if not self._limits.shard.holds(id64(item.item_id)):
+            return
         facts = self._columns.learn(item)
         if facts is not None:
             if self._meanwhile is not None:
@@ -235,23 +233,53 @@ class Retrieval:
     async def retrieve(self, request: retrieval_pb2.RetrieveRequest) -> retrieval_pb2.RetrieveReply:
         """Candidates for a history.
 
-        Raises: InvalidRequest: k, history, exclusions or filter are outside their limits.
-            NotReady: no artefact is loaded yet.
+        Raises: InvalidRequest: k, history, exclusions or filter are outside their limits, or this
+            is one of several shards. NotReady: no artefact is loaded yet.
         """
         start = time.perf_counter()
+        shard = self._limits.shard
         try:
-            self._check(request)
-            wanted = decode_filter(request.filter) if request.HasField("filter") else None
-            place = decode_place(request.place) if request.HasField("place") else None
-            catalog, attributes, fresh = self._catalog, self._attributes, self._fresh
-            if catalog is None or attributes is None or fresh is None:
-                raise NotReady(
-                    f"not_ready: no index behind retrieval/{self._limits.alias} yet."
-                    " Nothing was retrieved. Publish one, or try again soon."
+            if not shard.is_whole:
+                raise InvalidRequest(
+                    f"invalid_request: this is shard {shard.number} of {shard.of}, which has only"
+                    " its own items. Nothing was retrieved. Ask all shards for RetrieveShard."
                 )
+            catalog, question = self._question(request)
         except RankstreamError as error:
             self.refused(error)
             raise
+        candidates = catalog.retrieve(question)
+        self._counters.count(candidates)
+        self._answered(candidates.degraded, candidates.source, start)
+        return reply_of(candidates, catalog.index_id)
+
+    async def retrieve_shard(
+        self, request: retrieval_pb2.RetrieveRequest
+    ) -> retrieval_pb2.ShardReply:
+        """What each source finds among the items that are here, for whoever merges all shards.
+
+        Raises: as `retrieve`, of shards as of one process that has all items.
+        """
+        start = time.perf_counter()
+        try:
+            catalog, question = self._question(request)
+        except RankstreamError as error:
+            self.refused(error)
+            raise
+        found = catalog.found(question)
+        self._answered(found.degraded, SHARD, start)
+        return encode(found, self._limits.shard, self._sources)
+
+    def _question(self, request: retrieval_pb2.RetrieveRequest) -> tuple[Catalog, Question]:
+        self._check(request)
+        wanted = decode_filter(request.filter) if request.HasField("filter") else None
+        place = decode_place(request.place) if request.HasField("place") else None
+        catalog, attributes, fresh = self._catalog, self._attributes, self._fresh
+        if catalog is None or attributes is None or fresh is None:
+            raise NotReady(
+                f"not_ready: no index behind retrieval/{self._limits.alias} yet."
+                " Nothing was retrieved. Publish one, or try again soon."
+            )
         denied = request.exclude_item_ids
         excluded = np.concatenate(
             [
@@ -259,7 +287,7 @@ class Retrieval:
                 np.fromiter(map(id64, denied), np.uint64, len(denied)),
             ]
         )
-        candidates = catalog.retrieve(
+        return catalog, Question(
             np.array(request.recent_items, np.uint64),
             request.k,
             catalog.rows(excluded),
@@ -269,17 +297,12 @@ class Retrieval:
             self._trending,
             self._near(place, attributes),
         )
-        self._count(candidates)
-        self._seconds.labels(candidates.source).observe(time.perf_counter() - start)
-        return retrieval_pb2.RetrieveReply(
-            item_id=candidates.item_ids,
-            similarity=candidates.similarity.tolist(),
-            index_id=catalog.index_id,
-            degraded=candidates.degraded,
-            source=candidates.source,
-            source_name=NAMES,
-            named_by=candidates.named_by.tolist(),
-        )
+
+    def _answered(self, degraded: tuple[str, ...], source: str, start: float) -> None:
+        self._requests.labels("ok").inc()
+        for reason in degraded:
+            self._degraded.labels(reason).inc()
+        self._seconds.labels(source).observe(time.perf_counter() - start)
 
     def _near(self, place: Place | None, attributes: Attributes) -> Found:
         """What is around the user, if that is known and asked for."""
@@ -287,18 +310,6 @@ class Retrieval:
         if place is None or not config.asks(NEAR):
             return NOTHING
         return Found(*attributes.near(GeoRadius(**place.model_dump(), radius_km=config.near_km)))
-
-    def _count(self, candidates: Candidates) -> None:
-        self._requests.labels("ok").inc()
-        for reason in candidates.degraded:
-            self._degraded.labels(reason).inc()
-        named = np.bincount(candidates.named_by, minlength=len(_HOLDS)) @ _HOLDS
-        for counter, count in zip(self._named, named.tolist(), strict=True):
-            counter.inc(count)
-        for name in candidates.dropped:
-            self._dropped[name].inc()
-        for name, count in candidates.filled.items():
-            self._filled[name].inc(count)
 
     def _check(self, request: retrieval_pb2.RetrieveRequest) -> None:
         limits = self._limits

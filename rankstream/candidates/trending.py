@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from rankstream.contracts.high_water import HighWater
 from rankstream.contracts.ids import id64
 from rankstream.contracts.record import Record
+from rankstream.contracts.shard import WHOLE, Shard
 from rankstream.errors import InvalidBatch
 from rankstream.pb.events_pb2 import LabelBatchView
 
@@ -29,21 +30,22 @@ _COLUMNS: Final = {
 
 
 class Trending:
-    """Clicks of the last `window_ms` up to the newest impression or watermark.
+    """Clicks of the last `window_ms` up to the newest impression or watermark, on a shard's items.
 
     At most `items_max` items are kept. Once there are more, the half with the fewest clicks is
     forgotten: the others' counts stay exact, and one that comes back begins at 0.
     """
 
-    def __init__(self, *, window_ms: int, items_max: int = ITEMS_MAX) -> None:
+    def __init__(self, *, window_ms: int, items_max: int = ITEMS_MAX, shard: Shard = WHOLE) -> None:
         self.window_ms = window_ms
+        self._shard = shard
         self._bucket_ms = max(1, window_ms // BUCKETS)
         self._items_max = items_max
         self._folded = HighWater()
         self._buckets: dict[int, dict[int, int]] = {}  # number of bucket -> id64 -> clicks
         self._clicks: dict[int, int] = {}  # the sum of the buckets
         self._newest = -1
-        self.changed = False  # since `top` was asked for
+        self.changed = False  # since `clicked` was asked for
 
     def fold(self, record: Record) -> None:
         """Add a record of `labels`; one that was folded, or follows on none that was, adds nothing.
@@ -67,20 +69,21 @@ class Trending:
         ):
             if number > self._newest - BUCKETS:
                 key = id64(batch.strings[item])
-                bucket = self._buckets.setdefault(number, {})
-                bucket[key] = bucket.get(key, 0) + more
-                self._add(key, more)
+                if self._shard.holds(key):
+                    bucket = self._buckets.setdefault(number, {})
+                    bucket[key] = bucket.get(key, 0) + more
+                    self._add(key, more)
         if len(self._clicks) > self._items_max:
             self._forget()
 
-    def top(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float32]]:
-        """Items with clicks, most first, equal ones by id: id64 and clicks, shape (n,)."""
+    def clicked(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float32]]:
+        """Items with clicks, in any order: id64 and clicks, shape (n,)."""
         self.changed = False
         n = len(self._clicks)
         items = np.fromiter(self._clicks.keys(), np.uint64, n)
         clicks = np.fromiter(self._clicks.values(), np.int64, n)
-        order = np.lexsort((items, -clicks))[: np.count_nonzero(clicks > 0)]
-        return items[order], clicks[order].astype(np.float32)
+        (clicked,) = np.nonzero(clicks > 0)
+        return items[clicked], clicks[clicked].astype(np.float32)
 
     def _move(self, newest: int) -> None:
         if newest <= self._newest:

@@ -7,6 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from rankstream.contracts.subset import Rows, ranges
+
+Floats = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
@@ -22,6 +26,51 @@ class Neighbours:
     last: int  # newest items of a history that count
     fading: float  # each of them counts this much of the next newer one, in (0, 1]
     share: float  # of this source when sources are merged
+
+    def named(self, items: Rows, counts: Floats) -> tuple[npt.NDArray[np.int32], Floats]:
+        """What lists of n items name, and how much it counts: list by list, strongest first.
+
+        Args:
+            items: whose lists, shape (n,).
+            counts: how much each of them counts, shape (n,).
+        """
+        rows = self.rows[items]
+        there = rows >= 0
+        return rows[there], (self.weight[items] * counts[:, None])[there]
+
+
+@dataclass(frozen=True, eq=False)
+class NeighboursPart:
+    """The lists of all m items, cut down to the neighbours that one shard holds.
+
+    List i is `rows` and `weight` from starts[i] to starts[i + 1], strongest first; rows are those
+    of the shard, `starts` has shape (m + 1,). The rest is as of `Neighbours`.
+    """
+
+    name: str
+    rows: npt.NDArray[np.int32]
+    weight: Floats
+    starts: Rows
+    last: int
+    fading: float
+    share: float
+
+    def named(self, items: Rows, counts: Floats) -> tuple[npt.NDArray[np.int32], Floats]:
+        """As `Neighbours.named`."""
+        places, of = ranges(self.starts[items], self.starts[items + 1])
+        return self.rows[places], self.weight[places] * counts[of]
+
+
+def part_of(table: Neighbours, kept: Rows) -> NeighboursPart:
+    """The lists of a table, cut down to the neighbours `kept`, ascending: row i is then kept[i]."""
+    now = np.full(len(table.rows) + 1, -1, np.int32)  # the last entry is that of row -1
+    now[kept] = np.arange(len(kept), dtype=np.int32)
+    rows = now[table.rows]
+    there = rows >= 0
+    starts = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(np.count_nonzero(there, axis=1), out=starts[1:])
+    same = table.last, table.fading, table.share
+    return NeighboursPart(table.name, rows[there], table.weight[there], starts, *same)
 
 
 def in_order(table: Neighbours, order: npt.NDArray[np.int64]) -> Neighbours:

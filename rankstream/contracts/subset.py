@@ -90,8 +90,8 @@ class Subset:
         """Those in any of the ranges [starts[i], ends[i]), which do not overlap: range by range."""
         if self._rows is not None:
             first, last = np.searchsorted(self._rows, starts), np.searchsorted(self._rows, ends)
-            return self._rows[_ranges(first, last)[0]]
-        words, of = _ranges(starts // WORD, -(-ends // WORD))
+            return self._rows[ranges(first, last)[0]]
+        words, of = ranges(starts // WORD, -(-ends // WORD))
         place = np.flatnonzero(np.unpackbits(self.words[words].view(np.uint8), bitorder="little"))
         at = place // WORD
         rows = words[at] * WORD + place % WORD
@@ -133,7 +133,7 @@ class Subset:
         return Subset(self.size, words=words)
 
 
-def _ranges(starts: Rows, ends: Rows) -> tuple[Rows, Rows]:
+def ranges(starts: Rows, ends: Rows) -> tuple[Rows, Rows]:
     """All numbers of the ranges [starts[i], ends[i]), one range after another, and each one's i."""
     lengths = ends - starts
     of = np.repeat(np.arange(len(starts)), lengths)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from rankstream.pb import filter_pb2 as rankstream_dot_pb_dot_filter__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1drankstream/pb/retrieval.proto\x12\rrankstream.v1\x1a\x1arankstream/pb/filter.proto\"\xcf\x01\n\x0fRetrieveRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x0crecent_items\x18\x02 \x03(\x06\x42\x02\x10\x01\x12\t\n\x01k\x18\x03 \x01(\x05\x12\x18\n\x10\x65xclude_item_ids\x18\x04 \x03(\t\x12\x19\n\rexclude_items\x18\x05 \x03(\x06\x42\x02\x10\x01\x12)\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x19.rankstream.v1.ItemFilter\x12#\n\x05place\x18\x07 \x01(\x0b\x32\x14.rankstream.v1.Place\"\x97\x01\n\rRetrieveReply\x12\x0f\n\x07item_id\x18\x01 \x03(\t\x12\x16\n\nsimilarity\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x10\n\x08index_id\x18\x03 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x04 \x03(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x13\n\x0bsource_name\x18\x06 \x03(\t\x12\x14\n\x08named_by\x18\x07 \x03(\rB\x02\x10\x01\x32U\n\tRetrieval\x12H\n\x08Retrieve\x12\x1e.rankstream.v1.RetrieveRequest\x1a\x1c.rankstream.v1.RetrieveReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1drankstream/pb/retrieval.proto\x12\rrankstream.v1\x1a\x1arankstream/pb/filter.proto\"\xcf\x01\n\x0fRetrieveRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x0crecent_items\x18\x02 \x03(\x06\x42\x02\x10\x01\x12\t\n\x01k\x18\x03 \x01(\x05\x12\x18\n\x10\x65xclude_item_ids\x18\x04 \x03(\t\x12\x19\n\rexclude_items\x18\x05 \x03(\x06\x42\x02\x10\x01\x12)\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x19.rankstream.v1.ItemFilter\x12#\n\x05place\x18\x07 \x01(\x0b\x32\x14.rankstream.v1.Place\"\x97\x01\n\rRetrieveReply\x12\x0f\n\x07item_id\x18\x01 \x03(\t\x12\x16\n\nsimilarity\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x10\n\x08index_id\x18\x03 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x04 \x03(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x13\n\x0bsource_name\x18\x06 \x03(\t\x12\x14\n\x08named_by\x18\x07 \x03(\rB\x02\x10\x01\"\xf4\x01\n\nShardReply\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\x0e\n\x06shards\x18\x02 \x01(\x05\x12\x0f\n\x07sources\x18\x03 \x01(\x0c\x12\x10\n\x08index_id\x18\x04 \x01(\t\x12\r\n\x05items\x18\x05 \x01(\x03\x12\x0c\n\x04left\x18\x06 \x01(\x03\x12\x10\n\x08\x64\x65graded\x18\x07 \x03(\t\x12)\n\x05\x66ound\x18\x08 \x03(\x0b\x32\x1a.rankstream.v1.SourceFound\x12,\n\x08\x66\x61llback\x18\t \x03(\x0b\x32\x1a.rankstream.v1.SourceFound\x12\x0b\n\x03row\x18\n \x01(\x0c\x12\x0f\n\x07item_id\x18\x0b \x03(\t\"H\n\x0bSourceFound\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05share\x18\x02 \x01(\x01\x12\x0b\n\x03row\x18\x03 \x01(\x0c\x12\r\n\x05score\x18\x04 \x01(\x0c\x32\xa1\x01\n\tRetrieval\x12H\n\x08Retrieve\x12\x1e.rankstream.v1.RetrieveRequest\x1a\x1c.rankstream.v1.RetrieveReply\x12J\n\rRetrieveShard\x12\x1e.rankstream.v1.RetrieveRequest\x1a\x19.rankstream.v1.ShardReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETRIEVEREQUEST']._serialized_end=284
   _globals['_RETRIEVEREPLY']._serialized_start=287
   _globals['_RETRIEVEREPLY']._serialized_end=438
-  _globals['_RETRIEVAL']._serialized_start=440
-  _globals['_RETRIEVAL']._serialized_end=525
+  _globals['_SHARDREPLY']._serialized_start=441
+  _globals['_SHARDREPLY']._serialized_end=685
+  _globals['_SOURCEFOUND']._serialized_start=687
+  _globals['_SOURCEFOUND']._serialized_end=759
+  _globals['_RETRIEVAL']._serialized_start=762
+  _globals['_RETRIEVAL']._serialized_end=923
 # @@protoc_insertion_point(module_scope)

@@ -42,3 +42,41 @@ class RetrieveReply(_message.Message):
     source_name: _containers.RepeatedScalarFieldContainer[str]
     named_by: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, item_id: _Optional[_Iterable[str]] = ..., similarity: _Optional[_Iterable[float]] = ..., index_id: _Optional[str] = ..., degraded: _Optional[_Iterable[str]] = ..., source: _Optional[str] = ..., source_name: _Optional[_Iterable[str]] = ..., named_by: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ShardReply(_message.Message):
+    __slots__ = ("shard", "shards", "sources", "index_id", "items", "left", "degraded", "found", "fallback", "row", "item_id")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    INDEX_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_FIELD_NUMBER: _ClassVar[int]
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    shards: int
+    sources: bytes
+    index_id: str
+    items: int
+    left: int
+    degraded: _containers.RepeatedScalarFieldContainer[str]
+    found: _containers.RepeatedCompositeFieldContainer[SourceFound]
+    fallback: _containers.RepeatedCompositeFieldContainer[SourceFound]
+    row: bytes
+    item_id: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, shard: _Optional[int] = ..., shards: _Optional[int] = ..., sources: _Optional[bytes] = ..., index_id: _Optional[str] = ..., items: _Optional[int] = ..., left: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., found: _Optional[_Iterable[_Union[SourceFound, _Mapping]]] = ..., fallback: _Optional[_Iterable[_Union[SourceFound, _Mapping]]] = ..., row: _Optional[bytes] = ..., item_id: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SourceFound(_message.Message):
+    __slots__ = ("source", "share", "row", "score")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    share: float
+    row: bytes
+    score: bytes
+    def __init__(self, source: _Optional[str] = ..., share: _Optional[float] = ..., row: _Optional[bytes] = ..., score: _Optional[bytes] = ...) -> None: ...

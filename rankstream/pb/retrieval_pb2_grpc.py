@@ -39,13 +39,26 @@ class RetrievalStub:
                 request_serializer=rankstream_dot_pb_dot_retrieval__pb2.RetrieveRequest.SerializeToString,
                 response_deserializer=rankstream_dot_pb_dot_retrieval__pb2.RetrieveReply.FromString,
                 _registered_method=True)
+        self.RetrieveShard = channel.unary_unary(
+                '/rankstream.v1.Retrieval/RetrieveShard',
+                request_serializer=rankstream_dot_pb_dot_retrieval__pb2.RetrieveRequest.SerializeToString,
+                response_deserializer=rankstream_dot_pb_dot_retrieval__pb2.ShardReply.FromString,
+                _registered_method=True)
 
 
 class RetrievalServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Retrieve(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Candidates; refused by one of several shards, which has only its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetrieveShard(self, request, context):
+        """What each source of one shard finds; whoever asks all shards merges their answers.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -57,6 +70,11 @@ def add_RetrievalServicer_to_server(servicer, server):
                     servicer.Retrieve,
                     request_deserializer=rankstream_dot_pb_dot_retrieval__pb2.RetrieveRequest.FromString,
                     response_serializer=rankstream_dot_pb_dot_retrieval__pb2.RetrieveReply.SerializeToString,
+            ),
+            'RetrieveShard': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetrieveShard,
+                    request_deserializer=rankstream_dot_pb_dot_retrieval__pb2.RetrieveRequest.FromString,
+                    response_serializer=rankstream_dot_pb_dot_retrieval__pb2.ShardReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -86,6 +104,33 @@ class Retrieval:
             '/rankstream.v1.Retrieval/Retrieve',
             rankstream_dot_pb_dot_retrieval__pb2.RetrieveRequest.SerializeToString,
             rankstream_dot_pb_dot_retrieval__pb2.RetrieveReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetrieveShard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rankstream.v1.Retrieval/RetrieveShard',
+            rankstream_dot_pb_dot_retrieval__pb2.RetrieveRequest.SerializeToString,
+            rankstream_dot_pb_dot_retrieval__pb2.ShardReply.FromString,
             options,
             channel_credentials,
             insecure,

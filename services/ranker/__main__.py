@@ -56,6 +56,7 @@ from services.ranker.models import CHAMPION, Models, PopularItems
 from services.ranker.policies import Policies
 from services.ranker.settings import PREFIX, RankerSettings
 from services.ranker.shadow import Shadow
+from services.ranker.shards import Shards
 from services.ranker.variants import Variants
 
 EXPERIMENTS = "experiments"
@@ -80,10 +81,12 @@ async def await_store(store: FeatureStore, health: Health) -> None:
             await asyncio.Event().wait()
 
 
-def retrieval_breaker(settings: RankerSettings, metrics_of: Metrics) -> Breaker:
-    """What keeps answers from waiting while retrieval hangs."""
+def retrieval_breaker(
+    settings: RankerSettings, metrics_of: Metrics, name: str = "retrieval"
+) -> Breaker:
+    """What keeps answers from waiting while retrieval, or a shard of it, hangs."""
     return Breaker(
-        "retrieval",
+        name,
         timeout_s=settings.retrieval_timeout_ms / 1000,
         late_max=settings.retrieval_late_max,
         open_s=settings.retrieval_probe_ms / 1000,
@@ -158,17 +161,27 @@ def following(
     return follow(reader, fold, metrics_of=m, on_caught_up=lambda: health.ready(EXPERIMENTS))
 
 
+def remote(settings: RankerSettings, metrics_of: Metrics) -> RetrievalClient | Shards:
+    """Retrieval as a service, of one process or of several shards."""
+    addresses = settings.retrieval_url.split(",")
+    timeout_s = settings.retrieval_timeout_ms / 1000
+    if len(addresses) > 1:
+        return Shards(
+            addresses,
+            timeout_s=timeout_s,
+            breaker_of=lambda name: retrieval_breaker(settings, metrics_of, name),
+            metrics_of=metrics_of,
+        )
+    breaker = retrieval_breaker(settings, metrics_of)
+    return RetrievalClient(settings.retrieval_url, timeout_s=timeout_s, breaker=breaker)
+
+
 def candidates_of(
     settings: RankerSettings, health: Health, metrics_of: Metrics
-) -> tuple[RetrievalClient | InProcess, list[Coroutine[Any, Any, None]]]:
+) -> tuple[RetrievalClient | Shards | InProcess, list[Coroutine[Any, Any, None]]]:
     """Where candidates come from, and what keeps an index of this process up to date."""
     if not settings.retrieval_in_process:
-        client = RetrievalClient(
-            settings.retrieval_url,
-            timeout_s=settings.retrieval_timeout_ms / 1000,
-            breaker=retrieval_breaker(settings, metrics_of),
-        )
-        return client, []
+        return remote(settings, metrics_of), []
     for part in (INDEX, ITEMS):
         health.not_ready(part, "starting")
     index = Retrieval(

@@ -1,14 +1,18 @@
-"""Where the ranker's candidates come from: the retrieval service, or an index in this process."""
+"""Where the ranker's candidates come from: the retrieval service, or an index in this process.
+
+`shards.py` has the service in several processes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 import grpc
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import Message
 
 from rankstream.candidates.retrieval import Retrieval
 from rankstream.contracts.filter import ItemFilter, Place, encode_filter, encode_place
@@ -18,10 +22,13 @@ from rankstream.pb.events_pb2 import ServedSlate
 from services.ranker.breaker import Breaker, CircuitOpen
 
 METHOD: Final = "/rankstream.v1.Retrieval/Retrieve"
+REFUSED: Final = "retrieval_refused"
 _REASONS: Final = {
     grpc.StatusCode.DEADLINE_EXCEEDED: "retrieval_timeout",
     grpc.StatusCode.UNAVAILABLE: "retrieval_unavailable",
 }
+
+Reply = TypeVar("Reply", bound=Message)
 
 
 class RetrievalFailed(Exception):
@@ -50,10 +57,12 @@ class Retrieved:
             slate.named_by[:] = [named_by[item_id] for item_id in slate.item_id]
 
 
-class RetrievalClient:
-    """One channel to the retrieval service, each call with a deadline."""
+class Link(Generic[Reply]):
+    """One channel to one process of retrieval, each call with a deadline."""
 
-    def __init__(self, address: str, *, timeout_s: float, breaker: Breaker) -> None:
+    def __init__(
+        self, address: str, method: str, reply: type[Reply], *, timeout_s: float, breaker: Breaker
+    ) -> None:
         self._channel = grpc.aio.insecure_channel(
             address,
             options=[
@@ -63,13 +72,41 @@ class RetrievalClient:
                 ("grpc.max_reconnect_backoff_ms", 1_000),
             ],
         )
-        self._retrieve = self._channel.unary_unary(
-            METHOD,
+        self._call: Any = self._channel.unary_unary(
+            method,
             request_serializer=pb.RetrieveRequest.SerializeToString,
-            response_deserializer=pb.RetrieveReply.FromString,
+            response_deserializer=reply.FromString,
         )
         self._timeout_s = timeout_s
         self._breaker = breaker
+
+    async def ask(self, request: pb.RetrieveRequest) -> Reply:
+        """The reply.
+
+        Raises: RetrievalFailed: late, unreachable, refused, or late so often that it is not asked.
+        """
+        try:
+            with self._breaker.call():
+                reply: Reply = await self._call(request, timeout=self._timeout_s)
+        except CircuitOpen as error:
+            raise RetrievalFailed("retrieval_circuit_open", str(error)) from None
+        except grpc.aio.AioRpcError as error:
+            # A client of the ranker reads this: what gRPC says of a lost connection has addresses.
+            if reason := _REASONS.get(error.code()):
+                raise RetrievalFailed(reason, error.code().name) from None
+            raise RetrievalFailed(REFUSED, f"{error.code().name}: {error.details()}") from None
+        return reply
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+
+class RetrievalClient:
+    """The retrieval service, all items of which are in one process."""
+
+    def __init__(self, address: str, *, timeout_s: float, breaker: Breaker) -> None:
+        self._link = Link(address, METHOD, pb.RetrieveReply, timeout_s=timeout_s, breaker=breaker)
 
     async def retrieve(
         self,
@@ -83,25 +120,15 @@ class RetrievalClient:
         """k candidates that pass a filter for a history (id64, newest first), without it itself;
         some of them near the place, if retrieval is so configured.
 
-        Raises: RetrievalFailed: late, unreachable, refused, or late so often that it is not asked.
+        Raises: RetrievalFailed: as Link.ask.
         """
-        request = _request(request_id, recent, k, exclude_item_ids, wanted, place)
-        try:
-            with self._breaker.call():
-                reply: pb.RetrieveReply = await self._retrieve(request, timeout=self._timeout_s)
-        except CircuitOpen as error:
-            raise RetrievalFailed("retrieval_circuit_open", str(error)) from None
-        except grpc.aio.AioRpcError as error:
-            # A client of the ranker reads this: what gRPC says of a lost connection has addresses.
-            if reason := _REASONS.get(error.code()):
-                raise RetrievalFailed(reason, error.code().name) from None
-            detail = f"{error.code().name}: {error.details()}"
-            raise RetrievalFailed("retrieval_refused", detail) from None
-        return reply
+        return await self._link.ask(
+            request_of(request_id, recent, k, exclude_item_ids, wanted, place)
+        )
 
     async def close(self) -> None:
         """Close the channel."""
-        await self._channel.close()
+        await self._link.close()
 
 
 class InProcess:
@@ -123,19 +150,19 @@ class InProcess:
 
         Raises: RetrievalFailed: refused, or there is no index yet.
         """
-        request = _request(request_id, recent, k, exclude_item_ids, wanted, place)
+        request = request_of(request_id, recent, k, exclude_item_ids, wanted, place)
         try:
             return await self._retrieval.retrieve(request)
         except NotReady as error:
             raise RetrievalFailed("retrieval_unavailable", str(error)) from None
         except RankstreamError as error:
-            raise RetrievalFailed("retrieval_refused", str(error)) from None
+            raise RetrievalFailed(REFUSED, str(error)) from None
 
     async def close(self) -> None:
         """Nothing is open."""
 
 
-def _request(
+def request_of(
     request_id: str,
     recent: npt.NDArray[np.uint64],
     k: int,
@@ -143,6 +170,7 @@ def _request(
     wanted: ItemFilter | None,
     place: Place | None,
 ) -> pb.RetrieveRequest:
+    """What is asked of retrieval; the history is excluded."""
     hashes = recent.tolist()
     return pb.RetrieveRequest(
         request_id=request_id,

@@ -16,7 +16,7 @@ class RankerSettings(PublicSettings):
     grpc_port: int = Field(default=9004, ge=0, le=65_535)
     admin_port: int = Field(default=8104, ge=0, le=65_535)
     admin_grpc_port: int = Field(default=9104, ge=0, le=65_535)
-    retrieval_url: str = Field(default="127.0.0.1:9003", min_length=1)
+    retrieval_url: str = Field(default="127.0.0.1:9003", pattern=r"^[^,\s]+(,[^,\s]+)*$")
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^redis://[^/]+(/\d*)?$")
     # Pointers with a relative uri are folders below this one.
     artifacts: str = Field(default=".run/state/artifacts", min_length=1)

@@ -18,6 +18,7 @@ from rankstream.adapters.run import run
 from rankstream.candidates.catalog import Catalog
 from rankstream.candidates.following import followers
 from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval, read_sources
+from rankstream.contracts.shard import Shard
 from services.retrieval.app import SERVICE, methods
 from services.retrieval.settings import PREFIX, RetrievalSettings
 
@@ -35,6 +36,7 @@ async def main(settings: RetrievalSettings) -> None:
             exclude_max=settings.exclude_max,
             fresh_max=settings.fresh_max,
             sources=read_sources(settings.sources, PREFIX + "SOURCES"),
+            shard=Shard(settings.shard, settings.shards),
         ),
         load=Catalog.load,
         health=health,

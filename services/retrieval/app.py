@@ -18,5 +18,8 @@ def methods(retrieval: Retrieval) -> Mapping[str, grpc.RpcMethodHandler[bytes, b
     return {
         "Retrieve": unary(
             retrieval_pb2.RetrieveRequest, retrieval.retrieve, on_malformed=retrieval.refused
-        )
+        ),
+        "RetrieveShard": unary(
+            retrieval_pb2.RetrieveRequest, retrieval.retrieve_shard, on_malformed=retrieval.refused
+        ),
     }

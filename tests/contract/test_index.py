@@ -34,11 +34,22 @@ def _cells(folder: Path) -> tuple[Index, Floats]:
     return load_index(folder, size=200, coverage=built.coverage), VECTORS[built.order]
 
 
-@pytest.fixture(params=["fake", "exact", "cells"])
+def _part(folder: Path, exact_max: int) -> tuple[Index, Floats]:
+    """An index of 200 of 400 vectors, which are spread over all its cells."""
+    vectors = np.random.default_rng(5).normal(size=(400, 8)).astype(np.float32)
+    built = build_index(vectors, vectors, folder, seed=1, exact_max=exact_max)
+    part = np.sort(np.random.default_rng(6).permutation(400)[:200])
+    index = load_index(folder, size=400, coverage=built.coverage, part=part)
+    return index, vectors[built.order][part]
+
+
+@pytest.fixture(params=["fake", "exact", "cells", "exact part", "cells part"])
 def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Index, Floats]:
     """An index and its vectors, row by row."""
     if request.param == "cells":
         return _cells(tmp_path)
+    if request.param.endswith("part"):
+        return _part(tmp_path, 400 if request.param == "exact part" else 100)
     return FakeIndex(VECTORS) if request.param == "fake" else FaissIndex.build(VECTORS), VECTORS
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from pipelines.train.artefact import Origin, write_retrieval
 from pipelines.train.retrieval import ItemVectors, cold_vectors, mean_towers, queries_of
 from rankstream.adapters.artifacts import read_manifest
-from rankstream.candidates.catalog import Catalog
+from rankstream.candidates.catalog import Catalog, Question
 from rankstream.contracts.ids import id64
 from rankstream.contracts.neighbours import Neighbours
 
@@ -51,15 +51,16 @@ def test_cells_and_exact_search_retrieve_the_same_items(tmp_path: Path) -> None:
 
     for row in range(0, M, 40):
         history = np.array([id64(NAMES[row]), id64("unknown"), id64(NAMES[row - 1])], np.uint64)
-        expected, found = exact.retrieve(history, 30, none), cells.retrieve(history, 30, none)
+        question = Question(history, 30, none)
+        expected, found = exact.retrieve(question), cells.retrieve(question)
 
         assert len(set(expected.item_ids) & set(found.item_ids)) >= 28
         score = dict(zip(found.item_ids, found.similarity.tolist(), strict=True))
         for item_id, similarity in zip(expected.item_ids, expected.similarity, strict=True):
             assert abs(score.get(item_id, similarity) - similarity) < 0.02
     unknown = np.array([id64("nobody")], np.uint64)
-    popular = exact.retrieve(unknown, 30, none).item_ids
-    assert cells.retrieve(unknown, 30, none).item_ids == popular
+    question = Question(unknown, 30, none)
+    assert cells.retrieve(question).item_ids == exact.retrieve(question).item_ids
 
 
 def test_a_new_item_is_like_the_liked_ones_of_its_category(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval
 from rankstream.candidates.trending import BUCKETS, Trending
 from rankstream.contracts.ids import id64
 from rankstream.contracts.record import Record
+from rankstream.contracts.shard import Shard
 from rankstream.contracts.sources import Source, Sources
 from rankstream.errors import InvalidBatch
 from rankstream.pb import retrieval_pb2
@@ -54,7 +55,7 @@ def a_record(batch: LabelBatch, at_ms: int = T_MS + 1_000 * HOUR_MS) -> Record:
 
 
 def clicks_of(trending: Trending) -> dict[int, float]:
-    return dict(zip(*(column.tolist() for column in trending.top()), strict=True))
+    return dict(zip(*(column.tolist() for column in trending.clicked()), strict=True))
 
 
 change = st.tuples(
@@ -102,15 +103,29 @@ def test_a_run_cut_by_a_worker_that_was_overtaken_is_not_counted() -> None:
     assert clicks_of(trending) == {id64("a"): 3}
 
 
-def test_most_clicked_come_first_and_the_fewest_are_forgotten_for_space() -> None:
+def test_items_with_the_fewest_clicks_are_forgotten_for_space() -> None:
     changes = [(item, 0, 0, 1) for item in "abbcccdddd"]
     trending = Trending(window_ms=24 * HOUR_MS, items_max=3)
 
     trending.fold(a_record(a_batch(0, 0, changes)))
 
-    items, clicks = trending.top()
+    items, clicks = trending.clicked()
     assert items.tolist() == [id64("d")]
     assert clicks.tolist() == [4]
+
+
+def test_another_shards_items_are_not_counted() -> None:
+    changes = [(item, 0, 0, 1) for item in "abbccc"]
+    parts = [Trending(window_ms=24 * HOUR_MS, shard=Shard(number, 2)) for number in range(2)]
+
+    for part in parts:
+        part.fold(a_record(a_batch(0, 0, changes)))
+
+    counts = [clicks_of(part) for part in parts]
+    assert counts[0] | counts[1] == {
+        id64(item): n for item, n in zip("abc", (1, 2, 3), strict=True)
+    }
+    assert all(key % 2 == number for number, part in enumerate(counts) for key in part)
 
 
 def test_a_time_ahead_of_the_log_does_not_empty_the_window() -> None:
