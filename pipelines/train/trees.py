@@ -96,7 +96,7 @@ def fit_xgboost(
     tuned: Parameters | None = None,
     likelihood: Likelihood | None = None,
 ) -> Ranker:
-    """Boosted trees on log loss, stopped early on the last tenth of the rows, in order of time.
+    """Boosted trees on log loss, of all rows; the last tenth, in order of time, says how many.
 
     Args:
         features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1.
@@ -109,9 +109,9 @@ def fit_xgboost(
     cut = checked_cut(features, clicked)
     names = [f"f{k}" for k in range(features.shape[1])]
     parameters = {**BOOSTING, **(tuned or {}), "seed": seed}
-    fitted, held = slice(cut), slice(cut, None)
+    early, late, everything = slice(cut), slice(cut, None), slice(None)
 
-    def matrix(rows: slice, ref: xgb.DMatrix | None) -> xgb.QuantileDMatrix:
+    def matrix(rows: slice, ref: xgb.DMatrix | None = None) -> xgb.QuantileDMatrix:
         return xgb.QuantileDMatrix(
             features[rows],
             clicked[rows],
@@ -122,27 +122,35 @@ def fit_xgboost(
             ref=ref,
         )
 
-    data = matrix(fitted, None)
-    booster = xgb.train(
-        {**parameters, "nthread": THREADS} | ({} if likelihood is None else _OF_LIKELIHOOD),
+    used = {**parameters, "nthread": THREADS} | ({} if likelihood is None else _OF_LIKELIHOOD)
+    data = matrix(early)
+    stopped = xgb.train(
+        used,
         data,
         num_boost_round=ROUNDS_MAX,
-        evals=[(matrix(held, data), "validation")],
+        evals=[(matrix(late, data), "validation")],
         early_stopping_rounds=EARLY_STOPPING_ROUNDS,
         verbose_eval=False,
-        **_learning(likelihood, fitted, held),
+        **_learning(likelihood, early, late),
     )
-    # An export takes every tree, those after the best round too: cut them off first.
-    best = booster[: booster.best_iteration + 1]
+    rounds = stopped.best_iteration + 1
+    del stopped, data
+    # The newest rows are most like those to come: what they have judged is fitted anew with them.
+    booster = xgb.train(
+        used,
+        matrix(everything),
+        num_boost_round=rounds,
+        **_learning(likelihood, everything),
+    )
 
     def predict(rows: Floats) -> npt.NDArray[np.float64]:
-        return np.asarray(best.predict(xgb.DMatrix(rows, feature_names=names)), np.float64)
+        return np.asarray(booster.predict(xgb.DMatrix(rows, feature_names=names)), np.float64)
 
     return Ranker(
         family="xgboost",
-        graph=tree_graph(xgboost_trees(best), features.shape[1]),
+        graph=tree_graph(xgboost_trees(booster), features.shape[1]),
         predict=predict,
-        parameters={**parameters, "trees": best.num_boosted_rounds()},
+        parameters={**parameters, "trees": rounds},
     )
 
 
@@ -151,12 +159,17 @@ def fit_xgboost(
 _OF_LIKELIHOOD: Final = {"base_score": 0.5, "disable_default_eval_metric": True}
 
 
-def _learning(likelihood: Likelihood | None, fitted: slice, held: slice) -> dict[str, Any]:
+def _learning(
+    likelihood: Likelihood | None, fitted: slice, held: slice | None = None
+) -> dict[str, Any]:
     if likelihood is None:
         return {}
+    objective = {"obj": lambda margin, data: likelihood.slopes(margin, fitted)}
+    if held is None:
+        return objective
+    # The last metric is the one that stops.
     return {
-        "obj": lambda margin, data: likelihood.slopes(margin, fitted),
-        # The last metric is the one that stops.
+        **objective,
         "custom_metric": lambda margin, data: ("loss", likelihood.loss(margin, held)),
     }
 
@@ -191,7 +204,7 @@ def fit_lightgbm(
     sample_weight: Weights | None = None,
     tuned: Parameters | None = None,
 ) -> Ranker:
-    """Boosted trees grown leaf by leaf, stopped early on the last tenth of the rows.
+    """Boosted trees grown leaf by leaf, of all rows; the last tenth says how many.
 
     Args:
         features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1.
@@ -211,17 +224,19 @@ def fit_lightgbm(
         free_raw_data=False,
     )
     validation = lgb.Dataset(features[cut:], clicked[cut:], weight=late, reference=data)
-    booster = lgb.train(
+    rounds = lgb.train(
         parameters,
         data,
         num_boost_round=ROUNDS_MAX,
         valid_sets=[validation],
         callbacks=[lgb.early_stopping(EARLY_STOPPING_ROUNDS, verbose=False)],
-    )
-    rounds = booster.best_iteration
+    ).best_iteration
+    del data, validation
+    everything = lgb.Dataset(features, clicked, weight=sample_weight, params=parameters)
+    booster = lgb.train(parameters, everything, num_boost_round=rounds)
 
     def predict(rows: Floats) -> npt.NDArray[np.float64]:
-        return np.asarray(booster.predict(rows, num_iteration=rounds), np.float64)
+        return np.asarray(booster.predict(rows), np.float64)
 
     return Ranker(
         family="lightgbm",

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numba
 import numpy as np
 
+from rankstream.contracts.columns import Kind
 from rankstream.features import spec
 from rankstream.features.compiled import compiled, read_only, types, written
 from rankstream.features.rows import CONTEXT_ATTRIBUTES, MICROS, TOTALS, WINDOWS
@@ -21,6 +22,7 @@ ALL_TIME_COLUMNS: Final = 6
 COUNTER_COLUMNS: Final = 2 * len(WINDOWS) + ALL_TIME_COLUMNS
 AFFINITY_COLUMNS: Final = 4
 SESSION_COLUMNS: Final = 3
+RATED_COLUMNS: Final = len(spec.LAST_RATINGS)
 CLOCK_COLUMNS: Final = 2
 
 _HOUR_MS: Final = 3_600_000
@@ -39,6 +41,8 @@ _TTL_MS: Final = tuple(known.ttl_ms for known in CONTEXT_ATTRIBUTES)
 _UNKNOWN: Final = tuple(known.unknown for known in CONTEXT_ATTRIBUTES)
 _CTR, _CVR, _STRENGTH = spec.CTR_PRIOR, spec.CVR_PRIOR, spec.PRIOR_STRENGTH
 _RATING, _RATING_STRENGTH = spec.RATING_PRIOR, spec.RATING_STRENGTH
+_LAST_RATINGS: Final = spec.LAST_RATINGS
+_RATE: Final = int(Kind.RATE)
 
 
 _OUT: Final = written(types.float32, 2)
@@ -59,6 +63,7 @@ _HASHED: Final = read_only(types.uint64, 2)
 _COUNTS: Final = read_only(types.int32, 2)
 _WIDE: Final = read_only(types.int64, 2)
 _VALUES: Final = read_only(types.float32, 2)
+_KINDS: Final = read_only(types.uint8, 2)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -205,6 +210,28 @@ def session(out: Any, at: Any, rows: Any, as_of_ms: Any) -> None:
         out[i, at] = np.log1p((last_ms[u] - start_ms[u]) / 1000.0) if is_open else 0.0
         out[i, at + 1] = impressions[u] if is_open else 0
         out[i, at + 2] = clicks[u] if is_open else 0
+
+
+@compiled(_OUT, _AT, _KINDS, _VALUES)
+def ratings(out: Any, at: Any, kind: Any, value: Any) -> None:
+    """Smoothed means of the user's last ratings, for each number in spec.LAST_RATINGS.
+
+    Args:
+        kind, value: shape (n, RECENT) or (1, RECENT), of recent actions, newest first.
+    """
+    for i in range(len(out)):
+        if len(kind) == 1 and i > 0:
+            out[i, at : at + RATED_COLUMNS] = out[0, at : at + RATED_COLUMNS]
+            continue
+        stars, rated = 0.0, 0
+        out[i, at : at + RATED_COLUMNS] = _RATING
+        for k in range(kind.shape[1]):
+            if kind[i, k] == _RATE:
+                rated += 1
+                stars += value[i, k]
+                for place in range(len(_LAST_RATINGS)):
+                    if rated <= _LAST_RATINGS[place]:
+                        out[i, at + place] = _rate(stars, rated, _RATING, _RATING_STRENGTH)
 
 
 @compiled(_OUT, _AT, _VALUES, _PLACES)

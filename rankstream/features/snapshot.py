@@ -81,7 +81,8 @@ def snapshot(
     kernel.counters(out, at := at + wide, _counted(context[:, 0]), _AS_THEY_COME, as_of_ms)
     kernel.counters(out, at := at + wide, _counted(context[:, 1]), _AS_THEY_COME, as_of_ms)
     kernel.session(out, at := at + wide, tuple(user[name] for name in _SESSION), as_of_ms)
-    kernel.attributes(out, at := at + kernel.SESSION_COLUMNS, user["attributes"], _AS_THEY_COME)
+    kernel.ratings(out, at := at + kernel.SESSION_COLUMNS, recent["kind"], recent["value"])
+    kernel.attributes(out, at := at + kernel.RATED_COLUMNS, user["attributes"], _AS_THEY_COME)
     stated = user["context"]
     kernel.context(
         out, at := at + len(USER_ATTRIBUTES), stated["time_ms"], stated["value"], as_of_ms

@@ -22,6 +22,8 @@ CVR_PRIOR: Final = 0.02
 PRIOR_STRENGTH: Final = 10.0
 RATING_PRIOR: Final = 3.5
 RATING_STRENGTH: Final = 5.0
+# How many of a user's newest ratings are averaged: the mood of a sitting, and that of some.
+LAST_RATINGS: Final = (5, 20)
 
 _ENTITIES: Final = ("user", "item", "category", "query", "location")
 
@@ -59,6 +61,7 @@ FEATURES: Final[tuple[Feature, ...]] = (
     Feature("user_session_log_s", 0.0),
     Feature("user_session_impressions", 0.0),
     Feature("user_session_clicks", 0.0),
+    *(Feature(f"user_last_{last}_mean_rating", RATING_PRIOR) for last in LAST_RATINGS),
     *(Feature(f"user_{name}", -1.0) for name in USER_ATTRIBUTES),
     *(Feature(f"context_{known.name}", known.unknown) for known in CONTEXT_ATTRIBUTES),
     *(Feature(f"item_{name}", -1.0) for name in ITEM_ATTRIBUTES),
@@ -77,7 +80,7 @@ _DEFINITION: Final = {
     "features": [[feature.name, feature.default] for feature in FEATURES],
     "windows": [list(window) for window in WINDOWS],
     "priors": [CTR_PRIOR, CVR_PRIOR, PRIOR_STRENGTH, RATING_PRIOR, RATING_STRENGTH],
-    "sizes": [RECENT, CATEGORIES],
+    "sizes": [RECENT, CATEGORIES, *LAST_RATINGS],
     "context": [list(known) for known in CONTEXT_ATTRIBUTES],
     "revision": 1,
 }

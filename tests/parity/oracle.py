@@ -255,6 +255,7 @@ def features(
         **_entity("query", [a for a in added if query and a.query == query], as_of_ms),
         **_entity("location", [a for a in added if location and a.location == location], as_of_ms),
         **_session_features(events, user, as_of_ms, gap_ms),
+        **_last_ratings(events, user),
         "user_age": _attribute(events, user, "age"),
         "user_gender_male": _attribute(events, user, "gender_male"),
         **_context(events, user, as_of_ms),
@@ -335,7 +336,27 @@ def _affinity(
     events: Sequence[Event], added: Sequence[Addition], user: str, category: str
 ) -> dict[str, float]:
     impressions, ratings = sum(a.impressions for a in added), sum(a.ratings for a in added)
-    actions = sorted(
+    actions = _actions(events, user)[:10]
+    same = sum(bool(category) and action[5] == category for action in actions)
+    return {
+        "user_category_log_impressions": math.log1p(impressions),
+        "user_category_ctr": _ctr(sum(a.clicks for a in added), impressions),
+        "user_category_mean_rating": (sum(a.rating for a in added) + 17.5) / (ratings + 5.0),
+        "user_category_recent_share": same / max(len(actions), 1),
+    }
+
+
+def _last_ratings(events: Sequence[Event], user: str) -> dict[str, float]:
+    rated = [value for _, _, kind, value, *_ in _actions(events, user)[:50] if kind == 5]
+    return {
+        "user_last_5_mean_rating": (sum(rated[:5]) + 17.5) / (len(rated[:5]) + 5.0),
+        "user_last_20_mean_rating": (sum(rated[:20]) + 17.5) / (len(rated[:20]) + 5.0),
+    }
+
+
+def _actions(events: Sequence[Event], user: str) -> list[tuple[int, int, int, float, int, str]]:
+    """What the user did, newest first: time, item, kind, value, category and its name."""
+    return sorted(
         (
             (
                 event.event_time_ms,
@@ -349,11 +370,4 @@ def _affinity(
             if isinstance(event, Click | View | Rate | Purchase) and event.user_id == user
         ),
         reverse=True,
-    )[:10]
-    same = sum(bool(category) and action[5] == category for action in actions)
-    return {
-        "user_category_log_impressions": math.log1p(impressions),
-        "user_category_ctr": _ctr(sum(a.clicks for a in added), impressions),
-        "user_category_mean_rating": (sum(a.rating for a in added) + 17.5) / (ratings + 5.0),
-        "user_category_recent_share": same / max(len(actions), 1),
-    }
+    )

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rankstream.contracts.columns import Kind
 from rankstream.features import spec
 from rankstream.features.rows import (
     CATEGORY_ROW,
     CONTEXT_ATTRIBUTES,
     CONTEXT_ROW,
     ITEM_ROW,
+    RECENT,
     USER_ROW,
     ContextAttribute,
     Rows,
@@ -65,6 +67,30 @@ def test_what_was_never_stated_is_unknown_at_any_time() -> None:
 
     for known in CONTEXT_ATTRIBUTES:
         assert found[f"context_{known.name}"] == [known.unknown] * 3
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([int(Kind.RATE), int(Kind.CLICK), int(Kind.VIEW)]),
+            st.sampled_from([0.5, 3.0, 4.5]),
+        ),
+        max_size=RECENT,
+    )
+)
+def test_last_ratings_are_means_of_the_newest_among_all_actions(
+    actions: list[tuple[int, float]],
+) -> None:
+    user = empty_rows(1, USER_ROW)
+    for place, (kind, value) in enumerate(actions):
+        user["recent"][0, place] = (7, 0, STATED_MS - place, value, kind)
+
+    found = features_of(user, STATED_MS, STATED_MS + 1)
+
+    rated = [value for kind, value in actions if kind == Kind.RATE]
+    for last in spec.LAST_RATINGS:
+        mean = (sum(rated[:last]) + 3.5 * 5.0) / (len(rated[:last]) + 5.0)
+        assert found[f"user_last_{last}_mean_rating"] == pytest.approx([mean] * 2, abs=1e-6)
 
 
 @settings(max_examples=20)
