@@ -28,7 +28,6 @@ from rankstream.candidates.merging import NOTHING, Raw, merge
 from rankstream.candidates.origins import NOT_FRESH, Asked, Fresh, Origins, fallback, found_by
 from rankstream.candidates.shards import ShardFound, surely_named
 from rankstream.contracts.ids import id64
-from rankstream.contracts.neighbours import Neighbours, NeighboursPart, part_of
 from rankstream.contracts.shard import WHOLE, Shard
 from rankstream.contracts.sources import AS_TUNED, Sources
 from rankstream.contracts.subset import Subset
@@ -75,21 +74,19 @@ class Catalog:
         cold: ColdVectors | None = None,
         part: Rows | None = None,
     ) -> None:
-        """`table` and `lists` are of all items, `index` of the rows `part` of them; None: all."""
+        """`table` is of all items, `index` and `lists` of the rows `part` of them; None: all."""
         self.index_id = index_id
         self._items = len(table.item_id)
         self._order = np.argsort(table.id64).astype(np.int64)
         self._sorted = table.id64[self._order]
         self._part = part
-        tables: tuple[Neighbours | NeighboursPart, ...] = lists.tables
         if part is not None:
             table = rows_of_table(table, part)
-            tables = tuple(part_of(one, part) for one in lists.tables)
         self._item_id = table.item_id
         self.hashes = table.id64
         order = np.argsort(-table.popularity, kind="stable")
         ranked = Found(order, table.popularity[order])
-        self._origins = Origins(tower, index, tables, lists.index_share, ranked)
+        self._origins = Origins(tower, index, lists, ranked)
         self.cold = no_vectors(index.dimensions) if cold is None else cold
 
     @classmethod
@@ -119,7 +116,7 @@ class Catalog:
         tower = QueryTower.load(folder, dimensions=index.dimensions)
         lists = NO_LISTS
         if NEIGHBOURS_FILE in manifest.files:
-            lists = read_neighbour_lists(folder, size=size)
+            lists = read_neighbour_lists(folder, size=size, part=part)
         cold = None
         if COLD_FILE in manifest.files:
             cold = read_cold_vectors(folder, dimensions=index.dimensions)

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from rankstream.adapters.neighbour_lists import NeighbourLists
 from rankstream.adapters.query_tower import QueryTower
 from rankstream.candidates.merging import NOTHING, Raw, depth_of
 from rankstream.contracts.neighbours import Neighbours, NeighboursPart
@@ -36,15 +37,14 @@ class Origins:
 
     tower: QueryTower
     index: Index
-    tables: tuple[Neighbours | NeighboursPart, ...]
-    index_share: float  # weight of the towers beside the tables
+    lists: NeighbourLists
     popular: Found
     trending: Found = NOTHING
     near: Found = NOTHING  # to one user, rows ascending
 
     def table(self, name: str) -> Neighbours | NeighboursPart | None:
         """The neighbour lists of a name."""
-        return next((table for table in self.tables if table.name == name), None)
+        return next((table for table in self.lists.tables if table.name == name), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ def found_by(origins: Origins, config: Sources, asked: Asked) -> list[Raw]:
     for source in config.sources:
         name, share = source.name, source.weight
         if name == TOWERS:
-            share = origins.index_share if share is None else share
+            share = origins.lists.index_share if share is None else share
             depth = depth_of(source, share, asked.k)
             found += _of_towers(origins, share, depth, config, asked) if known else []
         elif name in _RANKED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,9 +62,13 @@ class NeighboursPart:
         return self.rows[places], self.weight[places] * counts[of]
 
 
-def part_of(table: Neighbours, kept: Rows) -> NeighboursPart:
-    """The lists of a table, cut down to the neighbours `kept`, ascending: row i is then kept[i]."""
-    now = np.full(len(table.rows) + 1, -1, np.int32)  # the last entry is that of row -1
+def part_of(table: Neighbours, kept: Rows, size: int) -> NeighboursPart:
+    """Lists cut down to the neighbours `kept`, ascending: row i is then kept[i].
+
+    Args:
+        table: some lists, or all, of an item table of `size` rows.
+    """
+    now = np.full(size + 1, -1, np.int32)  # the last entry is that of row -1
     now[kept] = np.arange(len(kept), dtype=np.int32)
     rows = now[table.rows]
     there = rows >= 0
@@ -71,6 +76,18 @@ def part_of(table: Neighbours, kept: Rows) -> NeighboursPart:
     np.cumsum(np.count_nonzero(there, axis=1), out=starts[1:])
     same = table.last, table.fading, table.share
     return NeighboursPart(table.name, rows[there], table.weight[there], starts, *same)
+
+
+def joined_parts(parts: Sequence[NeighboursPart]) -> NeighboursPart:
+    """The lists of several parts of one table, one part behind the other."""
+    ends = np.cumsum([0, *(len(part.rows) for part in parts)])
+    starts = [part.starts[:-1] + end for part, end in zip(parts, ends[:-1], strict=True)]
+    return replace(
+        parts[0],
+        rows=np.concatenate([part.rows for part in parts]),
+        weight=np.concatenate([part.weight for part in parts]),
+        starts=np.concatenate([*starts, ends[-1:]]),
+    )
 
 
 def in_order(table: Neighbours, order: npt.NDArray[np.int64]) -> Neighbours:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rankstream.adapters import neighbour_lists
 from rankstream.adapters.neighbour_lists import (
     NAME,
     NeighbourLists,
@@ -69,3 +70,27 @@ def test_a_file_that_holds_no_lists_is_refused(tmp_path: Path, content: bytes | 
 
     with pytest.raises(InvalidArtifact, match="is not a file of neighbour lists"):
         read_neighbour_lists(tmp_path, size=3)
+
+
+@pytest.mark.parametrize("block", [1, 3, 100])
+def test_lists_of_a_shard_are_those_of_all_without_the_neighbours_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(neighbour_lists, "_BLOCK", block)
+    rng = np.random.default_rng(1)
+    rows = np.stack([rng.permutation(7)[:4] for _ in range(7)]).astype(np.int32)
+    rows[rng.random(rows.shape) < 0.3] = -1
+    weight = np.where(rows >= 0, rng.random(rows.shape), 0).astype(np.float32)
+    tables = tuple(Neighbours(name, rows, weight, 3, 0.5, 1.0) for name in ("one", "two"))
+    write_neighbour_lists(tmp_path / NAME, NeighbourLists(tables, 0.5))
+    part, ones = np.array([1, 4, 5]), np.ones(1, np.float32)
+
+    read = read_neighbour_lists(tmp_path, size=7, part=part)
+
+    for table in read.tables:
+        for item in range(7):
+            named, counted = table.named(np.array([item]), ones)
+            kept = np.isin(rows[item], part)
+            assert part[named].tolist() == rows[item][kept].tolist()
+            assert counted.tolist() == weight[item][kept].tolist()
+    assert ([table.name for table in read.tables], read.index_share) == (["one", "two"], 0.5)

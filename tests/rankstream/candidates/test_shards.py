@@ -19,7 +19,7 @@ from rankstream.candidates.catalog import Catalog, Question
 from rankstream.candidates.origins import Fresh
 from rankstream.candidates.shards import decode, encode, index_id_of, joined
 from rankstream.contracts.ids import id64
-from rankstream.contracts.neighbours import Neighbours
+from rankstream.contracts.neighbours import Neighbours, part_of
 from rankstream.contracts.shard import Shard
 from rankstream.contracts.sources import AS_TUNED, BIT, Source, Sources
 from rankstream.contracts.subset import Subset
@@ -39,13 +39,11 @@ CLOSENESS = RNG.integers(1, 5, M).astype(np.float32) / 4
 ROWS = np.stack([RNG.permutation(M)[:8] for _ in range(M)]).astype(np.int32)
 ROWS[RNG.random(ROWS.shape) < 0.2] = -1
 WEIGHT = np.where(ROWS >= 0, RNG.uniform(0.1, 2.0, ROWS.shape), 0).astype(np.float32)
-LISTS = NeighbourLists(
-    (
-        Neighbours("company", ROWS, WEIGHT, last=5, fading=0.9, share=1.0),
-        Neighbours("successors", ROWS[::-1].copy(), WEIGHT[::-1].copy(), 2, 0.5, share=0.7),
-    ),
-    index_share=0.5,
+TABLES = (
+    Neighbours("company", ROWS, WEIGHT, last=5, fading=0.9, share=1.0),
+    Neighbours("successors", ROWS[::-1].copy(), WEIGHT[::-1].copy(), 2, 0.5, share=0.7),
 )
+LISTS = NeighbourLists(TABLES, index_share=0.5)
 ITEM_IDS = tuple(f"i{n}" for n in range(M))
 TABLE = ItemTable(ITEM_IDS, np.array([id64(name) for name in ITEM_IDS], np.uint64), LIKES)
 CONFIGS = (
@@ -87,9 +85,12 @@ def list_min(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def a_catalog(tower: QueryTower, part: list[int] | None = None, name: str = "index-1") -> Catalog:
-    rows = None if part is None else np.array(part, np.int64)
-    index = FakeIndex(VECTORS if rows is None else VECTORS[rows])
-    return Catalog(name, tower, index, TABLE, LISTS, part=rows)
+    if part is None:
+        return Catalog(name, tower, FakeIndex(VECTORS), TABLE, LISTS)
+    rows = np.array(part, np.int64)
+    tables = tuple(part_of(table, rows, M) for table in TABLES)
+    lists = NeighbourLists(tables, LISTS.index_share)
+    return Catalog(name, tower, FakeIndex(VECTORS[rows]), TABLE, lists, part=rows)
 
 
 def a_question(catalog: Catalog, asked: dict[str, Any], fresh: list[int]) -> Question:

@@ -36,7 +36,7 @@ ITEM_IDS = [f"i{n}" for n in range(60)]
 VECTORS = np.random.default_rng(1).integers(-3, 4, (60, 4)).astype(np.float32)
 LIKES = np.arange(60, dtype=np.float32)
 T_MS = 1_800_000_000_000
-TIMEOUT_S = 2.0
+TIMEOUT_S = 30.0
 SERVICE = "rankstream.v1.Retrieval"
 HERE = Place(latitude=48.0, longitude=11.0)
 SOURCES = Sources(
@@ -196,7 +196,7 @@ async def test_a_shard_that_hangs_costs_one_deadline_and_then_nothing(system: Sy
 
     await system.serve(hang)
     system.addresses[2] = system.addresses.pop()
-    client = system.client(timeout_s=0.2)
+    client = system.client(timeout_s=1.0)
 
     replies = [await ask(client, ["i3"], 10) for _ in range(8)]
 
