@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
-from confluent_kafka import (
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    KafkaException,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from rankstream.errors import DependencyUnavailable
 
@@ -18,14 +13,26 @@ TIMEOUT_S = 10.0
 
 
 class LogEnds:
-    """Asks the brokers where groups and topics stand. Joins no group and reads no record."""
+    """Asks the brokers where groups and topics stand. Joins no group and reads no record.
+
+    A client per group, of its id: librdkafka's admin client ends the process if it asks a broker
+    for a group's offsets that has just ceased to coordinate it, as when brokers start.
+    """
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 3})
-        # The client wants a group id even of one that only asks for offsets.
-        self._asker = Consumer(
-            {"bootstrap.servers": bootstrap, "group.id": "monitor-ends", "log_level": 3}
+        # The client wants a group id even of one that only asks where topics end.
+        self._asker = self._client("monitor-ends")
+        self._members: dict[str, Consumer] = {}
+
+    def _client(self, group: str) -> Consumer:
+        return Consumer(
+            {
+                "bootstrap.servers": self._bootstrap,
+                "group.id": group,
+                "enable.auto.commit": False,
+                "log_level": 3,
+            }
         )
 
     async def lag(self, groups: tuple[str, ...]) -> dict[tuple[str, str, int], int]:
@@ -45,7 +52,8 @@ class LogEnds:
 
     async def close(self) -> None:
         """Leave the cluster."""
-        await asyncio.to_thread(self._asker.close)
+        for client in (self._asker, *self._members.values()):
+            await asyncio.to_thread(client.close)
 
     def _lag(self, groups: tuple[str, ...]) -> dict[tuple[str, str, int], int]:
         try:
@@ -58,26 +66,33 @@ class LogEnds:
         except KafkaException as error:
             raise self._unavailable(error) from None
 
+    def _member(self, group: str) -> Consumer:
+        if group not in self._members:
+            self._members[group] = self._client(group)
+        return self._members[group]
+
     def _committed(self, group: str) -> list[TopicPartition]:
-        futures = self._admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group)], request_timeout=TIMEOUT_S
-        )
-        return list(futures[group].result().topic_partitions)
+        """Of all partitions; a negative offset where the group has committed none."""
+        client = self._member(group)
+        known = client.list_topics(timeout=TIMEOUT_S).topics
+        asked = [
+            TopicPartition(name, partition)
+            for name, topic in known.items()
+            if not name.startswith("__")
+            for partition in topic.partitions
+        ]
+        return _without_errors(client.committed(asked, timeout=TIMEOUT_S))
 
     def _offsets_at(self, names: tuple[str, ...], time_ms: int) -> dict[tuple[str, int], int]:
         try:
-            known = self._admin.list_topics(timeout=TIMEOUT_S).topics
+            known = self._asker.list_topics(timeout=TIMEOUT_S).topics
             asked = [
                 TopicPartition(name, partition, time_ms)
                 for name in names
                 if name in known
                 for partition in known[name].partitions
             ]
-            found = self._asker.offsets_for_times(asked, timeout=TIMEOUT_S)
-            # An error of one partition also has a negative offset: its records would be passed by.
-            for place in found:
-                if place.error is not None:
-                    raise KafkaException(place.error)
+            found = _without_errors(self._asker.offsets_for_times(asked, timeout=TIMEOUT_S))
             return {
                 # Negative: nothing was appended since.
                 (place.topic, place.partition): (
@@ -97,3 +112,12 @@ class LogEnds:
             f"dependency_unavailable: Kafka at {self._bootstrap}: {error.args[0].str()}."
             " Offsets were not read. Try again."
         )
+
+
+def _without_errors(found: Iterable[TopicPartition]) -> list[TopicPartition]:
+    """What was found, if for every partition: an error has a negative offset, as "none" has."""
+    places = list(found)
+    for place in places:
+        if place.error is not None:
+            raise KafkaException(place.error)
+    return places
