@@ -219,6 +219,7 @@ def test_redis_keeps_what_it_acknowledged() -> None:
     assert options == {
         "--appendonly": "yes",
         "--appendfsync": "always",
+        "--auto-aof-rewrite-min-size": "256mb",
         "--maxmemory-policy": "noeviction",
     }
 
