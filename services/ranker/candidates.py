@@ -108,23 +108,9 @@ class RetrievalClient:
     def __init__(self, address: str, *, timeout_s: float, breaker: Breaker) -> None:
         self._link = Link(address, METHOD, pb.RetrieveReply, timeout_s=timeout_s, breaker=breaker)
 
-    async def retrieve(
-        self,
-        request_id: str,
-        recent: npt.NDArray[np.uint64],
-        k: int,
-        exclude_item_ids: list[str],
-        wanted: ItemFilter | None,
-        place: Place | None = None,
-    ) -> pb.RetrieveReply:
-        """k candidates that pass a filter for a history (id64, newest first), without it itself;
-        some of them near the place, if retrieval is so configured.
-
-        Raises: RetrievalFailed: as Link.ask.
-        """
-        return await self._link.ask(
-            request_of(request_id, recent, k, exclude_item_ids, wanted, place)
-        )
+    async def retrieve(self, request: pb.RetrieveRequest) -> pb.RetrieveReply:
+        """Candidates, best first. Raises: RetrievalFailed: as Link.ask."""
+        return await self._link.ask(request)
 
     async def close(self) -> None:
         """Close the channel."""
@@ -137,20 +123,8 @@ class InProcess:
     def __init__(self, retrieval: Retrieval) -> None:
         self._retrieval = retrieval
 
-    async def retrieve(
-        self,
-        request_id: str,
-        recent: npt.NDArray[np.uint64],
-        k: int,
-        exclude_item_ids: list[str],
-        wanted: ItemFilter | None,
-        place: Place | None = None,
-    ) -> pb.RetrieveReply:
-        """As RetrievalClient's.
-
-        Raises: RetrievalFailed: refused, or there is no index yet.
-        """
-        request = request_of(request_id, recent, k, exclude_item_ids, wanted, place)
+    async def retrieve(self, request: pb.RetrieveRequest) -> pb.RetrieveReply:
+        """As RetrievalClient's. Raises: RetrievalFailed: refused, or there is no index yet."""
         try:
             return await self._retrieval.retrieve(request)
         except NotReady as error:
@@ -170,7 +144,10 @@ def request_of(
     wanted: ItemFilter | None,
     place: Place | None,
 ) -> pb.RetrieveRequest:
-    """What is asked of retrieval; the history is excluded."""
+    """What is asked of retrieval: k candidates for a history (id64, newest first), without itself.
+
+    Some of them are near the place, if retrieval is so configured.
+    """
     hashes = recent.tolist()
     return pb.RetrieveRequest(
         request_id=request_id,

@@ -13,13 +13,11 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from structlog.contextvars import bound_contextvars
 
 from rankstream import metrics
 from rankstream.adapters.health import Health
 from rankstream.adapters.metrics import Metrics
-from rankstream.contracts.filter import ItemFilter, Place
 from rankstream.contracts.ids import new_id
 from rankstream.contracts.sources import POPULAR
 from rankstream.errors import (
@@ -35,7 +33,7 @@ from rankstream.pb import ranker_pb2, retrieval_pb2
 from rankstream.pb.events_pb2 import ServedSlate
 from services.ranker.answers import Answers
 from services.ranker.canary import Canary
-from services.ranker.candidates import RetrievalFailed, Retrieved
+from services.ranker.candidates import RetrievalFailed, Retrieved, request_of
 from services.ranker.decisions import Decision, Decisions
 from services.ranker.enrichment import TIMEOUT, Degraded, Enriched, Enrichment
 from services.ranker.interleaved import interleave
@@ -56,13 +54,7 @@ class Candidates(Protocol):
     """What is used of a RetrievalClient."""
 
     async def retrieve(
-        self,
-        request_id: str,
-        recent: npt.NDArray[np.uint64],
-        k: int,
-        exclude_item_ids: list[str],
-        wanted: ItemFilter | None,
-        place: Place | None = None,
+        self, request: retrieval_pb2.RetrieveRequest
     ) -> retrieval_pb2.RetrieveReply: ...
 
 
@@ -290,10 +282,9 @@ class Ranker:
         actions = user["recent"][0]
         recent = actions["item"][actions["time_ms"] > 0]
         k, excluded = self._settings.candidates, request.exclude_item_ids
+        asked = request_of(request_id, recent, k, excluded, request.filter, request.context.place)
         try:
-            reply = await self._retrieval.retrieve(
-                request_id, recent, k, excluded, request.filter, request.context.place
-            )
+            reply = await self._retrieval.retrieve(asked)
         except RetrievalFailed as error:
             degraded.add(error.reason)
             if request.filter is not None and not request.filter.is_empty:

@@ -7,19 +7,15 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from rankstream import metrics
 from rankstream.adapters.metrics import Metrics
 from rankstream.candidates.answer import Counters, reply_of
 from rankstream.candidates.shards import decode, index_id_of, joined
-from rankstream.contracts.filter import ItemFilter, Place
 from rankstream.contracts.sources import Sources, decode_sources
 from rankstream.errors import InvalidSettings
 from rankstream.pb import retrieval_pb2 as pb
 from services.ranker.breaker import Breaker
-from services.ranker.candidates import REFUSED, Link, RetrievalFailed, request_of
+from services.ranker.candidates import REFUSED, Link, RetrievalFailed
 
 METHOD: Final = "/rankstream.v1.Retrieval/RetrieveShard"
 PARTIAL: Final = "retrieval_partial"  # candidates of some shards only
@@ -50,20 +46,11 @@ class Shards:
         self._failures = metrics_of.counter(metrics.RANKER_SHARD_FAILURES)
         self._counters = Counters(metrics_of)
 
-    async def retrieve(
-        self,
-        request_id: str,
-        recent: npt.NDArray[np.uint64],
-        k: int,
-        exclude_item_ids: list[str],
-        wanted: ItemFilter | None,
-        place: Place | None = None,
-    ) -> pb.RetrieveReply:
+    async def retrieve(self, request: pb.RetrieveRequest) -> pb.RetrieveReply:
         """As RetrievalClient's; `degraded` has PARTIAL if a shard did not answer.
 
         Raises: RetrievalFailed: no shard answered; it says why the first one did not.
         """
-        request = request_of(request_id, recent, k, exclude_item_ids, wanted, place)
         answers = await asyncio.gather(
             *(self._ask(number, request) for number in range(len(self._links)))
         )
@@ -72,7 +59,7 @@ class Shards:
         if not replies:
             raise failed[0]
         parts = [decode(reply) for reply in replies]
-        candidates = joined(parts, _sources(replies[0].sources), k)
+        candidates = joined(parts, _sources(replies[0].sources), request.k)
         self._counters.count(candidates)
         reply = reply_of(candidates, index_id_of(parts))
         if failed:

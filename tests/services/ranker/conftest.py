@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -231,10 +231,10 @@ async def rig(cold: Rig) -> Rig:
     return cold
 
 
-def an_admission() -> Admission:
-    """A queue in which requests may wait for long."""
+def an_admission(running: Callable[[], int] = lambda: 1) -> Admission:
+    """A queue in which requests may wait for long, and do unless `running` says that none is."""
     return Admission(
-        wait_s=60.0, clock_s=time.monotonic, running=lambda: 1, waited_s=lambda _wait_s: None
+        wait_s=60.0, clock_s=time.monotonic, running=running, waited_s=lambda _wait_s: None
     )
 
 

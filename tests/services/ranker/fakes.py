@@ -5,10 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from rankstream.contracts.filter import ItemFilter, Place
 from rankstream.contracts.ids import id64
 from rankstream.errors import DependencyUnavailable
 from rankstream.features.rows import (
@@ -66,35 +62,23 @@ class FakeRetrieval:
 
     def __init__(self) -> None:
         self.fails: RetrievalFailed | None = None
-        self.asked: list[tuple[list[int], int, list[str]]] = []
-        self.wanted: list[ItemFilter | None] = []
-        self.places: list[Place | None] = []
+        self.asked: list[retrieval_pb2.RetrieveRequest] = []
         self.gate: asyncio.Event | None = None
 
-    async def retrieve(
-        self,
-        request_id: str,
-        recent: npt.NDArray[np.uint64],
-        k: int,
-        exclude_item_ids: list[str],
-        wanted: ItemFilter | None,
-        place: Place | None = None,
-    ) -> retrieval_pb2.RetrieveReply:
-        self.wanted.append(wanted)
-        self.places.append(place)
-        self.asked.append((recent.tolist(), k, exclude_item_ids))
+    async def retrieve(self, request: retrieval_pb2.RetrieveRequest) -> retrieval_pb2.RetrieveReply:
+        self.asked.append(request)
         if self.gate is not None:
             await self.gate.wait()
         if self.fails is not None:
             raise self.fails
-        out = {*recent.tolist(), *map(id64, exclude_item_ids)}
+        out = {*request.exclude_items, *map(id64, request.exclude_item_ids)}
         kept = [item for item in ITEM_IDS if id64(item) not in out]
         return retrieval_pb2.RetrieveReply(
-            item_id=kept[:k],
+            item_id=kept[: request.k],
             index_id="index-1",
             source="towers",
             source_name=["towers", "company"],
-            named_by=[NAMED_BY[item] for item in kept[:k]],
+            named_by=[NAMED_BY[item] for item in kept[: request.k]],
         )
 
 

@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 from google.protobuf.json_format import ParseDict
 from prometheus_client import CollectorRegistry
@@ -15,6 +14,7 @@ from rankstream.adapters.metrics import Metrics
 from rankstream.pb import filter_pb2
 from rankstream.pb import ranker_pb2 as pb
 from rankstream.pb.events_pb2 import PolicyStep
+from rankstream.pb.retrieval_pb2 import RetrieveRequest
 from services.ranker.__main__ import retrieval_breaker
 from services.ranker.app import SCOPES, SERVICE
 from services.ranker.candidates import RetrievalClient, RetrievalFailed
@@ -123,7 +123,7 @@ async def test_a_retrieval_that_is_not_there_is_named_within_its_deadline() -> N
     client = client_of("127.0.0.1:1", 2.0)
 
     with pytest.raises(RetrievalFailed) as failed:
-        await client.retrieve("r", np.empty(0, np.uint64), 5, [], None)
+        await client.retrieve(RetrieveRequest(k=5))
 
     assert failed.value.reason == "retrieval_unavailable"
     assert str(failed.value) == "UNAVAILABLE"  # and no address
@@ -151,7 +151,7 @@ async def test_a_late_or_refusing_retrieval_is_named(slow: bool) -> None:
     client = client_of(f"127.0.0.1:{port}", 0.05 if slow else 2.0)
 
     with pytest.raises(RetrievalFailed) as failed:
-        await client.retrieve("r", np.empty(0, np.uint64), 5, [], None)
+        await client.retrieve(RetrieveRequest(k=5))
 
     assert failed.value.reason == ("retrieval_timeout" if slow else "retrieval_refused")
     await client.close()

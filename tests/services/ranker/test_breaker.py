@@ -7,11 +7,11 @@ import time
 from contextlib import ExitStack, suppress
 
 import grpc
-import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
 from rankstream.adapters.metrics import Metrics
+from rankstream.pb.retrieval_pb2 import RetrieveRequest
 from services.ranker.breaker import Breaker, CircuitOpen
 from services.ranker.candidates import RetrievalClient, RetrievalFailed
 
@@ -158,7 +158,7 @@ async def test_while_retrieval_hangs_answers_do_not_wait_for_it() -> None:
 
     for _ in range(6):
         with pytest.raises(RetrievalFailed) as failed:
-            await client.retrieve("r", np.empty(0, np.uint64), 5, [], None)
+            await client.retrieve(RetrieveRequest(k=5))
         reasons.append(failed.value.reason)
 
     assert reasons == ["retrieval_timeout"] * 3 + ["retrieval_circuit_open"] * 3

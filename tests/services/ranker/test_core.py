@@ -10,10 +10,8 @@ import pytest
 from rankstream.contracts.filter import (
     GeoRadius,
     ItemFilter,
-    Place,
     PriceRange,
     decode_filter,
-    encode_filter,
 )
 from rankstream.contracts.ids import id64
 from rankstream.contracts.manifest import Utility
@@ -93,7 +91,10 @@ async def test_zero_means_ten(rig: Rig) -> None:
 async def test_retrieval_is_asked_for_what_the_user_has_not_had(rig: Rig) -> None:
     reply = await recommend(rig, exclude_item_ids=["i31"], n=1)
 
-    assert rig.retrieval.asked == [([id64("i0"), id64("i1")], 30, ["i31"])]
+    (asked,) = rig.retrieval.asked
+    assert list(asked.recent_items) == list(asked.exclude_items) == [id64("i0"), id64("i1")]
+    assert (asked.request_id, asked.k) == (reply.request_id, 30)
+    assert list(asked.exclude_item_ids) == ["i31"]
     assert list(reply.item_id) == ["i32"]
 
 
@@ -104,7 +105,9 @@ async def test_the_place_of_a_request_goes_to_retrieval(rig: Rig) -> None:
     await rig.ranker.recommend(recommend_of(message), transport="grpc")
     await recommend(rig)
 
-    assert rig.retrieval.places == [Place(latitude=48.1, longitude=11.6), None]
+    placed, other = rig.retrieval.asked
+    assert placed.place == message.context.place
+    assert not other.HasField("place")
 
 
 async def test_a_filter_goes_to_retrieval_as_it_is(rig: Rig) -> None:
@@ -117,8 +120,8 @@ async def test_a_filter_goes_to_retrieval_as_it_is(rig: Rig) -> None:
 
     await recommend(rig, filter=wanted)
 
-    assert rig.retrieval.wanted == [wanted]
-    assert decode_filter(encode_filter(wanted)) == wanted
+    (asked,) = rig.retrieval.asked
+    assert decode_filter(asked.filter) == wanted
 
 
 async def test_without_retrieval_a_filter_is_refused_rather_than_ignored(rig: Rig) -> None:

@@ -27,7 +27,7 @@ from rankstream.errors import InvalidRequest
 from rankstream.pb import events_pb2
 from rankstream.pb import retrieval_pb2 as pb
 from services.ranker.__main__ import remote
-from services.ranker.candidates import RetrievalClient, RetrievalFailed
+from services.ranker.candidates import RetrievalClient, RetrievalFailed, request_of
 from services.ranker.settings import RankerSettings
 from services.ranker.shards import Shards
 from tests.serving_artifacts import pointer, write_index
@@ -147,7 +147,7 @@ async def ask(
     client: Shards, history: list[str], k: int, wanted: ItemFilter | None = None
 ) -> pb.RetrieveReply:
     recent = np.array([id64(item) for item in history], np.uint64)
-    return await client.retrieve("r", recent, k, ["i50"], wanted, HERE)
+    return await client.retrieve(request_of("r", recent, k, ["i50"], wanted, HERE))
 
 
 @pytest.mark.parametrize("history", [["i3", "i21", "unknown"], ["unknown"], []])
