@@ -280,6 +280,7 @@ def _rows(slots: pa.Table, features: npt.NDArray[np.float32]) -> TrainingRows:
         position=slots["position"].to_numpy().astype(np.int64),
         # Final labels alone: the conversion window has closed.
         purchased=slots["purchased"].to_numpy().astype(np.int8),
+        purchases_come=np.ones(len(slots), np.float32),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.features.delays import purchase_delays_ms, purchases_so_far
 from pipelines.features.point_in_time import Added, counters_before, ranks
 from rankstream.attribution import Attribution
 from rankstream.contracts.columns import EventColumns, Kind
@@ -69,8 +70,8 @@ class TrainingRows:
     `features` float32, shape (n, spec.WIDTH); `clicked` uint8, shape (n,); `time_ms` int64, shape
     (n,); `user` and `item` int64, shape (n,), positions in `users` and `items`; `recent` uint64,
     shape (n, RECENT), hashes of the items of the user's last actions, newest first, 0: none;
-    `position` int64, shape (n,), where on the page it was, 0 is the top; `purchased` int8, shape
-    (n,), 1, 0 or -1: the conversion window is still open.
+    `position` int64, shape (n,), where on the page it was, 0 is the top; `purchased` and
+    `purchases_come`, shape (n,), as `delays.purchases_so_far` has them.
     """
 
     features: npt.NDArray[np.float32]
@@ -83,6 +84,7 @@ class TrainingRows:
     recent: npt.NDArray[np.uint64]
     position: Ints
     purchased: npt.NDArray[np.int8]
+    purchases_come: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.clicked)
@@ -100,6 +102,7 @@ class TrainingRows:
             self.recent[rows],
             self.position[rows],
             self.purchased[rows],
+            self.purchases_come[rows],
         )
 
 
@@ -136,6 +139,11 @@ def training_rows(
     category_rows = counters_before(CATEGORY_ROW, keys.category, before_ms, added)
     category_rows[keys.item_category == ""] = empty_rows(1, CATEGORY_ROW)[0]
     context_rows = _contexts_before(labels, before_ms, additions)
+    purchased, purchases_come = purchases_so_far(
+        purchase_delays_ms(intake.columns, labels),
+        until_ms - time_ms,
+        windows.conversion_window_ms,
+    )
     out = TrainingRows(
         features=np.empty((len(labels), spec.WIDTH), np.float32),
         clicked=np.array([label.new.clicked for label in labels], np.uint8),
@@ -146,7 +154,8 @@ def training_rows(
         items=keys.items,
         recent=np.zeros((len(labels), RECENT), np.uint64),
         position=np.array([label.position for label in labels], np.int64),
-        purchased=_purchased(labels, until_ms - windows.conversion_window_ms),
+        purchased=purchased,
+        purchases_come=purchases_come,
     )
     replay = UserReplay(intake, additions, windows)
     done = 0
@@ -216,13 +225,6 @@ def _contexts_before(labels: Sequence[LabelChange], before_ms: Ints, additions: 
         added = added_to(additions, entity, places(names))
         out[named, column] = counters_before(CONTEXT_ROW, code[named], before_ms[named], added)
     return out
-
-
-def _purchased(labels: Sequence[LabelChange], closed_until_ms: int) -> npt.NDArray[np.int8]:
-    """1 or 0 of each label; -1 after `closed_until_ms`: who has not bought yet may still do so."""
-    bought = np.array([label.new.purchased > 0 for label in labels], np.int8)
-    shown_ms = np.array([label.impression_time_ms for label in labels], np.int64)
-    return np.where(shown_ms <= closed_until_ms, bought, np.int8(-1))
 
 
 def added_to(additions: Additions, entity: Entity, index: Mapping[str, int]) -> Added:

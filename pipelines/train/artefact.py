@@ -76,7 +76,7 @@ def data_version(rows: TrainingRows) -> str:
     """Hash of everything that training reads: equal rows, equal version."""
     digest = hashlib.sha256(spec.SPEC_ID.encode())
     columns = (rows.features, rows.clicked, rows.time_ms, rows.user, rows.item, rows.recent)
-    for array in (*columns, rows.position, rows.purchased):
+    for array in (*columns, rows.position, rows.purchased, rows.purchases_come):
         digest.update(np.ascontiguousarray(array).data)
     digest.update("\0".join((*rows.users, "", *rows.items)).encode())
     return digest.hexdigest()[:16]

@@ -152,6 +152,7 @@ def _fit_mmoe(rows: TrainingRows, options: Options, *, seed: int, run: Run) -> R
         kept.features,
         kept.clicked,
         kept.purchased,
+        purchases_come=kept.purchases_come,
         seed=seed,
         sample_weight=weight,
         size=options.networks.size,
@@ -187,8 +188,8 @@ def utility_of(ranker: Ranker, rows: TrainingRows, purchase_weight: float) -> Ut
 
 
 def purchase_metrics(ranker: Ranker, rows: TrainingRows) -> dict[str, float]:
-    """Metrics of pcvr by name, pcvr_auc and so on, where it is known who bought."""
-    known = rows.take(np.flatnonzero(rows.purchased >= 0))
+    """Metrics of pcvr by name, pcvr_auc and so on, where the window has closed."""
+    known = rows.take(np.flatnonzero(rows.purchases_come == 1.0))
     if ranker.predict_pcvr is None or len(np.unique(known.purchased)) < 2:
         return {}
     bought, pcvr = known.purchased.astype(np.uint8), ranker.predict_pcvr(known.features)

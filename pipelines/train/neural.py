@@ -44,11 +44,13 @@ State = tuple[Parameters, Parameters, optax.OptState, Array]
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """n rows in order of time: `features`, shape (n, d); `labels`, shape (n, heads), 1, 0 or
-    -1: not known; `weight`, shape (n,), of each in the loss."""
+    """n rows in order of time: `features`, shape (n, d); `labels`, shape (n, heads), 1: seen, or 0;
+    `seen`, shape (n, heads), in [0, 1], P(seen by now | it happens); `weight`, shape (n,), of each
+    in the loss."""
 
     features: Floats
     labels: Labels
+    seen: Floats
     weight: Floats
 
 
@@ -138,10 +140,11 @@ def _update(
     state: State,
     features: Array,
     labels: Array,
+    seen: Array,
     weight: Array,
 ) -> State:
     def loss(parameters: Parameters) -> Array:
-        sums, weights = _losses(network, encoding, parameters, features, labels, weight)
+        sums, weights = _losses(network, encoding, parameters, features, labels, seen, weight)
         return jnp.sum(sums / jnp.maximum(weights, 1e-6))
 
     parameters, average, moments, batches = state
@@ -159,13 +162,20 @@ def _losses(
     parameters: Parameters,
     features: Array,
     labels: Array,
+    seen: Array,
     weight: Array,
 ) -> tuple[Array, Array]:
-    """Of each head the sum of log losses and of weights over rows whose label is known."""
+    """Of each head the sum of losses and of weights; a row counts as far as it could be seen.
+
+    The loss is -log of the probability of what is seen: p if it happened, else 1 - seen * p.
+    """
     logits = network.logits(parameters, encoded(encoding, features))
-    counted = weight[:, None] * (labels >= 0)
-    loss = optax.sigmoid_binary_cross_entropy(logits, jnp.maximum(labels, 0).astype(jnp.float32))
-    return jnp.sum(loss * counted, axis=0), jnp.sum(counted, axis=0)
+    happened = labels.astype(jnp.float32)
+    loss = optax.sigmoid_binary_cross_entropy(logits, happened)
+    # 1 - seen * p = (1 + (1 - seen) * exp(logit)) / (1 + exp(logit)).
+    loss -= (1.0 - happened) * jax.nn.softplus(logits + jnp.log1p(-seen))
+    counted = weight[:, None] * jnp.where(labels > 0, 1.0, seen)
+    return jnp.sum(weight[:, None] * loss, axis=0), jnp.sum(counted, axis=0)
 
 
 def _validation(
@@ -190,8 +200,9 @@ def _batches(rows: int, rng: np.random.Generator) -> list[npt.NDArray[np.intp]]:
     return np.split(order[: len(order) // size * size], len(order) // size)
 
 
-def _taken(examples: Examples, places: npt.NDArray[np.intp]) -> tuple[Any, Any, Any]:
-    return examples.features[places], examples.labels[places], examples.weight[places]
+def _taken(examples: Examples, places: npt.NDArray[np.intp]) -> tuple[Any, ...]:
+    columns = examples.features, examples.labels, examples.seen, examples.weight
+    return tuple(column[places] for column in columns)
 
 
 def _version(
@@ -203,7 +214,7 @@ def _version(
     shape = jax.eval_shape(lambda: network.initial(jax.random.key(0), len(encoding)))
     told = repr((data_version, network.family, str(shape), seed, settings))
     digest = hashlib.sha256(told.encode())
-    for array in (*astuple(encoding), examples.labels, examples.weight):
+    for array in (*astuple(encoding), examples.labels, examples.seen, examples.weight):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 

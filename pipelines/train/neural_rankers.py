@@ -47,7 +47,8 @@ def fit_wide_deep(
     """
     checked_cut(features, clicked)
     weight = _weight(clicked, sample_weight)
-    examples = Examples(features, clicked.astype(np.int8)[:, None], weight)
+    labels = clicked.astype(np.int8)[:, None]
+    examples = Examples(features, labels, np.ones(labels.shape, np.float32), weight)
     return _ranker(wide_deep(SHAPES[size]), wide_deep_graph, examples, seed, size, run)
 
 
@@ -57,30 +58,41 @@ def fit_mmoe(
     purchased: npt.NDArray[np.int8],
     *,
     seed: int,
+    purchases_come: Floats | None = None,
     sample_weight: Weights | None = None,
     size: Size = Size.SMALL,
     run: Run = ALONE,
 ) -> Ranker:
     """MMoE, stopped early on the last tenth of the rows by the sum of both heads' log losses.
 
+    Purchases that are still to come are part of the likelihood, after Chapelle, "Modeling Delayed
+    Feedback in Display Advertising", KDD 2014, their delays being counted beforehand.
+
     Args:
         features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1.
-        purchased: shape (n,), 1, 0 or -1: not known yet, no part of the loss.
+        purchased: shape (n,), 1, 0 or -1: not so far.
+        purchases_come: shape (n,), in [0, 1], which share of purchases comes by a row's age. So
+            who has not bought so far is a row of P(not so far) = 1 - share * pcvr, and no part of
+            the loss where the share is 0. None: 0 wherever `purchased` is -1.
         sample_weight: shape (n,), above 0, of each row in both losses; None: all alike.
         run: where its checkpoints are, and who hears of progress.
 
     Raises: InvalidInput, as check_rows, for the fitted part and for known purchases as well.
     """
     cut = checked_cut(features, clicked)
-    known = purchased[:cut]
+    come = (purchased >= 0).astype(np.float32)
+    if purchases_come is not None:
+        come = np.where(purchased < 0, purchases_come, come)
+    known = np.where(come[:cut] > 0, purchased[:cut] > 0, -1)
     if not (np.any(known == 1) and np.any(known == 0)):
         raise InvalidInput(
             f"invalid_input: of {cut} rows to fit, {np.count_nonzero(known == 1)} were followed by"
             f" a purchase and {np.count_nonzero(known == 0)} were not: one class only. No model"
             " was trained or registered. Train wide_deep, or a tree."
         )
-    labels = np.stack([clicked.astype(np.int8), purchased], axis=1)
-    examples = Examples(features, labels, _weight(clicked, sample_weight))
+    labels = np.stack([clicked > 0, purchased > 0], axis=1).astype(np.int8)
+    seen = np.stack([np.ones_like(come), come], axis=1)
+    examples = Examples(features, labels, seen, _weight(clicked, sample_weight))
     return _ranker(mmoe(SHAPES[size]), mmoe_graph, examples, seed, size, run)
 
 

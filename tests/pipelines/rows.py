@@ -45,5 +45,6 @@ def some_rows(n: int = 3_000, *, seed: int = 1) -> TrainingRows:
         items=tuple(f"i{k}" for k in range(ITEMS)),
         recent=recent,
         purchased=purchased,
+        purchases_come=np.ones(n, np.float32),
         position=rng.integers(0, 10, n),
     )

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pipelines.features.delays import PURCHASES_MIN
 from pipelines.features.replay import Windows, training_rows
 from rankstream.contracts.codec import decode_batch, encode_batch
 from rankstream.errors import InvalidInput
@@ -38,6 +39,31 @@ def test_a_purchase_is_a_label_once_its_window_has_closed() -> None:
 
     assert purchased(9_999) == [-1, -1]
     assert purchased(10_000) == [1, 0]
+
+
+def test_enough_purchases_tell_how_many_are_still_to_come() -> None:
+    """Half of the purchases of the first day come within an hour, half within two."""
+    hour_ms = 3_600_000
+    events = []
+    for number in range(2 * PURCHASES_MIN):
+        names = {"request_id": f"r{number}", "user_id": f"u{number}"}
+        after_ms = hour_ms * (1 + number % 2)
+        events.append(an_event("impression", 3 * number, after_ms=0, **names))
+        events.append(an_event("purchase", 3 * number + 1, after_ms=after_ms, **names))
+    for number, user in ((997, "waits"), (998, "bought")):
+        names = {"request_id": f"r{number}", "user_id": user}
+        events.append(an_event("impression", 3 * number, after_ms=9 * hour_ms, **names))
+    quick = an_event("purchase", 2_999, after_ms=9 * hour_ms + 1, **names)
+    columns = decode_batch(encode_batch([*events, quick]))
+    windows = Windows(click_window_ms=1_000, conversion_window_ms=8 * hour_ms)
+
+    rows = training_rows(columns, {}, until_ms=START_MS + 10 * hour_ms, windows=windows)
+
+    assert rows.purchases_come[-2:].tolist() == [0.5, 0.5]
+    bought = dict(zip([rows.users[u] for u in rows.user], rows.purchased.tolist(), strict=True))
+    assert (bought.pop("waits"), bought.pop("bought")) == (-1, 1)
+    assert set(bought.values()) == {1}
+    assert rows.purchases_come[:-2].tolist() == [1.0] * (2 * PURCHASES_MIN)
 
 
 def test_features_of_a_nightly_refresh_know_nothing_of_the_day() -> None:

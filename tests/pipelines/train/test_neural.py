@@ -6,14 +6,18 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from pipelines.train import neural
+from pipelines.train import networks, neural
 from pipelines.train.checkpoint import Run
+from pipelines.train.encoding import encoding_of
 from pipelines.train.neural_rankers import ALONE, fit_mmoe, fit_wide_deep
 from pipelines.train.rankers import Ranker
-from pipelines.train.shapes import Size
+from pipelines.train.shapes import SHAPES, Size
 from rankstream.errors import InvalidInput
 from tests.pipelines.rows import some_rows
 
@@ -108,6 +112,52 @@ def test_an_unknown_purchase_is_no_negative() -> None:
     assert ranker.predict_pcvr is not None
     rate = ROWS.purchased.mean()
     assert ranker.predict_pcvr(ROWS.features).mean() == pytest.approx(rate, abs=0.25 * rate)
+
+
+def test_purchases_that_are_still_to_come_are_missed_by_no_one() -> None:
+    """Feature 0 is 1 for items of the last day, of whose purchases a quarter to three quarters have
+    come; everybody buys alike."""
+    rng = np.random.default_rng(5)
+    n, rate = 20_000, 0.3
+    features = np.zeros((n, 2), np.float32)
+    features[:, 1] = rng.normal(size=n)
+    new = rng.random(n) < 0.3
+    features[new, 0] = 1.0
+    come = np.where(new, rng.uniform(0.25, 0.75, n), 1.0).astype(np.float32)
+    buys = rng.random(n) < rate
+    seen = buys & (rng.random(n) < come)
+    purchased = np.where(seen, 1, np.where(new, -1, 0)).astype(np.int8)
+    clicked = (rng.random(n) < 0.5).astype(np.uint8)
+
+    def of_new(known: npt.NDArray[np.float32] | None) -> float:
+        ranker = fit_mmoe(features, clicked, purchased, seed=1, purchases_come=known)
+        assert ranker.predict_pcvr is not None
+        return float(ranker.predict_pcvr(features[new]).mean())
+
+    assert of_new(come) == pytest.approx(rate, abs=0.03)
+    # What is seen of them alone says that all of them buy.
+    assert of_new(None) > 2 * rate
+
+
+@pytest.mark.parametrize("seen", [0.0, 0.3, 1.0])
+def test_the_loss_of_a_row_is_how_unlikely_what_was_seen_of_it_is(seen: float) -> None:
+    network, rows = networks.mmoe(SHAPES[Size.SMALL]), 40
+    features = ROWS.features[:rows]
+    encoding = encoding_of(ROWS.features, pieces=SHAPES[Size.SMALL].pieces)
+    parameters = network.initial(jax.random.key(1), len(encoding))
+    labels = np.stack([ROWS.clicked[:rows] > 0, ROWS.purchased[:rows] > 0], axis=1).astype(np.int8)
+    columns = np.stack([np.ones(rows), np.full(rows, seen)], axis=1).astype(np.float32)
+    weight = np.linspace(0.5, 2.0, rows, dtype=np.float32)
+
+    def total(parameters: networks.Parameters) -> jax.Array:
+        given = (features, labels, columns, weight)
+        return neural._losses(network, encoding, parameters, *map(jnp.asarray, given))[0].sum()
+
+    chance = neural.probabilities(network, encoding, parameters)(features)
+    happened = np.where(labels == 1, chance, 1.0 - columns * chance)
+    assert float(total(parameters)) == pytest.approx(-(weight @ np.log(happened)).sum(), rel=1e-4)
+    slopes = jax.tree.leaves(jax.grad(total)(parameters))
+    assert all(np.isfinite(np.asarray(slope)).all() for slope in slopes)
 
 
 def test_weights_undo_the_sampling_of_negatives() -> None:

@@ -215,10 +215,12 @@ def test_equal_rows_have_equal_versions_and_one_bit_makes_another() -> None:
     other.features[5, 5] += 1e-6
     sold = some_rows()
     sold.purchased[5] = -1
+    late = some_rows()
+    late.purchases_come[5] = 0.5
 
     assert data_version(rows) == data_version(some_rows())
     moved = replace(rows, position=rows.position[::-1])
-    assert len(set(map(data_version, (rows, other, sold, moved)))) == 4
+    assert len(set(map(data_version, (rows, other, sold, late, moved)))) == 5
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ def clean_rows(n: int = N, *, seed: int = 1) -> TrainingRows:
         items=tuple(CATALOGUE),
         recent=np.zeros((n, RECENT), np.uint64),
         purchased=np.zeros(n, np.int8),
+        purchases_come=np.ones(n, np.float32),
         position=np.arange(n, dtype=np.int64) % 10,
     )
 
