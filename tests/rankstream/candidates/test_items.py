@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from rankstream.adapters.cold_vectors import ColdVectors
+from rankstream.adapters.cold_vectors import ColdVectors, ContentVectors, Vocabulary
 from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
@@ -134,6 +134,35 @@ async def test_a_new_item_comes_near_by_the_vector_of_its_category(tmp_path: Pat
     assert [bits >> list(found.source_name).index("fresh") & 1 for bits in found.named_by] == [1, 0]
     assert list(filtered.item_id) == ["new-tea"]
     assert list((await retrieval.retrieve(denied)).item_id) == []
+
+
+def by_content(dimension: int) -> ColdVectors:
+    """An item with the word `green` is found in one direction, others are nowhere."""
+    vectors = np.zeros((1, 4), np.float32)
+    vectors[0, dimension] = 2
+    nowhere = np.zeros(4, np.float32)
+    known = Vocabulary(np.array([id64("word:green")], np.uint64), {})
+    return ColdVectors({}, nowhere, ContentVectors(nowhere, known, vectors))
+
+
+async def test_a_new_item_comes_near_by_its_text_in_this_index_and_in_the_next(
+    tmp_path: Path,
+) -> None:
+    retrieval = a_retrieval()
+    found = []
+    for number, dimension in enumerate((1, 2)):
+        vectors, ones = np.eye(6, 4, dtype=np.float32), np.ones(6, np.float32)
+        name, cold = f"index-{number}", by_content(dimension)
+        artifact = write_index(tmp_path, name, ITEM_IDS, vectors, ones, cold=cold)
+        value = pointer("retrieval", "champion", artifact)
+        await retrieval.follow_model(Record("models", 0, 0, T_MS, b"retrieval/champion", value))
+        if not number:
+            await retrieval.follow_item(an_item(("dull", 1, False), title="Tea"))
+            await retrieval.follow_item(an_item(("tea", 1, False), title="GREEN tea"))
+        near = retrieval_pb2.RetrieveRequest(k=2, recent_items=[id64(f"i{dimension}")])
+        found.append(list((await retrieval.retrieve(near)).item_id))
+
+    assert found == [["tea", "i1"], ["tea", "i2"]]
 
 
 async def test_items_that_the_next_index_lacks_stay_retrievable(tmp_path: Path) -> None:
