@@ -26,7 +26,7 @@ from pipelines.train.retrieval import ItemVectors, Towers
 from rankstream.adapters.cold_vectors import ColdVectors, ContentVectors, Vocabulary, word_share
 from rankstream.contracts.content import Content, category_term, number_term
 
-ITEMS_MAX: Final = 20_000  # learned from: the most liked
+ITEMS_MAX: Final = 20_000  # whose content teaches: the most liked
 TERMS_MAX: Final = 20_000  # the most frequent
 NUMBERS_MAX: Final = 32  # names, the most frequent
 ITEMS_OF_TERM_MIN: Final = 2
@@ -81,16 +81,20 @@ def fit_cold(
         seed: of the folds.
     """
     liked = np.flatnonzero(items.popularity > 0)
-    order = np.argsort(-items.popularity[liked], kind="stable")[:ITEMS_MAX]
-    taught = np.sort(liked[order]) if len(liked) else np.arange(len(items.item_id))
-    vectors = items.vectors[taught].astype(np.float64)
-    fold = np.random.default_rng(seed).permutation(len(taught)) % FOLDS
-    known = _Known(vectors, [contents[row] for row in taught.tolist()], fold)
-    everyone = np.arange(len(taught))
-    if len(taught) < FOLDS * FOLD_ITEMS_MIN:
-        return _by_category(known, everyone, 1.0)
-    held = known.held_out(partial(_of_category, known))
-    cold = _by_category(known, everyone, _stretch(held, known, queries))
+    if not len(liked):
+        liked = np.arange(len(items.item_id))
+    names = np.array([contents[row].category for row in liked.tolist()], np.str_)
+    means = _means(items.vectors[liked].astype(np.float64), names)
+    if len(liked) < FOLDS * FOLD_ITEMS_MIN:
+        return _by_category(means, 1.0)
+    most = np.sort(np.argsort(-items.popularity[liked], kind="stable")[:ITEMS_MAX])
+    known = _Known(
+        items.vectors[liked[most]].astype(np.float64),
+        [contents[row] for row in liked[most].tolist()],
+        np.random.default_rng(seed).permutation(len(most)) % FOLDS,
+    )
+    held = known.held_out(partial(_of_category, known, names[most]))
+    cold = _by_category(means, _stretch(held, known, queries))
     vocabulary = vocabulary_of(known.content)
     if not len(vocabulary.terms):
         return cold
@@ -122,23 +126,25 @@ def with_cold(
     return replace(towers, items=replace(towers.items, vectors=vectors))
 
 
-def _means(known: _Known, rows: Rows) -> tuple[dict[str, Floats], Floats]:
-    """The mean vector of each category among these items, and of all of them."""
-    names = np.array([known.content[row].category for row in rows.tolist()], np.str_)
-    vectors = known.vectors[rows]
-    named = [str(name) for name in np.unique(names).tolist() if name]
-    return {name: vectors[names == name].mean(axis=0) for name in named}, vectors.mean(axis=0)
+def _means(vectors: Floats, names: npt.NDArray[np.str_]) -> tuple[dict[str, Floats], Floats]:
+    """The mean vector of each category, and of all items; "" is no category."""
+    named, code = np.unique(names, return_inverse=True)
+    order = np.argsort(code, kind="stable")
+    starts = np.searchsorted(code[order], np.arange(len(named)))
+    mean = np.add.reduceat(vectors[order], starts) / np.bincount(code)[:, None]
+    of_names = dict(zip(map(str, named.tolist()), mean, strict=True))
+    of_names.pop("", None)
+    return of_names, vectors.mean(axis=0)
 
 
-def _of_category(known: _Known, rows: Rows) -> Floats:
-    means, rest = _means(known, rows)
+def _of_category(known: _Known, names: npt.NDArray[np.str_], rows: Rows) -> Floats:
+    means, rest = _means(known.vectors[rows], names[rows])
     return np.array([means.get(content.category, rest) for content in known.content])
 
 
-def _by_category(known: _Known, rows: Rows, stretch: float) -> ColdVectors:
-    means, rest = _means(known, rows)
-    stretched = {name: (stretch * mean).astype(np.float32) for name, mean in means.items()}
-    return ColdVectors(stretched, (stretch * rest).astype(np.float32))
+def _by_category(means: tuple[dict[str, Floats], Floats], stretch: float) -> ColdVectors:
+    stretched = {name: (stretch * mean).astype(np.float32) for name, mean in means[0].items()}
+    return ColdVectors(stretched, (stretch * means[1]).astype(np.float32))
 
 
 def vocabulary_of(contents: Iterable[Content]) -> Vocabulary:

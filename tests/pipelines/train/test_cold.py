@@ -107,6 +107,20 @@ def test_new_items_of_the_index_are_where_they_were_before_it_held_them() -> Non
     assert found.graph == towers.graph
 
 
+def test_categories_outside_of_the_most_liked_items_have_their_means_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cold, "ITEMS_MAX", 100)
+    likes = np.arange(M, 0, -1)
+    contents = [*CONTENTS[:200], *(Content("late") for _ in range(100))]
+
+    vectors = fit_cold(of(VECTORS, likes), contents, QUERIES, seed=1)
+
+    late, rest = vectors.by_category["late"], vectors.rest
+    stretch = rest @ rest / (VECTORS.mean(axis=0) @ rest)
+    np.testing.assert_allclose(late, stretch * VECTORS[200:].mean(axis=0), rtol=1e-5)
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 12))
 def test_the_solver_finds_what_the_normal_equations_say(seed: int, n: int, t: int) -> None:
     rng = np.random.default_rng(seed)
