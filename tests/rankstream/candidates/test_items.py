@@ -35,12 +35,12 @@ ITEM_IDS = [f"i{n}" for n in range(6)]
 Update = tuple[str, int, bool]  # item, minutes after T_MS, withdrawn
 
 
-def a_retrieval() -> Retrieval:
+def a_retrieval(registry: CollectorRegistry | None = None) -> Retrieval:
     return Retrieval(
         Limits("artifacts"),
         load=Catalog.load,
         health=Health(INDEX, ITEMS),
-        metrics_of=Metrics(CollectorRegistry()),
+        metrics_of=Metrics(registry or CollectorRegistry()),
     )
 
 
@@ -148,8 +148,8 @@ def by_content(dimension: int) -> ColdVectors:
 async def test_a_new_item_comes_near_by_its_text_in_this_index_and_in_the_next(
     tmp_path: Path,
 ) -> None:
-    retrieval = a_retrieval()
-    found = []
+    registry, found = CollectorRegistry(), []
+    retrieval = a_retrieval(registry)
     for number, dimension in enumerate((1, 2)):
         vectors, ones = np.eye(6, 4, dtype=np.float32), np.ones(6, np.float32)
         name, cold = f"index-{number}", by_content(dimension)
@@ -163,6 +163,8 @@ async def test_a_new_item_comes_near_by_its_text_in_this_index_and_in_the_next(
         found.append(list((await retrieval.retrieve(near)).item_id))
 
     assert found == [["tea", "i1"], ["tea", "i2"]]
+    for state, items in (("fresh", 2), ("fresh_by_content", 1)):
+        assert registry.get_sample_value("rankstream_retrieval_items", {"state": state}) == items
 
 
 async def test_items_that_the_next_index_lacks_stay_retrievable(tmp_path: Path) -> None:
