@@ -17,6 +17,7 @@ from rich.console import Console
 
 from bench.figures import OUT, ROOT, Figure, machine, write
 from bench.quality import debias, kuairand, movielens
+from bench.quality.cold import cold_items
 from bench.quality.leave_one_out import leave_one_out
 from bench.quality.training import training
 from bench.quality.two_stage import two_stage
@@ -27,10 +28,10 @@ Say = Callable[[str], None]
 
 
 def measure_movielens(say: Say) -> list[Figure]:
-    """What fresh features are worth; which score finds the film that was liked last."""
+    """What fresh features are worth; which score finds the film that was liked last; new films."""
     folder = provision(ROOT / ".run" / "tools", Silent()).ml_100k
     found = [*movielens.freshness(folder, say), *leave_one_out(folder, say)]
-    return [*found, *two_stage(folder, say)]
+    return [*found, *cold_items(folder, say), *two_stage(folder, say)]
 
 
 def measure_kuairand(say: Say) -> list[Figure]:

@@ -39,6 +39,7 @@ from bench.stream.servers import Servers, started
 from pipelines.train.artefact import Origin, write_retrieval
 from pipelines.train.retrieval import ItemVectors, mean_towers
 from rankstream.adapters.artifacts import Artifact
+from rankstream.adapters.cold_vectors import no_vectors
 from rankstream.contracts.neighbours import Neighbours
 from rankstream.features.rows import RECENT
 from rankstream.pb import ranker_pb2
@@ -109,7 +110,7 @@ def write_index(
         tables,
         Origin(now_ms, "bench", now_ms - 1, now_ms),
         queries=draw_queries(drawn, HELD_OUT, seed=seed + 1),
-        categories={},
+        cold=no_vectors(drawn.vectors.shape[1]),
         metrics={},
         parity=0.0,
         seed=seed,

@@ -32,6 +32,7 @@ from rankstream.adapters.faiss_index import FaissIndex, load_index
 from rankstream.adapters.index_file import NAME as INDEX
 from rankstream.candidates.fresh import FreshItems
 from rankstream.candidates.item_columns import ItemColumns
+from rankstream.contracts.content import content_of
 from rankstream.contracts.subset import Subset, packed
 from rankstream.pb.events_pb2 import Item
 
@@ -146,7 +147,7 @@ def additions(say: Say) -> list[Figure]:
         for item in updates:
             facts = columns.learn(item)
             assert facts is not None
-            fresh.put(item.item_id, item.category, facts)
+            fresh.put(item.item_id, content_of(item), facts)
         spent.append((time.process_time() - started_s) / ADDED * 1e6)
     row = figure("retrieval.fresh.add_us", spent, "CPU us/item")
     say(f"{row.id}: {row.value:.4g} {row.unit}")
@@ -155,6 +156,7 @@ def additions(say: Say) -> list[Figure]:
 
 def _update(number: int) -> Item:
     item = Item(item_id=f"item-{number}", category=f"category-{number % 50}", updated_ms=1)
+    item.title = f"A title of some words, the {number}th"
     item.attributes.update({"price": 9.5, "latitude": 48.0 + number / ADDED, "longitude": 11.0})
     return item
 

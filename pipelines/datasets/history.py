@@ -33,6 +33,8 @@ class HistoryItem:
     title: str
     updated_ms: int
     attributes: Mapping[str, float] = field(default_factory=dict)
+    description: str = ""
+    tags: tuple[str, ...] = ()
 
     def update(self) -> ItemUpdate:
         """As the contract that producers send."""
@@ -42,6 +44,8 @@ class HistoryItem:
             title=self.title,
             updated_ms=self.updated_ms,
             attributes=dict(self.attributes),
+            description=self.description,
+            tags=self.tags,
         )
 
 

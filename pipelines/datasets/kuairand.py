@@ -14,8 +14,8 @@ Protocol
 - Request ids name user, video, time and tab; event ids are UUIDv5 of the request id and the kind.
 - A user update one second before the user's first event holds the numeric columns of
   `user_features`; text columns are bands of the same numbers, and -124 (unknown) is left out.
-- The category of a video is the first of its tags. Its attribute `upload_day` counts days since
-  1970 in the log's calendar, also in a shifted history.
+- The category of a video is the first of its tags, and all are its tags. Its attribute
+  `upload_day` counts days since 1970 in the log's calendar, also in a shifted history.
 - Not used: likes, follows, comments, forwards, hates and stays, which have no event of ours.
 
 With history, each user's last exposures before the log (`watch_seq`: at most 50, in order) come
@@ -282,6 +282,10 @@ def _log(path: Path, found: Exposures, user_ids: Ints, user_facts: Facts) -> Log
         category=category,
         location=np.where(found.tab == HISTORY_TAB, -1, location),
         categories=[f"tag-{t}" for t in tags],
+        tags=[
+            tuple(f"tag-{t}" for t in listed.split(",") if t)
+            for listed in pc.fill_null(table["tag"], "").to_pylist()
+        ],
         locations=[f"tab-{t}" for t in where],
         user_facts=user_facts,
         item_facts=Facts(VIDEO_FACTS, _video_facts(path, table)),

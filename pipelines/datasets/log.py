@@ -82,8 +82,8 @@ class Log:
     `user`, `item` int64, shape (n,): places in `users` and `items`. `category` int64, shape
     (len(items),), places in `categories`, -1: none. `request` int64, shape (n,), places in
     `requests`. `names`, n of them and no two alike, are what event ids are made of. `location`
-    int64, shape (n,), places in `locations`, -1: none. `position` int32, shape (n,). `titles` is
-    empty or one for each item.
+    int64, shape (n,), places in `locations`, -1: none. `position` int32, shape (n,). `titles`,
+    `descriptions` and `tags` are empty or one for each item.
     """
 
     users: Sequence[str]
@@ -99,6 +99,8 @@ class Log:
     categories: Sequence[str] = ()
     locations: Sequence[str] = ()
     titles: Sequence[str] = ()
+    descriptions: Sequence[str] = ()
+    tags: Sequence[tuple[str, ...]] = ()
     user_facts: Facts = field(default_factory=Facts)
     item_facts: Facts = field(default_factory=Facts)
 
@@ -167,6 +169,8 @@ def _items(log: Log, updated_ms: int) -> Iterator[HistoryItem]:
             title=log.titles[place] if log.titles else "",
             updated_ms=updated_ms,
             attributes=log.item_facts.of(place),
+            description=log.descriptions[place] if log.descriptions else "",
+            tags=log.tags[place] if log.tags else (),
         )
 
 

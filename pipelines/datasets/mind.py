@@ -10,7 +10,8 @@ Protocol
 - Times are taken as UTC; the log does not name their zone.
 - `history` (clicks before the log) has an order but no times and is not used; it is the same in
   all lines of a user.
-- Items are the lines of news.tsv: category and title. Of users nothing is known.
+- Items are the lines of news.tsv: category, title, the subcategory as a tag, the abstract as the
+  description, cut where an item update's must end. Of users nothing is known.
 - The test part has no marks and is refused.
 
 Wu et al., "MIND: A Large-scale Dataset for News Recommendation", ACL 2020; Microsoft Research
@@ -44,10 +45,14 @@ from pipelines.datasets.tables import (
     require,
     whole,
 )
+from rankstream.contracts.base import (
+    DESCRIPTION_CHARACTERS_MAX,
+    TAG_CHARACTERS_MAX,
+    TITLE_CHARACTERS_MAX,
+)
 from rankstream.contracts.columns import Ints, Kind
 
 FEEDBACK_DELAY_MS: Final = 1_000
-TITLE_MAX: Final = 1_024
 _TIME: Final = "%m/%d/%Y %I:%M:%S %p"
 _BEHAVIORS: Final = {
     "line": TEXT,
@@ -59,9 +64,10 @@ _BEHAVIORS: Final = {
 _NEWS: Final = {
     "news": TEXT,
     "category": CODED,
-    "_subcategory": CODED,
+    "subcategory": TEXT,
     "title": TEXT,
-    **dict.fromkeys(("_abstract", "_url", "_title_entities", "_abstract_entities"), TEXT),
+    "abstract": TEXT,
+    **dict.fromkeys(("_url", "_title_entities", "_abstract_entities"), TEXT),
 }
 
 
@@ -79,8 +85,9 @@ def history(folder: Path, *, until_ms: int | None = None) -> History:
     once = np.zeros(len(news), bool)
     once[first_of_each(news["news"].combine_chunks())] = True
     require(news_path, once, news["news"], "the news is there twice", first=1)
-    short = pc.less_equal(pc.utf8_length(news["title"]), TITLE_MAX).to_numpy().astype(bool)
-    require(news_path, short, news["title"], f"title is over {TITLE_MAX} characters", first=1)
+    for name, most in (("title", TITLE_CHARACTERS_MAX), ("subcategory", TAG_CHARACTERS_MAX)):
+        short = pc.less_equal(pc.utf8_length(news[name]), most).to_numpy().astype(bool)
+        require(news_path, short, news[name], f"{name} is over {most} characters", first=1)
     lines = read_delimited(path, _BEHAVIORS, delimiter="\t", header=False, quoted=False)
     require(path, np.full(1, len(lines) > 0), np.zeros(1), "there are no impressions", first=1)
     named = pc.not_equal(lines["user"].cast(TEXT), "").to_numpy().astype(bool)
@@ -155,4 +162,8 @@ def _log(news_path: Path, news: pa.Table, lines: pa.Table, shown: _Shown) -> Log
         location=nowhere(n),
         categories=categories,
         titles=news["title"].to_pylist(),
+        descriptions=pc.utf8_slice_codeunits(
+            news["abstract"], 0, DESCRIPTION_CHARACTERS_MAX
+        ).to_pylist(),
+        tags=[(tag,) if tag else () for tag in news["subcategory"].to_pylist()],
     )

@@ -9,7 +9,7 @@ Protocol
 - A user update with age and gender precedes the user's first event by a second; the layouts in CSV
   know nothing of users and have none.
 - The category of a film is the rarest of its genres in the corpus (ties by name): most films are
-  also Drama or Comedy, and the rarer genre says more.
+  also Drama or Comedy, and the rarer genre says more. All of them are its tags.
 - All times may be shifted by one constant so that the last event falls on a given moment; intervals
   are those of the log. Ties keep the order of the file.
 - 25M ratings are about 57M events: 10 GB at the peak and two minutes, measured on 5M ratings.
@@ -91,6 +91,7 @@ def _log(ratings: Ratings) -> Log:
         location=nowhere(n),
         categories=genres,
         titles=[film.title for film in ratings.films],
+        tags=[film.genres for film in ratings.films],
         user_facts=Facts(("age", "gender_male"), np.array(demographics, np.float64)),
         item_facts=Facts(("year",), np.array(years, np.float64)),
     )

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pipelines.features.lake import Logged
 from pipelines.features.point_in_time import Added, counters_before
 from pipelines.features.replay import (
+    NOTHING_KNOWN,
     Ints,
     ItemFacts,
     UserReplay,
@@ -126,7 +127,7 @@ def _items(
     additions: Additions, items: Mapping[str, ItemFacts], first_ms: int, every_ms: int
 ) -> Iterator[Found]:
     names = sorted({*_names(additions, Entity.ITEM), *items})
-    facts = [items.get(name, ItemFacts("", {})) for name in names]
+    facts = [items.get(name, NOTHING_KNOWN) for name in names]
     added = added_to(additions, Entity.ITEM, places(names))
     entity, from_ms = _moments(added.entity, added.time_ms, every_ms)
     # What is known of an item was known before anything happened to it.

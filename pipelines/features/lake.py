@@ -172,7 +172,13 @@ async def read_items(bootstrap: str) -> dict[str, ItemFacts]:
                 item = pb.Item.FromString(record.value)
                 if item.updated_ms >= newest.get(item.item_id, 0):
                     newest[item.item_id] = item.updated_ms
-                    facts[item.item_id] = ItemFacts(item.category, dict(item.attributes))
+                    facts[item.item_id] = ItemFacts(
+                        item.category,
+                        dict(item.attributes),
+                        item.title,
+                        item.description,
+                        tuple(item.tags),
+                    )
     finally:
         await reader.close()
     return facts

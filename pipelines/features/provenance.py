@@ -23,7 +23,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pipelines.features.lake import Logged, read_log
 from pipelines.features.logged import Slates, Which, read_slates
-from pipelines.features.replay import ItemFacts
+from pipelines.features.replay import NOTHING_KNOWN, ItemFacts
 from pipelines.features.upkeep import first_line
 from rankstream.contracts.columns import TimeLimits
 from rankstream.errors import DependencyUnavailable, NotFound
@@ -48,6 +48,7 @@ _CATALOGUE: Final = pa.schema(
         ("item_id", pa.string()),
         ("category", pa.string()),
         ("attributes", pa.string()),  # JSON
+        ("text", pa.string()),  # JSON: title, description, tags; null before it was kept
         ("read_ms", pa.int64()),
     ]
 )
@@ -82,6 +83,7 @@ def remember(lake: Path, reading: Reading, items: Mapping[str, ItemFacts]) -> No
         "item_id": list(changed),
         "category": [facts.category for facts in changed.values()],
         "attributes": [_attributes(facts) for facts in changed.values()],
+        "text": [_text(facts) for facts in changed.values()],
         "read_ms": [reading.read_ms] * len(changed),
     }
     training = {
@@ -140,23 +142,36 @@ def read_again(lake: Path, reading: Reading) -> tuple[Logged, dict[str, ItemFact
     """
     log = read_log(lake, until_ms=reading.until_ms, limits=TimeLimits(), before=reading.ends)
     known = _catalogue(lake, reading.read_ms)
-    facts = {
-        name: ItemFacts(category, json.loads(attributes))
-        for name, (category, attributes) in known.items()
-    }
+    facts = {name: _facts(*stored) for name, stored in known.items()}
     ends = reading.served_ends, reading.label_ends
     return log, facts, read_slates(lake, until_ms=reading.until_ms, before=ends)
 
 
-def _catalogue(lake: Path, as_of_ms: int) -> dict[str, tuple[str, str]]:
-    """item -> category and attributes as JSON, the last that was read up to a time."""
+def _catalogue(lake: Path, as_of_ms: int) -> dict[str, tuple[str, str, str]]:
+    """item -> category, attributes and text as JSON, the last that was read up to a time."""
     found = _rows(lake / CATALOGUE, pc.field("read_ms") <= as_of_ms)
     found.sort(key=lambda row: int(row["read_ms"]))
-    return {str(row["item_id"]): (str(row["category"]), str(row["attributes"])) for row in found}
+    return {
+        str(row["item_id"]): (
+            str(row["category"]),
+            str(row["attributes"]),
+            str(row.get("text") or _text(NOTHING_KNOWN)),
+        )
+        for row in found
+    }
 
 
-def _comparable(facts: ItemFacts) -> tuple[str, str]:
-    return facts.category, _attributes(facts)
+def _comparable(facts: ItemFacts) -> tuple[str, str, str]:
+    return facts.category, _attributes(facts), _text(facts)
+
+
+def _facts(category: str, attributes: str, text: str) -> ItemFacts:
+    title, description, tags = json.loads(text)
+    return ItemFacts(category, json.loads(attributes), title, description, tuple(tags))
+
+
+def _text(facts: ItemFacts) -> str:
+    return json.dumps([facts.title, facts.description, facts.tags])
 
 
 def _attributes(facts: ItemFacts) -> str:

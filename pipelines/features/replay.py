@@ -51,6 +51,12 @@ class ItemFacts:
 
     category: str
     attributes: Mapping[str, float]
+    title: str = ""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+
+
+NOTHING_KNOWN: Final = ItemFacts("", {})
 
 
 @dataclass(frozen=True)
@@ -255,7 +261,7 @@ class _Keys:
     ) -> None:
         self.users, self.user = _numbered(users)
         self.items, self.item = _numbered(items)
-        self._facts = [facts.get(item, ItemFacts("", {})) for item in self.items]
+        self._facts = [facts.get(item, NOTHING_KNOWN) for item in self.items]
         names = [fact.category for fact in self._facts]
         self.categories, code = _numbered(names)
         self.category = code[self.item]

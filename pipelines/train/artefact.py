@@ -20,12 +20,12 @@ from pipelines.train.index import DEPTH, EXACT_MAX, BuiltIndex, build_index
 from pipelines.train.precision import REQUEST_ROWS, Precision, Variant, session_of
 from pipelines.train.preranking import fit_prerank
 from pipelines.train.rankers import Ranker
-from pipelines.train.retrieval import Towers, cold_vectors
+from pipelines.train.retrieval import Towers
 from rankstream.adapters.artifacts import Artifact, write_artifact
 from rankstream.adapters.cell_choice import NAME as CELLS_FILE
 from rankstream.adapters.cell_index import COVERAGE
 from rankstream.adapters.cold_vectors import NAME as COLD_FILE
-from rankstream.adapters.cold_vectors import write_cold_vectors
+from rankstream.adapters.cold_vectors import ColdVectors, write_cold_vectors
 from rankstream.adapters.forest import SUMS, split
 from rankstream.adapters.index_file import NAME as INDEX_FILE
 from rankstream.adapters.item_table import NAME as ITEMS_FILE
@@ -212,7 +212,7 @@ def write_retrieval(
     origin: Origin,
     *,
     queries: npt.NDArray[np.float32],
-    categories: Mapping[str, str],
+    cold: ColdVectors,
     metrics: Mapping[str, float],
     parity: float,
     seed: int,
@@ -223,7 +223,7 @@ def write_retrieval(
     Args:
         queries: held out, shape (n, dimensions); a large index is tuned on them. Its rows are in
             the order of its cells, and so are those of all that is written.
-        categories: of items by id; vectors of new items are made for each.
+        cold: vectors of new items.
         exact_max: items up to which the index is exact.
 
     Raises: as write_artifact.
@@ -264,7 +264,7 @@ def write_retrieval(
             NEIGHBOURS_FILE: neighbours,
         }
         files[COLD_FILE] = Path(folder) / COLD_FILE
-        write_cold_vectors(Path(folder) / COLD_FILE, cold_vectors(items, categories))
+        write_cold_vectors(Path(folder) / COLD_FILE, cold)
         if built.coverage is not None:
             files[TOWER_FILE] = renumbered_graph(towers.graph, order)
             files[CELLS_FILE] = Path(folder) / CELLS_FILE

@@ -10,7 +10,7 @@ Tasks", RecSys 2010.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +20,6 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import svds
 
 from pipelines.train.graphs import tower_graph
-from rankstream.adapters.cold_vectors import ColdVectors
 from rankstream.adapters.faiss_index import FaissIndex
 from rankstream.contracts.neighbours import Neighbours
 from rankstream.errors import InvalidInput
@@ -109,23 +108,6 @@ def fit_pure_svd(
     vectors = np.zeros((len(item_id), dimensions), np.float32)
     vectors[:, :k] = components.T
     return ItemVectors(item_id, vectors, popularity.astype(np.float32))
-
-
-def cold_vectors(items: ItemVectors, categories: Mapping[str, str]) -> ColdVectors:
-    """Vectors for items to come: the mean of those of their category that anybody liked.
-
-    Args:
-        categories: of items by id; those that are absent have none.
-    """
-    liked = items.popularity > 0
-    names = np.array([categories.get(name, "") for name in items.item_id], np.str_)
-    rest = items.vectors[liked].mean(axis=0) if liked.any() else items.vectors.mean(axis=0)
-    by_category = {
-        str(name): items.vectors[liked & (names == name)].mean(axis=0)
-        for name in np.unique(names[liked]).tolist()
-        if name
-    }
-    return ColdVectors(by_category, rest)
 
 
 def queries_of(towers: Towers, histories: Sequence[npt.NDArray[np.int64]]) -> Floats:

@@ -18,7 +18,7 @@ from pipelines.evaluate.intervals import Interval
 from pipelines.evaluate.metrics import ranker_metrics
 from pipelines.evaluate.retrieval import retrieval_metrics, retrieved
 from pipelines.evaluate.slices import earlier_impressions, item_popularity, user_activity
-from pipelines.features.replay import ItemFacts, TrainingRows
+from pipelines.features.replay import NOTHING_KNOWN, ItemFacts, TrainingRows
 from pipelines.train.artefact import (
     Origin,
     data_version,
@@ -28,6 +28,7 @@ from pipelines.train.artefact import (
     write_retrieval,
 )
 from pipelines.train.checkpoint import Run
+from pipelines.train.cold import fit_cold, with_cold
 from pipelines.train.families import (
     DEFAULTS,
     Family,
@@ -43,7 +44,9 @@ from pipelines.train.rankers import check_rows
 from pipelines.train.retrieval import Retriever, Towers, queries_of
 from pipelines.train.sources import TowerFamily, fit_sources
 from rankstream.adapters.artifacts import Artifact
+from rankstream.adapters.cold_vectors import ColdVectors
 from rankstream.contracts.columns import Kind
+from rankstream.contracts.content import content_of
 from rankstream.contracts.ids import id64
 from rankstream.contracts.neighbours import Neighbours
 from rankstream.features import spec
@@ -81,7 +84,7 @@ class _Retrieval:
     parity: float
     metrics: dict[str, Interval]
     queries: npt.NDArray[np.float32]  # of some of those likes, shape (n, dimensions)
-    categories: Mapping[str, str]
+    cold: ColdVectors
 
     @property
     def values(self) -> dict[str, float]:
@@ -96,7 +99,7 @@ class _Retrieval:
             self.tables,
             origin,
             queries=self.queries,
-            categories=self.categories,
+            cold=self.cold,
             metrics=self.values,
             parity=self.parity,
             seed=seed,
@@ -216,12 +219,23 @@ def _retrieval(
     parity = tower_parity(towers, seed=seed)
     liked = np.flatnonzero(test.clicked)
     histories = _histories(item_id, test, liked)
+    some = np.random.default_rng(seed).permutation(len(histories))[:QUERIES_MAX]
+    queries = queries_of(towers, [histories[place] for place in some.tolist()])
+    contents = [content_of(catalogue.get(name, NOTHING_KNOWN)) for name in item_id]
+    cold = fit_cold(towers.items, contents, queries, seed=seed)
+    towers = with_cold(towers, cold, contents, ~_seen(item_id, train))
     metrics = _lists_metrics(
         Retriever(towers, tables), histories, liked, categories, train, test, seed=seed
     )
-    some = np.random.default_rng(seed).permutation(len(histories))[:QUERIES_MAX]
-    queries = queries_of(towers, [histories[place] for place in some.tolist()])
-    return _Retrieval(towers, tables, parity, metrics, queries, categories)
+    return _Retrieval(towers, tables, parity, metrics, queries, cold)
+
+
+def _seen(item_id: Sequence[str], train: TrainingRows) -> npt.NDArray[np.bool_]:
+    """Items that somebody was shown or acted on; those of the rows come first."""
+    hashes = np.array([id64(name) for name in item_id], np.uint64)
+    seen = np.isin(hashes, np.unique(train.recent))
+    seen[train.item] = True
+    return seen
 
 
 def _histories(item_id: Sequence[str], test: TrainingRows, liked: Rows) -> list[Rows]:

@@ -9,6 +9,7 @@ from rankstream.adapters.cold_vectors import ColdVectors
 from rankstream.candidates.attributes import Category, passing
 from rankstream.candidates.item_columns import FACTS, Facts
 from rankstream.candidates.origins import NOT_FRESH, Fresh
+from rankstream.contracts.content import Content
 from rankstream.contracts.filter import ItemFilter
 from rankstream.contracts.ids import id64
 
@@ -23,12 +24,19 @@ class FreshItems:
         self._item_id: list[str] = []
         self._facts: Facts = np.empty(limit, FACTS)
         self._vectors = np.empty((limit, len(cold.rest)), np.float32)
+        self._content: list[Content] = []
+        self._by_content = np.zeros(limit, bool)
 
     def __len__(self) -> int:
         """How many there are."""
         return len(self._item_id)
 
-    def put(self, item_id: str, category: str, facts: Facts) -> bool:
+    @property
+    def by_content(self) -> int:
+        """How many have the vector of their content; the others, that of their category."""
+        return int(np.count_nonzero(self._by_content[: len(self)]))
+
+    def put(self, item_id: str, content: Content, facts: Facts) -> bool:
         """Take an item in, or what it is like now; False if the oldest made room for it."""
         (key,) = facts["item"].tolist()
         place = self._place.get(key)
@@ -38,8 +46,9 @@ class FreshItems:
         if place is None:
             place = self._place[key] = len(self._item_id)
             self._item_id.append(item_id)
-        self._facts[place] = facts[0]
-        self._vectors[place] = self._cold.of(category)
+            self._content.append(content)
+        self._facts[place], self._content[place] = facts[0], content
+        self._vectors[place], self._by_content[place] = self._cold.of(content)
         return had_room
 
     def drop(self, item: int) -> None:
@@ -50,14 +59,17 @@ class FreshItems:
         last = len(self._item_id) - 1
         if place < last:
             self._item_id[place] = self._item_id[last]
-            self._facts[place], self._vectors[place] = self._facts[last], self._vectors[last]
+            self._content[place] = self._content[last]
+            for column in (self._facts, self._vectors, self._by_content):
+                column[place] = column[last]
             self._place[int(self._facts["item"][place])] = place
         self._item_id.pop()
+        self._content.pop()
 
-    def all(self) -> list[tuple[str, Facts]]:
-        """Id and FACTS, shape (1,), of each, in the order they came."""
+    def all(self) -> list[tuple[str, Content, Facts]]:
+        """Id, content and FACTS, shape (1,), of each, in the order they came."""
         return [
-            (self._item_id[place], self._facts[place : place + 1].copy())
+            (self._item_id[place], self._content[place], self._facts[place : place + 1].copy())
             for place in self._place.values()
         ]
 

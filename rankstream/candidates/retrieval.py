@@ -12,8 +12,9 @@ import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import structlog
@@ -32,6 +33,7 @@ from rankstream.candidates.item_columns import Facts, ItemColumns, facts_of
 from rankstream.candidates.merging import NOTHING
 from rankstream.candidates.shards import encode
 from rankstream.candidates.trending import Trending
+from rankstream.contracts.content import Content, content_of
 from rankstream.contracts.filter import GeoRadius, Place, decode_filter, decode_place
 from rankstream.contracts.ids import id64
 from rankstream.contracts.items import decode_item, deleted_item
@@ -65,6 +67,19 @@ class Limits:
     fresh_max: int = 10_000  # new items kept until an index holds them
     sources: Sources = AS_TUNED
     shard: Shard = WHOLE
+
+
+class _News(NamedTuple):
+    """What was learned of an item; its content is read when it is new: that takes as long as all
+    else."""
+
+    item_id: str
+    content: Callable[[], Content]
+    facts: Facts
+
+
+def _same(content: Content) -> Content:
+    return content
 
 
 def read_sources(path: str, variable: str) -> Sources:
@@ -103,8 +118,8 @@ class Retrieval:
         self._columns = ItemColumns()
         self._attributes: Attributes | None = None  # of the catalog's rows
         self._fresh: FreshItems | None = None  # that the catalog lacks
-        # Learned while attributes of another catalog are being made: item id and facts.
-        self._meanwhile: list[tuple[str, Facts]] | None = None
+        # Learned while attributes of another catalog are being made.
+        self._meanwhile: list[_News] | None = None
         config = limits.sources
         self.trending: Trending | None = None
         if config.asks(TRENDING):
@@ -146,8 +161,11 @@ class Retrieval:
 
     def _described(
         self, catalog: Catalog, known: tuple[Facts, Facts]
-    ) -> tuple[Attributes, list[tuple[str, Facts]]]:
-        """What is known of a catalog's items, and those of the one in force that it lacks."""
+    ) -> tuple[Attributes, list[_News]]:
+        """What is known of a catalog's items, and those of the one in force that it lacks.
+
+        Text is kept of new items only, so these have a category alone until their next update.
+        """
         attributes = Attributes(facts_of(known, catalog.hashes), self._columns.category)
         if self._catalog is None:
             return attributes, []
@@ -155,27 +173,33 @@ class Retrieval:
         facts = facts_of(known, hashes)
         # Of which nothing was ever told, the new catalog knows better.
         told = np.flatnonzero(facts["item"] != 0).tolist()
-        return attributes, [(names[at], facts[at : at + 1]) for at in told]
+        category = [self._columns.name(number) for number in facts["category"].tolist()]
+        return attributes, [
+            _News(names[at], partial(Content, category[at]), facts[at : at + 1]) for at in told
+        ]
 
     def _swap(
         self,
         catalog: Catalog,
         attributes: Attributes,
-        lost: list[tuple[str, Facts]],
+        lost: list[_News],
         sha256: str,
     ) -> None:
         # One assignment after another without an await: no request sees half of it.
         before = [] if self._fresh is None else self._fresh.all()
+        kept = [
+            _News(item_id, partial(_same, content), facts) for item_id, content, facts in before
+        ]
         served = self._catalog
         self._catalog, self._attributes, self._sha256 = catalog, attributes, sha256
         self._fresh = FreshItems(catalog.cold, limit=self._limits.fresh_max)
-        for item_id, facts in (*lost, *before, *(self._meanwhile or ())):
-            self._apply(item_id, facts)
+        for news in (*lost, *kept, *(self._meanwhile or ())):
+            self._apply(news)
         self._meanwhile = None
         self.rank_trending()
         self._items.labels("indexed").set(catalog.size)
         self._items.labels("withdrawn").set(attributes.withdrawn)
-        self._items.labels("fresh").set(len(self._fresh))
+        self._count_fresh(self._fresh)
         if served is not None:
             self._info.remove("retrieval", self._limits.alias, served.index_id)
         self._info.labels("retrieval", self._limits.alias, catalog.index_id).set(1)
@@ -212,11 +236,13 @@ class Retrieval:
             return
         facts = self._columns.learn(item)
         if facts is not None:
+            news = _News(item.item_id, partial(content_of, item), facts)
             if self._meanwhile is not None:
-                self._meanwhile.append((item.item_id, facts))
-            self._apply(item.item_id, facts)
+                self._meanwhile.append(news)
+            self._apply(news)
 
-    def _apply(self, item_id: str, facts: Facts) -> None:
+    def _apply(self, news: _News) -> None:
+        item_id, content, facts = news
         if self._catalog is None or self._attributes is None or self._fresh is None:
             return
         (row,) = self._catalog.rows(facts["item"]).tolist()
@@ -226,9 +252,13 @@ class Retrieval:
             return
         if facts["withdrawn"][0]:
             self._fresh.drop(int(facts["item"][0]))
-        elif not self._fresh.put(item_id, self._columns.name(int(facts["category"][0])), facts):
+        elif not self._fresh.put(item_id, content(), facts):
             self._degraded.labels("fresh_full").inc()
-        self._items.labels("fresh").set(len(self._fresh))
+        self._count_fresh(self._fresh)
+
+    def _count_fresh(self, fresh: FreshItems) -> None:
+        self._items.labels("fresh").set(len(fresh))
+        self._items.labels("fresh_by_content").set(fresh.by_content)
 
     async def retrieve(self, request: retrieval_pb2.RetrieveRequest) -> retrieval_pb2.RetrieveReply:
         """Candidates for a history.

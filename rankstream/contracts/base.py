@@ -11,6 +11,11 @@ CATEGORY_BYTES_MAX = 64
 QUERY_CHARACTERS_MAX = 1024
 # Attributes of an item that mean its place, in degrees, and their largest absolute value.
 DEGREES_MAX = {"latitude": 90.0, "longitude": 180.0}
+# Text of an item, in characters, and how many tags it has.
+TITLE_CHARACTERS_MAX = 1_024
+DESCRIPTION_CHARACTERS_MAX = 4_096
+TAG_CHARACTERS_MAX = 64
+TAGS_MAX = 64
 
 # Ids are opaque text; ids longer than this are refused, not cut.
 Id = Annotated[str, Field(min_length=1, max_length=ID_BYTES_MAX)]

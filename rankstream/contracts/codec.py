@@ -168,6 +168,8 @@ def encode_item(item: ItemUpdate) -> bytes:
         updated_ms=item.updated_ms,
         attributes=item.attributes,
         title=item.title,
+        description=item.description,
+        tags=item.tags,
     ).SerializeToString()
 
 

@@ -10,11 +10,22 @@ from uuid import UUID
 
 from pydantic import Field, TypeAdapter, field_validator
 
-from rankstream.contracts.base import DEGREES_MAX, QUERY_CHARACTERS_MAX, Category, Contract, Id
+from rankstream.contracts.base import (
+    DEGREES_MAX,
+    DESCRIPTION_CHARACTERS_MAX,
+    QUERY_CHARACTERS_MAX,
+    TAG_CHARACTERS_MAX,
+    TAGS_MAX,
+    TITLE_CHARACTERS_MAX,
+    Category,
+    Contract,
+    Id,
+)
 
 ATTRIBUTES_MAX = 64
 
 Attributes = Annotated[dict[Id, str | float], Field(max_length=ATTRIBUTES_MAX)]
+Tag = Annotated[str, Field(min_length=1, max_length=TAG_CHARACTERS_MAX)]
 
 
 class EventBase(Contract):
@@ -119,7 +130,9 @@ class ItemUpdate(Contract):
     kind: Literal["item_update"] = "item_update"
     item_id: Id
     category: Category = ""
-    title: str = Field(default="", max_length=1024)
+    title: str = Field(default="", max_length=TITLE_CHARACTERS_MAX)
+    description: str = Field(default="", max_length=DESCRIPTION_CHARACTERS_MAX)
+    tags: tuple[Tag, ...] = Field(default=(), max_length=TAGS_MAX)
     withdrawn: bool = False
     updated_ms: int = Field(gt=0, lt=1 << 62)
     attributes: dict[Id, float] = Field(default_factory=dict, max_length=ATTRIBUTES_MAX)

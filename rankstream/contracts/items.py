@@ -7,7 +7,15 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from rankstream.contracts.base import CATEGORY_BYTES_MAX, DEGREES_MAX, ID_BYTES_MAX
+from rankstream.contracts.base import (
+    CATEGORY_BYTES_MAX,
+    DEGREES_MAX,
+    DESCRIPTION_CHARACTERS_MAX,
+    ID_BYTES_MAX,
+    TAG_CHARACTERS_MAX,
+    TAGS_MAX,
+    TITLE_CHARACTERS_MAX,
+)
 from rankstream.errors import InvalidEvent
 from rankstream.pb import events_pb2 as pb
 
@@ -43,6 +51,7 @@ def decode_item(
             f"category has {len(category)} bytes (limit {CATEGORY_BYTES_MAX})",
         ),
         (b"\0" not in category, "category holds a zero byte"),
+        *_text(item),
         (item.updated_ms > 0, f"updated_ms={item.updated_ms} is not a time"),
         (
             ahead_ms <= ahead_ms_max,
@@ -72,6 +81,25 @@ def decode_item(
                 " Send the item again with the field mended."
             )
     return item
+
+
+def _text(item: pb.Item) -> list[tuple[bool, str]]:
+    """What must hold of its text, and what is wrong if it does not."""
+    longest = max(map(len, item.tags), default=1)
+    return [
+        *(
+            (len(text) <= most, f"{name} has {len(text)} characters (limit {most})")
+            for name, text, most in (
+                ("title", item.title, TITLE_CHARACTERS_MAX),
+                ("description", item.description, DESCRIPTION_CHARACTERS_MAX),
+            )
+        ),
+        (len(item.tags) <= TAGS_MAX, f"it has {len(item.tags)} tags (limit {TAGS_MAX})"),
+        (
+            all(item.tags) and longest <= TAG_CHARACTERS_MAX,
+            f"a tag is empty or has {longest} characters (limit {TAG_CHARACTERS_MAX})",
+        ),
+    ]
 
 
 def deleted_item(key: bytes, append_time_ms: int) -> bytes:

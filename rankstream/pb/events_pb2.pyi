@@ -124,7 +124,7 @@ class EventBatchView(_message.Message):
     def __init__(self, strings: _Optional[_Iterable[str]] = ..., kind: _Optional[bytes] = ..., event_id: _Optional[bytes] = ..., event_time_ms: _Optional[bytes] = ..., user_id: _Optional[bytes] = ..., item_id: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., position: _Optional[bytes] = ..., value: _Optional[bytes] = ..., category: _Optional[bytes] = ..., currency: _Optional[bytes] = ..., session_id: _Optional[bytes] = ..., device: _Optional[bytes] = ..., query: _Optional[bytes] = ..., location: _Optional[bytes] = ..., attribute_row: _Optional[bytes] = ..., attribute_name: _Optional[bytes] = ..., attribute_text: _Optional[bytes] = ..., attribute_number: _Optional[bytes] = ...) -> None: ...
 
 class Item(_message.Message):
-    __slots__ = ("item_id", "category", "withdrawn", "updated_ms", "attributes", "title")
+    __slots__ = ("item_id", "category", "withdrawn", "updated_ms", "attributes", "title", "description", "tags")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -138,13 +138,17 @@ class Item(_message.Message):
     UPDATED_MS_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     category: str
     withdrawn: bool
     updated_ms: int
     attributes: _containers.ScalarMap[str, float]
     title: str
-    def __init__(self, item_id: _Optional[str] = ..., category: _Optional[str] = ..., withdrawn: _Optional[bool] = ..., updated_ms: _Optional[int] = ..., attributes: _Optional[_Mapping[str, float]] = ..., title: _Optional[str] = ...) -> None: ...
+    description: str
+    tags: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, item_id: _Optional[str] = ..., category: _Optional[str] = ..., withdrawn: _Optional[bool] = ..., updated_ms: _Optional[int] = ..., attributes: _Optional[_Mapping[str, float]] = ..., title: _Optional[str] = ..., description: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FeatureUpdates(_message.Message):
     __slots__ = ("source_partition", "source_offset", "strings", "entity", "key", "event_time_ms", "impressions", "clicks", "views", "purchases", "value_micros", "ratings", "rating_micros")

@@ -52,6 +52,7 @@ def test_a_line_is_a_request_whose_news_are_impressions_and_marked_ones_clicks(
     assert shown.request_id == f"mind-2-U14-{MORNING_MS}"
     assert (shown.event_time_ms, shown.position, shown.category) == (MORNING_MS, 0, "sports")
     assert UUID(shown.event_id) == uuid5(NAMESPACE, f"{shown.request_id}-N1/impression")
+    assert {(i.description, i.tags) for i in found.items} == {("abstract", ("sub",))}
     assert [(i.item_id, i.category, i.title) for i in found.items] == [
         ("N1", "sports", 'A "quoted title'),
         ("N2", "news", ""),

@@ -52,7 +52,7 @@ def test_rows_are_made_again_after_later_events_other_facts_and_a_vacuum(tmp_pat
     append(tmp_path, events[:300], offset=0)
     trained = train(tmp_path, until_ms=until_ms)
     append(tmp_path, events[300:], offset=1)
-    changed = {"i0": ItemFacts("noir", {"year": 2026.0})}
+    changed = {"i0": ItemFacts("noir", {"year": 2026.0}, "Ü", "said of it", ("a", "b"))}
     later = Reading("later", READ_MS + 1, until_ms, 1, {0: 2}, Which.REPLAYED, {}, {})
     remember(tmp_path, later, FACTS | changed)
     table = DeltaTable(str(tmp_path / "events"))

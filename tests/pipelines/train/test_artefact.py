@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.train.artefact import Origin, write_retrieval
-from pipelines.train.retrieval import ItemVectors, cold_vectors, mean_towers, queries_of
+from pipelines.train.retrieval import ItemVectors, mean_towers, queries_of
 from rankstream.adapters.artifacts import read_manifest
+from rankstream.adapters.cold_vectors import ColdVectors
 from rankstream.candidates.catalog import Catalog, Question
+from rankstream.contracts.content import Content
 from rankstream.contracts.ids import id64
 from rankstream.contracts.neighbours import Neighbours
 
@@ -29,7 +31,7 @@ def _catalog(root: Path, exact_max: int) -> Catalog:
         (LISTS,),
         Origin(1, "data", 1, 2),
         queries=queries_of(TOWERS, [np.array([row, row + 1]) for row in range(50)]),
-        categories={name: f"c{n % 3}" for n, name in enumerate(NAMES)},
+        cold=ColdVectors({"tea": VECTORS[0]}, VECTORS[1]),
         metrics={},
         parity=0.0,
         seed=1,
@@ -63,16 +65,8 @@ def test_cells_and_exact_search_retrieve_the_same_items(tmp_path: Path) -> None:
     assert cells.retrieve(question).item_ids == exact.retrieve(question).item_ids
 
 
-def test_a_new_item_is_like_the_liked_ones_of_its_category(tmp_path: Path) -> None:
-    liked = np.arange(M) % 2 == 0
-    items = ItemVectors(NAMES, VECTORS, liked.astype(np.float32))
-
-    cold = cold_vectors(
-        items, {NAMES[0]: "tea", NAMES[1]: "tea", NAMES[2]: "tea", NAMES[3]: "rare"}
-    )
-
-    assert cold.of("tea").tolist() == VECTORS[[0, 2]].mean(axis=0).tolist()
-    assert cold.of("rare").tolist() == cold.of("unheard of").tolist()
-    assert cold.rest.tolist() == VECTORS[liked].mean(axis=0).tolist()
+def test_vectors_of_new_items_are_beside_the_index(tmp_path: Path) -> None:
     written = _catalog(tmp_path, M).cold
-    assert written.by_category.keys() == {"c0", "c1", "c2"}
+
+    assert written.of(Content("tea"))[0].tolist() == VECTORS[0].tolist()
+    assert written.rest.tolist() == VECTORS[1].tolist()

@@ -19,6 +19,7 @@ from pipelines.train.retrieval import fit_pure_svd
 from pipelines.train.sources import TowerFamily
 from pipelines.train.steps import Trained, hold_unobserved, split, train
 from rankstream.adapters.artifacts import read_manifest
+from rankstream.adapters.cold_vectors import read_cold_vectors
 from rankstream.adapters.faiss_index import load_index
 from rankstream.adapters.item_table import read_item_table
 from rankstream.adapters.neighbour_lists import read_neighbour_lists
@@ -45,7 +46,7 @@ def trained(rows: TrainingRows, root: Path, **chosen: Any) -> Trained:
 def test_the_artefacts_load_where_they_are_served(tmp_path: Path) -> None:
     rows = some_rows()
 
-    catalogue = facts_of(rows) | {"never-shown": ItemFacts("", {})}
+    catalogue = facts_of(rows) | {"never-shown": ItemFacts("group 1", {})}
 
     found = train(rows, catalogue, tmp_path, created_ms=7, seed=1, step=lambda *told: None)
 
@@ -65,6 +66,9 @@ def test_the_artefacts_load_where_they_are_served(tmp_path: Path) -> None:
     manifest = read_manifest(index.uri, index.sha256)
     table = read_item_table(Path(index.uri))
     assert table.item_id[-1] == "never-shown"
+    cold = read_cold_vectors(Path(index.uri), dimensions=manifest.dimensions)
+    with np.load(Path(index.uri) / "items.npz") as columns:
+        assert columns["vectors"][-1].tolist() == cold.by_category["group 1"].tolist()
     assert (
         load_index(Path(index.uri), size=manifest.items, coverage=None).size == len(rows.items) + 1
     )

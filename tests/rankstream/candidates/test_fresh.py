@@ -6,18 +6,26 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankstream.adapters.cold_vectors import ColdVectors
+from rankstream.adapters.cold_vectors import ColdVectors, ContentVectors, Vocabulary
 from rankstream.candidates.fresh import FreshItems
 from rankstream.candidates.item_columns import ItemColumns
+from rankstream.contracts.content import content_of
 from rankstream.contracts.filter import GeoRadius, ItemFilter, PriceRange
 from rankstream.contracts.ids import id64
 from rankstream.pb.events_pb2 import Item
 
 CATEGORIES = ("a", "b", "new")
+TITLE = {"b": "Green tea"}  # of the items of a category
 COLD = ColdVectors(
     {"a": np.array([1, 0], np.float32), "b": np.array([0, 1], np.float32)},
     np.array([3, 3], np.float32),
+    ContentVectors(
+        np.array([1, 1], np.float32),
+        Vocabulary(np.array([id64("word:tea")], np.uint64), {}),
+        np.array([[4, 0]], np.float32),
+    ),
 )
+VECTOR = {"a": [1, 0], "b": [5, 1], "new": [3, 3]}
 NAMES = [f"n{number}" for number in range(6)]
 
 
@@ -43,13 +51,13 @@ def test_they_are_what_a_dict_of_them_holds(
             fresh.drop(id64(name))
             held.pop(name, None)
             continue
-        item = Item(item_id=name, category=category, updated_ms=1)
+        item = Item(item_id=name, category=category, title=TITLE.get(category, ""), updated_ms=1)
         item.attributes.update({"price": price, "latitude": price, "longitude": 0.0})
         facts = columns.learn(item)
         assert facts is not None
         full = name not in held and len(held) == limit
 
-        assert fresh.put(name, category, facts) is not full
+        assert fresh.put(name, content_of(item), facts) is not full
 
         if full:
             del held[next(iter(held))]
@@ -68,6 +76,9 @@ def test_they_are_what_a_dict_of_them_holds(
 
         assert set(found.item_id) == expected - excluded
         for name, vector in zip(found.item_id, found.vectors, strict=True):
-            assert vector.tolist() == COLD.of(held[name][0]).tolist()
-    assert [name for name, _ in fresh.all()] == list(held)
+            assert vector.tolist() == VECTOR[held[name][0]]
+    assert [(name, content.category) for name, content, _ in fresh.all()] == [
+        (name, category) for name, (category, _) in held.items()
+    ]
+    assert fresh.by_content == sum(category in TITLE for category, _ in held.values())
     assert len(fresh) == len(held)

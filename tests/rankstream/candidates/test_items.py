@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from rankstream.adapters.cold_vectors import ColdVectors
+from rankstream.adapters.cold_vectors import ColdVectors, ContentVectors, Vocabulary
 from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
@@ -35,12 +35,12 @@ ITEM_IDS = [f"i{n}" for n in range(6)]
 Update = tuple[str, int, bool]  # item, minutes after T_MS, withdrawn
 
 
-def a_retrieval() -> Retrieval:
+def a_retrieval(registry: CollectorRegistry | None = None) -> Retrieval:
     return Retrieval(
         Limits("artifacts"),
         load=Catalog.load,
         health=Health(INDEX, ITEMS),
-        metrics_of=Metrics(CollectorRegistry()),
+        metrics_of=Metrics(registry or CollectorRegistry()),
     )
 
 
@@ -134,6 +134,37 @@ async def test_a_new_item_comes_near_by_the_vector_of_its_category(tmp_path: Pat
     assert [bits >> list(found.source_name).index("fresh") & 1 for bits in found.named_by] == [1, 0]
     assert list(filtered.item_id) == ["new-tea"]
     assert list((await retrieval.retrieve(denied)).item_id) == []
+
+
+def by_content(dimension: int) -> ColdVectors:
+    """An item with the word `green` is found in one direction, others are nowhere."""
+    vectors = np.zeros((1, 4), np.float32)
+    vectors[0, dimension] = 2
+    nowhere = np.zeros(4, np.float32)
+    known = Vocabulary(np.array([id64("word:green")], np.uint64), {})
+    return ColdVectors({}, nowhere, ContentVectors(nowhere, known, vectors))
+
+
+async def test_a_new_item_comes_near_by_its_text_in_this_index_and_in_the_next(
+    tmp_path: Path,
+) -> None:
+    registry, found = CollectorRegistry(), []
+    retrieval = a_retrieval(registry)
+    for number, dimension in enumerate((1, 2)):
+        vectors, ones = np.eye(6, 4, dtype=np.float32), np.ones(6, np.float32)
+        name, cold = f"index-{number}", by_content(dimension)
+        artifact = write_index(tmp_path, name, ITEM_IDS, vectors, ones, cold=cold)
+        value = pointer("retrieval", "champion", artifact)
+        await retrieval.follow_model(Record("models", 0, 0, T_MS, b"retrieval/champion", value))
+        if not number:
+            await retrieval.follow_item(an_item(("dull", 1, False), title="Tea"))
+            await retrieval.follow_item(an_item(("tea", 1, False), title="GREEN tea"))
+        near = retrieval_pb2.RetrieveRequest(k=2, recent_items=[id64(f"i{dimension}")])
+        found.append(list((await retrieval.retrieve(near)).item_id))
+
+    assert found == [["tea", "i1"], ["tea", "i2"]]
+    for state, items in (("fresh", 2), ("fresh_by_content", 1)):
+        assert registry.get_sample_value("rankstream_retrieval_items", {"state": state}) == items
 
 
 async def test_items_that_the_next_index_lacks_stay_retrievable(tmp_path: Path) -> None:

@@ -290,6 +290,8 @@ def test_an_item_keeps_its_fields() -> None:
         item_id="i",
         category="drama",
         title="T",
+        description="D",
+        tags=("a", "b"),
         withdrawn=True,
         updated_ms=5,
         attributes={"year": 1995.0},
@@ -299,6 +301,7 @@ def test_an_item_keeps_its_fields() -> None:
 
     assert (item.item_id, item.category, item.title, item.withdrawn) == ("i", "drama", "T", True)
     assert (item.updated_ms, dict(item.attributes)) == (5, {"year": 1995.0})
+    assert (item.description, list(item.tags)) == ("D", ["a", "b"])
 
 
 def test_columns_are_views_of_the_types_that_the_stream_folds() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
+from rankstream.contracts.codec import decode_message
 from rankstream.contracts.events import ItemUpdate
 from rankstream.contracts.items import AHEAD_MS_MAX, decode_item, deleted_item
 from rankstream.errors import InvalidEvent
@@ -48,3 +52,40 @@ def test_a_place_off_the_earth_is_refused_by_name(name: str, value: float) -> No
         decode_item(item.SerializeToString())
     with pytest.raises(ValidationError, match=f"{name} is {value:g}"):
         ItemUpdate(item_id="i1", updated_ms=T_MS, attributes={name: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ({"title": "x" * 1025}, "title has 1025 characters .limit 1024."),
+        ({"description": "x" * 4097}, "description has 4097 characters .limit 4096."),
+        ({"tags": ["x"] * 65}, "it has 65 tags .limit 64."),
+        ({"tags": ["x" * 65]}, "a tag is empty or has 65 characters .limit 64."),
+        ({"tags": ["x", ""]}, "a tag is empty"),
+    ],
+)
+def test_text_that_is_too_long_is_refused_by_name(text: dict[str, Any], problem: str) -> None:
+    item = pb.Item(item_id="i1", updated_ms=T_MS, **text)
+
+    with pytest.raises(InvalidEvent, match=problem):
+        decode_item(item.SerializeToString())
+    with pytest.raises(InvalidEvent, match=next(iter(text))):
+        decode_message(
+            json.dumps({"kind": "item_update", "item_id": "i1", "updated_ms": T_MS} | text).encode()
+        )
+
+
+def test_text_at_the_limits_is_kept() -> None:
+    text: dict[str, Any] = {
+        "title": "ü" * 1024,
+        "description": "ü" * 4096,
+        "tags": ["ü" * 64 for _ in range(64)],
+    }
+
+    item = decode_item(pb.Item(item_id="i1", updated_ms=T_MS, **text).SerializeToString())
+    body = {"kind": "item_update", "item_id": "i1", "updated_ms": T_MS} | text
+    update = decode_message(json.dumps(body).encode())
+
+    assert isinstance(update, ItemUpdate)
+    assert (item.title, item.description, list(item.tags)) == tuple(text.values())
+    assert (update.title, update.description, list(update.tags)) == tuple(text.values())
