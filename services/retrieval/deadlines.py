@@ -13,6 +13,7 @@ FIRST_S: Final = 0.0001
 STEP: Final = 1.02
 """An answer moves the estimate of the median by so much, however far from it it was."""
 REFUSED_STEP: Final = STEP**0.02
+"""Fifty refusals weigh as much as one answer, so that some for each answer hardly move it."""
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
