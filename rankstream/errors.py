@@ -27,6 +27,7 @@ RankstreamError
     NotReady
     DependencyUnavailable
     Fenced                      another worker owns the partition now
+    CannotListen                its port is taken, or not to be had
     TooManyDeadLetters          the stream is poisoned: a person must look
 
 A message says what, the value with its unit, the limit, what was done, what to do.
@@ -177,6 +178,11 @@ class DependencyUnavailable(Unavailable):
 
 class Fenced(Unavailable):
     code = "fenced"
+    retryable = False
+
+
+class CannotListen(Unavailable):
+    code = "cannot_listen"
     retryable = False
 
 

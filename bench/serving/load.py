@@ -1,20 +1,27 @@
-"""Callers of the ranker over gRPC, from this process."""
+"""Callers of the ranker and of retrieval over gRPC, from this process."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
 from google.protobuf.message import Message
 
-from rankstream.pb import ranker_pb2
+from rankstream.pb.ranker_pb2 import RankReply
+from rankstream.pb.retrieval_pb2 import RetrieveReply
 
 TIMEOUT_S: Final = 10.0
+METHODS: Final[Mapping[str, tuple[str, type[Message]]]] = {
+    "Rank": ("/rankstream.v1.Ranker/Rank", RankReply),
+    "Recommend": ("/rankstream.v1.Ranker/Recommend", RankReply),
+    "Retrieve": ("/rankstream.v1.Retrieval/Retrieve", RetrieveReply),
+}
+"""What may be called: path and reply."""
 
 
 @dataclass
@@ -61,7 +68,7 @@ async def open_loop(
     per_s: float,
     seconds: float,
     deadline_s: float = TIMEOUT_S,
-    check: Callable[[ranker_pb2.RankReply], None] = lambda reply: None,
+    check: Callable[[Any], None] = lambda reply: None,
 ) -> Calls:
     """Callers that come at a steady pace and do not wait for one another.
 
@@ -88,12 +95,13 @@ def _asking(
     done: Calls,
     began_s: float,
     deadline_s: float,
-    check: Callable[[ranker_pb2.RankReply], None],
+    check: Callable[[Any], None],
 ) -> Callable[[Message, float], Coroutine[Any, Any, None]]:
+    path, reply_type = METHODS[method]
     rpc: Any = channel.unary_unary(
-        f"/rankstream.v1.Ranker/{method}",
+        path,
         request_serializer=lambda message: message.SerializeToString(),
-        response_deserializer=ranker_pb2.RankReply.FromString,
+        response_deserializer=reply_type.FromString,
     )
 
     async def ask(request: Message, due_s: float) -> None:

@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rankstream.adapters.listening import listen
 from rankstream.adapters.settings import ServiceSettings
 from rankstream.contracts.ids import new_id
 from rankstream.errors import RankstreamError, RateLimited, TooLarge
@@ -260,6 +261,8 @@ async def serve_all(
     Order: no new connections; requests in flight end (at most shutdown_timeout_s); `background`
     is cancelled and awaited; `on_stop` runs. A background coroutine that ends or fails stops the
     service the same way, and its error is raised at the end.
+
+    Raises: CannotListen: a port is taken, or its host is not this machine; nothing was served.
     """
     servers = [_server(listener, settings.shutdown_timeout_s) for listener in listeners]
 
@@ -279,7 +282,11 @@ async def serve_all(
     for task in tasks:
         task.add_done_callback(end)
     try:
-        await asyncio.gather(*(server.serve() for server in servers))
+        # Not by uvicorn, which ends the process itself, with no error that could be named.
+        sockets = [listen(listener.host, listener.port) for listener in listeners]
+        await asyncio.gather(
+            *(server.serve(bound) for server, bound in zip(servers, sockets, strict=True))
+        )
     finally:
         for task in tasks:
             task.cancel()

@@ -13,7 +13,7 @@ import uvloop
 
 from rankstream.adapters.logs import configure_logs
 from rankstream.adapters.settings import S, load_settings
-from rankstream.errors import InvalidSettings
+from rankstream.errors import CannotListen, InvalidSettings
 
 
 def run(
@@ -50,6 +50,9 @@ def run(
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(until_stopped())
+    except CannotListen as error:
+        log.error("service_not_started", error=str(error))
+        return 1
     except Exception:
         # Whatever it is, the structured log must hold it before the process ends with it.
         log.exception("service_failed")

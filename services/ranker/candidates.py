@@ -26,6 +26,9 @@ REFUSED: Final = "retrieval_refused"
 _REASONS: Final = {
     grpc.StatusCode.DEADLINE_EXCEEDED: "retrieval_timeout",
     grpc.StatusCode.UNAVAILABLE: "retrieval_unavailable",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "retrieval_overloaded",
+    # By its gRPC, before it took the call; one that this process cancels raises no AioRpcError.
+    grpc.StatusCode.CANCELLED: "retrieval_overloaded",
 }
 
 Reply = TypeVar("Reply", bound=Message)

@@ -20,6 +20,8 @@ from services.ranker.candidates import REFUSED, Link, RetrievalFailed
 METHOD: Final = "/rankstream.v1.Retrieval/RetrieveShard"
 PARTIAL: Final = "retrieval_partial"  # candidates of some shards only
 
+SOURCES_DIFFER: Final = "retrieval_sources_differ"  # RETRIEVAL_SOURCES of shards are not the same
+
 
 class Shards:
     """All shards are asked at once; one answer is made of what those have found that answer."""
@@ -54,8 +56,7 @@ class Shards:
         answers = await asyncio.gather(
             *(self._ask(number, request) for number in range(len(self._links)))
         )
-        replies = [answer for answer in answers if not isinstance(answer, RetrievalFailed)]
-        failed = [answer for answer in answers if isinstance(answer, RetrievalFailed)]
+        replies, failed = self._agreeing(answers)
         if not replies:
             raise failed[0]
         parts = [decode(reply) for reply in replies]
@@ -65,6 +66,27 @@ class Shards:
         if failed:
             reply.degraded.append(PARTIAL)
         return reply
+
+    def _agreeing(
+        self, answers: Sequence[pb.ShardReply | RetrievalFailed]
+    ) -> tuple[list[pb.ShardReply], list[RetrievalFailed]]:
+        """Replies of one configuration of sources, the first one's, and what failed.
+
+        One list of candidates has one set of quotas and floors: a shard that was given others would
+        have its items judged by what it was not asked for.
+        """
+        replies: list[pb.ShardReply] = []
+        failed: list[RetrievalFailed] = []
+        for number, answer in enumerate(answers):
+            if isinstance(answer, RetrievalFailed):
+                failed.append(answer)
+            elif replies and answer.sources != replies[0].sources:
+                detail = f"shard {number} has other sources than shard {replies[0].shard}"
+                self._failures.labels(str(number), SOURCES_DIFFER).inc()
+                failed.append(RetrievalFailed(SOURCES_DIFFER, detail))
+            else:
+                replies.append(answer)
+        return replies, failed
 
     async def _ask(
         self, number: int, request: pb.RetrieveRequest

@@ -19,7 +19,8 @@ from rankstream.candidates.catalog import Catalog
 from rankstream.candidates.following import followers
 from rankstream.candidates.retrieval import INDEX, ITEMS, Limits, Retrieval, read_sources
 from rankstream.contracts.shard import Shard
-from services.retrieval.app import SERVICE, methods
+from services.retrieval.app import PENDING_MAX, SERVICE, methods
+from services.retrieval.deadlines import Deadlines
 from services.retrieval.settings import PREFIX, RetrievalSettings
 
 
@@ -43,7 +44,8 @@ async def main(settings: RetrievalSettings) -> None:
         metrics_of=metrics_of,
     )
     address = f"{settings.host}:{settings.grpc_port}"
-    server, port = await start_server(address, SERVICE, methods(retrieval), health)
+    every = methods(retrieval, Deadlines(time.perf_counter))
+    server, port = await start_server(address, SERVICE, every, health, pending_max=PENDING_MAX)
     structlog.get_logger().info("grpc_listening", port=port)
 
     async def stop() -> None:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from rankstream.adapters.run import run
 from rankstream.adapters.settings import ServiceSettings
-from rankstream.errors import DependencyUnavailable
+from rankstream.errors import CannotListen, DependencyUnavailable
 
 
 class CafeSettings(ServiceSettings):
@@ -52,3 +52,16 @@ def test_a_failure_is_logged_as_json_and_raised(capsys: pytest.CaptureFixture[st
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (line["event"], line["service"], line["level"]) == ("service_failed", "cafe", "error")
     assert "no broker" in line["exception"]
+
+
+def test_a_service_that_cannot_listen_says_so_in_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def taken(_settings: CafeSettings) -> None:
+        raise CannotListen("cannot_listen: HTTP at 127.0.0.1:8099: Address already in use")
+
+    code = run(taken, CafeSettings, "CAFE_", [], {})
+
+    line = json.loads(capsys.readouterr().out)
+    assert (code, line["event"], "exception" in line) == (1, "service_not_started", False)
+    assert "8099" in line["error"]

@@ -130,11 +130,20 @@ async def test_a_retrieval_that_is_not_there_is_named_within_its_deadline() -> N
     await client.close()
 
 
-@pytest.mark.parametrize("slow", [True, False])
-async def test_a_late_or_refusing_retrieval_is_named(slow: bool) -> None:
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (None, "retrieval_timeout"),
+        (grpc.StatusCode.INVALID_ARGUMENT, "retrieval_refused"),
+        (grpc.StatusCode.CANCELLED, "retrieval_overloaded"),
+    ],
+)
+async def test_a_late_or_refusing_retrieval_is_named(
+    status: grpc.StatusCode | None, reason: str
+) -> None:
     async def handle(_body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        if not slow:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "k")
+        if status is not None:
+            await context.abort(status, "k")
         await asyncio.Event().wait()
         return b""
 
@@ -148,11 +157,11 @@ async def test_a_late_or_refusing_retrieval_is_named(slow: bool) -> None:
     )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    client = client_of(f"127.0.0.1:{port}", 0.05 if slow else 2.0)
+    client = client_of(f"127.0.0.1:{port}", 0.05 if status is None else 2.0)
 
     with pytest.raises(RetrievalFailed) as failed:
         await client.retrieve(RetrieveRequest(k=5))
 
-    assert failed.value.reason == ("retrieval_timeout" if slow else "retrieval_refused")
+    assert failed.value.reason == reason
     await client.close()
     await server.stop(0)

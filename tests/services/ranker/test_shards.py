@@ -50,9 +50,9 @@ SOURCES = Sources(
 )
 
 
-def a_retrieval(shard: Shard) -> Retrieval:
+def a_retrieval(shard: Shard, sources: Sources = SOURCES) -> Retrieval:
     return Retrieval(
-        Limits("artifacts", sources=SOURCES, shard=shard),
+        Limits("artifacts", sources=sources, shard=shard),
         load=Catalog.load,
         health=Health(INDEX, ITEMS),
         metrics_of=Metrics(CollectorRegistry()),
@@ -240,6 +240,25 @@ async def test_shards_in_another_order_or_number_are_refused(system: System) -> 
     assert failed.value.reason == "retrieval_refused"
     await client.close()
     await fewer.close()
+
+
+async def test_a_shard_with_other_sources_is_left_out_and_named(
+    system: System, tmp_path: Path
+) -> None:
+    odd = a_retrieval(Shard(1, 3), Sources(sources=(Source(name="towers", max_share=0.5),)))
+    await point_to(odd, an_artifact(tmp_path, "index-odd"))
+    await told(odd)
+    await system.serve(odd.retrieve_shard)
+    system.addresses[1] = system.addresses.pop()
+    client = system.client()
+
+    reply = await ask(client, ["i3"], 60)
+
+    assert list(reply.degraded) == ["retrieval_partial"]
+    assert {id64(item_id) % 3 for item_id in reply.item_id} == {0, 2}
+    failures = {"shard": "1", "reason": "retrieval_sources_differ"}
+    assert system.count("ranker_shard_failures_total", **failures) == 1
+    await client.close()
 
 
 async def test_during_a_swap_the_answer_names_both_indexes(system: System, tmp_path: Path) -> None:

@@ -25,12 +25,26 @@ from rankstream.contracts.ids import id64
 from rankstream.errors import InvalidArtifact
 from rankstream.pb import events_pb2, filter_pb2, retrieval_pb2, retrieval_pb2_grpc
 from services.retrieval.app import SERVICE, methods
+from services.retrieval.deadlines import Deadlines
 from tests.serving_artifacts import pointer, write_index
 
 ITEM_IDS = [f"i{n}" for n in range(30)]
 VECTORS = np.random.default_rng(1).normal(size=(30, 4)).astype(np.float32)
 T_MS = 1_800_000_000_000
+TIMEOUT_S = 10.0
+SLOW = 600  # answers, until 2.5 s each are thought to be usual
 POPULARITY = np.arange(30, dtype=np.float32)  # i29 is the most popular
+
+
+class Clock:
+    """Moves on by `step_s` whenever it is read: an answer takes as much."""
+
+    now_s = 0.0
+    step_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += self.step_s
+        return self.now_s
 
 
 @dataclass
@@ -41,6 +55,7 @@ class Service:
     stub: retrieval_pb2_grpc.RetrievalStub
     channel: grpc.aio.Channel
     folder: Path
+    clock: Clock
 
     def count(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(f"rankstream_{name}", labels) or 0.0
@@ -81,11 +96,13 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
         health=health,
         metrics_of=Metrics(registry),
     )
-    server, port = await start_server("127.0.0.1:0", SERVICE, methods(retrieval), health)
+    clock = Clock()
+    every = methods(retrieval, Deadlines(clock))
+    server, port = await start_server("127.0.0.1:0", SERVICE, every, health)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         make_stub: Any = retrieval_pb2_grpc.RetrievalStub  # generated without types
         stub = make_stub(channel)
-        yield Service(retrieval, health, registry, stub, channel, tmp_path)
+        yield Service(retrieval, health, registry, stub, channel, tmp_path, clock)
     await server.stop(0)
 
 
@@ -328,3 +345,22 @@ async def test_grpc_health_follows_readiness_and_reflection_lists_the_service(
     assert before.status == health_pb2.HealthCheckResponse.NOT_SERVING
     assert after.status == health_pb2.HealthCheckResponse.SERVING
     assert SERVICE in names
+
+
+async def test_a_call_without_time_for_an_answer_is_refused_unanswered_and_counted(
+    loaded: Service,
+) -> None:
+    loaded.clock.step_s = 100.0
+    for _ in range(SLOW):
+        await loaded.stub.Retrieve(asking(["i3"]))
+
+    with pytest.raises(grpc.aio.AioRpcError, match=r"are left of the deadline") as refused:
+        await loaded.stub.Retrieve(asking(["i3"]), timeout=TIMEOUT_S)
+    patient = await loaded.stub.Retrieve(asking(["i3"]))
+
+    told = dict(tuple(refused.value.trailing_metadata() or ()))
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (told["error-code"], told["retry-after"]) == ("overloaded", "1")
+    assert loaded.count("retrieval_requests_total", status="overloaded") == 1
+    assert loaded.count("retrieval_requests_total", status="ok") == SLOW + 1
+    assert len(patient.item_id) == 5
