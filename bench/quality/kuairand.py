@@ -8,8 +8,9 @@ keys and the users' history before the log, with the outcomes known
   millisecond, same outcome. The second of them finds the outcome of the first in its counters, so
   this tells a ranker what it is to predict; it is here because published figures count so.
 
-`stream` is the product: the log as events, replayed through the state and `snapshot` that serve;
-`mmoe` is one network on both labels beside a LightGBM on each, on the same rows.
+`stream` is the product: the log as events, and before it the users' last exposures, whose order is
+known and whose times are not; replayed through the state and `snapshot` that serve. Rows are of the
+log alone. `mmoe` is one network on both labels beside a LightGBM on each, on the same rows.
 """
 
 from __future__ import annotations
@@ -142,11 +143,13 @@ def stream(folder: Path, say: Callable[[str], None]) -> list[Figure]:
     quality.kuairand.is_click.downsampled_ece is of a ranker fitted on a tenth of the impressions
     without a click, corrected for it and calibrated.
     """
-    log = history(folder)
+    log = history(folder, with_history=True)
     items = {item.item_id: ItemFacts(item.category, item.attributes) for item in log.items}
     windows = Windows()
     until_ms = int(log.columns.event_time_ms.max()) + windows.conversion_window_ms
     rows = training_rows(log.columns, items, until_ms=until_ms, windows=windows)
+    exposures = pd.read_parquet(folder / "impressions.parquet", columns=["time_ms"])
+    rows = rows.take(np.flatnonzero(rows.time_ms >= int(exposures["time_ms"].min())))
     before = rows.time_ms < TEST_FROM_MS
     train = rows.features[before], rows.clicked[before]
     test = rows.features[~before], rows.clicked[~before]
