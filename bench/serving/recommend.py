@@ -40,6 +40,7 @@ from pipelines.train.artefact import Origin, write_retrieval
 from pipelines.train.retrieval import ItemVectors, mean_towers
 from rankstream.adapters.artifacts import Artifact
 from rankstream.contracts.neighbours import Neighbours
+from rankstream.features.rating_table import NO_RATINGS
 from rankstream.features.rows import RECENT
 from rankstream.pb import ranker_pb2
 
@@ -107,6 +108,7 @@ def write_index(
         servers.folder / "artifacts",
         mean_towers(ItemVectors(ids, drawn.vectors, np.ones(len(ids), np.float32))),
         tables,
+        NO_RATINGS,
         Origin(now_ms, "bench", now_ms - 1, now_ms),
         queries=draw_queries(drawn, HELD_OUT, seed=seed + 1),
         categories={},

@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.features.point_in_time import Added, counters_before, ranks
+from pipelines.features.rating_tables import fit_rating_tables, ratings_of
 from rankstream.attribution import Attribution
 from rankstream.contracts.columns import EventColumns, Kind
+from rankstream.contracts.ids import id64
 from rankstream.contracts.labels import FINAL, LabelChange
 from rankstream.errors import InvalidInput
 from rankstream.features import spec
@@ -122,7 +124,8 @@ def training_rows(
 
     Raises: InvalidInput: the log has no such impression.
     """
-    intake = take_in(columns, in_event_time(columns, until_ms=until_ms))
+    events = in_event_time(columns, until_ms=until_ms)
+    intake = take_in(columns, events)
     changes, additions = attributed(intake, windows)
     labels = _closed(changes, len(intake.activity), windows, until_ms)
     keys = _Keys([label.key[0] for label in labels], [label.key[2] for label in labels], items)
@@ -148,12 +151,16 @@ def training_rows(
         position=np.array([label.position for label in labels], np.int64),
         purchased=_purchased(labels, until_ms - windows.conversion_window_ms),
     )
+    tables = fit_rating_tables(ratings_of(columns, events))
+    hashes = np.array([id64(name) for name in keys.items], np.uint64)
     replay = UserReplay(intake, additions, windows)
     done = 0
     for rows, user_rows in replay.before(keys.users, keys.user, before_ms):
-        out.features[rows] = snapshot(
+        vectors = snapshot(
             user_rows, item_rows[rows], category_rows[rows], context_rows[rows], time_ms[rows]
         )
+        tables.fill(vectors, hashes[keys.item[rows]], user_rows, before_ms[rows])
+        out.features[rows] = vectors
         out.recent[rows] = user_rows["recent"]["item"]
         done += len(rows)
         progress(done, len(labels))

@@ -47,6 +47,7 @@ from rankstream.contracts.columns import Kind
 from rankstream.contracts.ids import id64
 from rankstream.contracts.neighbours import Neighbours
 from rankstream.features import spec
+from rankstream.features.rating_table import NO_RATINGS, RatingTable
 
 Rows = npt.NDArray[np.int64]
 
@@ -78,6 +79,7 @@ class _Retrieval:
 
     towers: Towers
     tables: tuple[Neighbours, ...]
+    rated: RatingTable
     parity: float
     metrics: dict[str, Interval]
     queries: npt.NDArray[np.float32]  # of some of those likes, shape (n, dimensions)
@@ -94,6 +96,7 @@ class _Retrieval:
             root,
             self.towers,
             self.tables,
+            self.rated,
             origin,
             queries=self.queries,
             categories=self.categories,
@@ -160,6 +163,7 @@ def train(
     challenger: Family = Family.XGBOOST,
     retrieval: TowerFamily = TowerFamily.PURE_SVD,
     options: Options = DEFAULTS,
+    rated: RatingTable = NO_RATINGS,
 ) -> Trained:
     """Fit, check, evaluate, write.
 
@@ -168,6 +172,7 @@ def train(
         champion, challenger: who gets these aliases.
         retrieval: towers of the index; the lists beside it are always fitted.
         options: of both rankers.
+        rated: what vectors are to be served with; those of `rows` have had earlier ones.
         root: folder of artefacts. A network's fit that was interrupted goes on, on the same rows,
             from the checkpoint in it.
         step: hears ("models", steps done, steps in all), and of a network's epochs.
@@ -177,7 +182,7 @@ def train(
     train_rows, test_rows, split_ms = _checked_split(rows)
     origin = Origin(created_ms, data_version(rows), int(rows.time_ms[0]), split_ms)
     step("models", 0, STEPS)
-    found = _retrieval(retrieval, rows.items, catalogue, train_rows, test_rows, seed=seed)
+    found = _retrieval(retrieval, rows.items, catalogue, rated, train_rows, test_rows, seed=seed)
     run = Run(root / CHECKPOINTS, origin.data_version, step)
     families = {CHAMPION: champion, CHALLENGER: challenger}
     rankers = _rankers(families, rows, train_rows, test_rows, options, seed=seed, run=run)
@@ -204,6 +209,7 @@ def _retrieval(
     family: TowerFamily,
     shown: Sequence[str],
     catalogue: Mapping[str, ItemFacts],
+    rated: RatingTable,
     train: TrainingRows,
     test: TrainingRows,
     *,
@@ -221,7 +227,7 @@ def _retrieval(
     )
     some = np.random.default_rng(seed).permutation(len(histories))[:QUERIES_MAX]
     queries = queries_of(towers, [histories[place] for place in some.tolist()])
-    return _Retrieval(towers, tables, parity, metrics, queries, categories)
+    return _Retrieval(towers, tables, rated, parity, metrics, queries, categories)
 
 
 def _histories(item_id: Sequence[str], test: TrainingRows, liked: Rows) -> list[Rows]:

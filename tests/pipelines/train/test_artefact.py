@@ -12,6 +12,7 @@ from rankstream.adapters.artifacts import read_manifest
 from rankstream.candidates.catalog import Catalog, Question
 from rankstream.contracts.ids import id64
 from rankstream.contracts.neighbours import Neighbours
+from rankstream.features.rating_table import NO_RATINGS
 
 M = 400
 RNG = np.random.default_rng(4)
@@ -27,6 +28,7 @@ def _catalog(root: Path, exact_max: int) -> Catalog:
         root,
         TOWERS,
         (LISTS,),
+        NO_RATINGS,
         Origin(1, "data", 1, 2),
         queries=queries_of(TOWERS, [np.array([row, row + 1]) for row in range(50)]),
         categories={name: f"c{n % 3}" for n, name in enumerate(NAMES)},

@@ -27,6 +27,7 @@ from rankstream.contracts.manifest import Utility
 from rankstream.contracts.policy import Policy
 from rankstream.errors import InvalidArtifact
 from rankstream.features import spec
+from rankstream.features.rating_table import NO_RATINGS, RatingTable
 from rankstream.pb import events_pb2, ranker_pb2_grpc
 from rankstream.pb.ranker_pb2 import RankReply
 from rankstream.ports import Model
@@ -73,6 +74,7 @@ class Rig:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     loaded: dict[str, Model] = field(default_factory=dict)
     popular: dict[str, PopularItems] = field(default_factory=dict)
+    ratings: dict[str, RatingTable] = field(default_factory=dict)
     policies: dict[str, Policy] = field(default_factory=dict)
     clock_s: float = 0.0
 
@@ -89,6 +91,7 @@ class Rig:
         self.models = Models(
             load=self._load,
             load_popular=lambda uri, _sha256: self.popular[uri],
+            load_ratings=lambda uri: self.ratings.get(uri, NO_RATINGS),
             artifacts="/artifacts",
             kept=3,
             metrics_of=metrics_of,
