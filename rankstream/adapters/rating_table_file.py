@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from rankstream.errors import InvalidArtifact
-from rankstream.features.rating_table import RatingTable
+from rankstream.features.rating_table import FACTORS, RatingTable
 
 NAME: Final = "ratings.npz"
 
@@ -23,6 +23,7 @@ def write_rating_table(path: Path, table: RatingTable) -> None:
         deviation=table.deviation,
         rows=table.rows,
         weight=table.weight,
+        factor=table.factor,
     )
 
 
@@ -41,6 +42,7 @@ def read_rating_table(folder: Path, *, table_id: str) -> RatingTable:
                 columns["deviation"].astype(np.float32),
                 columns["rows"].astype(np.int32),
                 columns["weight"].astype(np.float32),
+                columns["factor"].astype(np.float32),
             )
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise _invalid(path, f"is not a file of a rating table: {error}") from None
@@ -52,15 +54,16 @@ def read_rating_table(folder: Path, *, table_id: str) -> RatingTable:
 def _problem(table: RatingTable) -> str:
     """What is wrong with it; "" if nothing is."""
     m, rows, weight = len(table), table.rows, table.weight
-    fits = table.item.shape == table.deviation.shape == (m,)
-    if not fits or rows.ndim != 2 or len(rows) != m or weight.shape != rows.shape:
-        return f"has {m} items, deviations {table.deviation.shape}, rows {rows.shape}"
+    shapes = (table.item.shape, table.deviation.shape, table.factor.shape, rows.shape[:1])
+    fits = shapes == ((m,), (m,), (m, FACTORS), (m,)) and rows.ndim == 2
+    if not fits or weight.shape != rows.shape:
+        return f"has columns of shapes {(*shapes, rows.shape, weight.shape)}, of {m} items"
     if (table.item[1:] <= table.item[:-1]).any():
         return "has items that do not ascend"
     if rows.size and not -1 <= rows.min() <= rows.max() < m:
         return f"has rows outside -1..{m - 1}"
-    finite = np.isfinite(table.mean) and np.isfinite(table.deviation).all()
-    if not (finite and np.isfinite(weight).all() and (weight >= 0).all()):
+    numbers = (np.float64(table.mean), table.deviation, weight, table.factor)
+    if not all(np.isfinite(one).all() for one in numbers) or (weight < 0).any():
         return "has numbers that are not finite, or weights below 0"
     return ""
 

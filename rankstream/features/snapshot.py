@@ -26,7 +26,7 @@ def _columns(first: str, columns: int) -> range:
 
 
 _AS_THEY_COME: Final = np.empty(0, np.intp)
-_UNTOLD: Final = tuple(feature.default for feature in spec.FEATURES[-2:])
+_UNTOLD: Final = tuple(feature.default for feature in spec.FEATURES[-len(spec.TOLD_BY_TABLE) :])
 _TASTES: Final = ("category", "impressions", "clicks", "ratings", "rating_micros")
 # Of spec.FEATURES: what `partial_vectors` makes, in its order.
 PARTIAL: Final = (
@@ -103,7 +103,7 @@ def snapshot(
     )
     kernel.clock(out, at := at + kernel.AFFINITY_COLUMNS, as_of_ms)
     at += kernel.CLOCK_COLUMNS
-    assert spec.NAMES[at:] == (spec.EXPECTED_RATING, spec.RATING_RESIDUAL), at
+    assert spec.NAMES[at:] == spec.TOLD_BY_TABLE, at
     out[:, at:] = _UNTOLD
     return out
 

@@ -26,10 +26,10 @@ RATING_STRENGTH: Final = 5.0
 # How many of a user's newest ratings are averaged: the mood of a sitting, and that of some.
 LAST_RATINGS: Final = (5, 20)
 
-# Of `rating_table`: what the user would rate the candidate, and how much of it is what items
-# rated alike say beside the means of user and item.
+# Of `rating_table`: what the user would rate the candidate, how much of it is what items rated
+# alike say beside the levels of user and item, and what factors say beside them.
 EXPECTED_RATING: Final = "user_item_expected_rating"
-RATING_RESIDUAL: Final = "user_item_rating_residual"
+TOLD_BY_TABLE: Final = (EXPECTED_RATING, "user_item_rating_residual", "user_item_factor_residual")
 
 _ENTITIES: Final = ("user", "item", "category", "query", "location")
 
@@ -77,8 +77,7 @@ FEATURES: Final[tuple[Feature, ...]] = (
     Feature("user_category_recent_share", 0.0),
     Feature("hour_sin", 0.0),
     Feature("hour_cos", 1.0),
-    Feature(EXPECTED_RATING, RATING_PRIOR),
-    Feature(RATING_RESIDUAL, 0.0),
+    *(Feature(name, RATING_PRIOR * (name == EXPECTED_RATING)) for name in TOLD_BY_TABLE),
 )
 NAMES: Final = tuple(feature.name for feature in FEATURES)
 WIDTH: Final = len(FEATURES)
