@@ -5,8 +5,7 @@ user, shrunk by how few people rated both; their factors are of the same residua
 least squares. Training rows are given tables of ratings strictly before
 them, so a model learns what such columns are worth; a service gets the table of all ratings.
 
-Constants are those of MovieLens 100K by time; half or twice as much of each changes its AUC by
-.002 at most.
+Constants are those of MovieLens 100K by time, see ARCHITECTURE.
 
 Sources: Sarwar et al., "Item-Based Collaborative Filtering Recommendation Algorithms", WWW 2001;
 Zhou et al., "Large-Scale Parallel Collaborative Filtering for the Netflix Prize", AAIM 2008.
