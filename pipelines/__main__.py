@@ -24,7 +24,8 @@ from pipelines.evaluate.report import write_comparison, write_report
 from pipelines.features.lake import Logged, read_items, read_log
 from pipelines.features.logged import Made, Slates, Which, make_rows, read_slates
 from pipelines.features.provenance import Reading, remember
-from pipelines.features.replay import ItemFacts, Windows
+from pipelines.features.rating_tables import fit_rating_table, ratings_of
+from pipelines.features.replay import ItemFacts, Windows, in_event_time
 from pipelines.promote.ledger import LEDGER, Promotion
 from pipelines.promote.publish import publish
 from pipelines.promote.registry import prepare, record, register
@@ -146,6 +147,7 @@ def run(
             as_of_ms=until_ms,
             reference=champion_reference(artifacts / LEDGER, evidence) if compare else None,
         )
+        events = in_event_time(log.columns, until_ms=until_ms)
         trained = train(
             rows,
             items,
@@ -163,6 +165,7 @@ def run(
                 tuned,
                 Networks(size, precision, purchase_weight),
             ),
+            rated=fit_rating_table(ratings_of(log.columns, events)),
         )
         reading = Reading(
             trained.data_version,

@@ -180,6 +180,9 @@ RANKER_ROWS: Final = _counter(
 RANKER_ROWS_TRACKED: Final = _gauge(
     "ranker_rows_tracked", "1 while Redis tells of changed rows; 0: kept rows grow old instead."
 )
+RANKER_RATED_ITEMS: Final = _gauge(
+    "ranker_rated_items", "Items of the rating table in use; 0: its features are at their defaults."
+)
 RANKER_LOG_QUEUE: Final = _gauge("ranker_log_queue", "Records of answers not yet acked.")
 RANKER_LOG_RECORDS: Final = _counter(
     "ranker_log_records", "Records of answers, by fate.", "topic", "fate"

@@ -32,6 +32,7 @@ from rankstream.candidates.origins import Fresh
 from rankstream.contracts.content import content_of
 from rankstream.contracts.ids import id64
 from rankstream.contracts.sources import AS_TUNED, FRESH, Source, Sources
+from rankstream.features.rating_table import NO_RATINGS
 from rankstream.features.rows import RECENT
 
 HIDDEN: Final = 150
@@ -118,6 +119,7 @@ def catalog_of(draw: Draw, towers: Towers) -> Catalog:
             Path(folder),
             towers,
             fit_item_to_item(Actions.of(draw.user, draw.item), items=len(draw.films)),
+            NO_RATINGS,
             Origin(1, "bench", 1, 2),
             queries=queries,
             cold=fit_cold(towers.items, contents, queries, seed=1),

@@ -2,7 +2,8 @@
 
 The last tenth of the ratings is the test; 4 and more is a click. The features of each impression
 are those of the product, replayed: with all that happened before it (live), before its hour or its
-day began, or before the test began (frozen; its training rows are live). One LightGBM each.
+day began, or before the test began (frozen; its training rows are live), rating tables included.
+One LightGBM each.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ from pipelines.train.retrieval import ItemVectors, mean_towers
 from rankstream.adapters.artifacts import Artifact
 from rankstream.adapters.cold_vectors import no_vectors
 from rankstream.contracts.neighbours import Neighbours
+from rankstream.features.rating_table import NO_RATINGS
 from rankstream.features.rows import RECENT
 from rankstream.pb import ranker_pb2
 
@@ -108,6 +109,7 @@ def write_index(
         servers.folder / "artifacts",
         mean_towers(ItemVectors(ids, drawn.vectors, np.ones(len(ids), np.float32))),
         tables,
+        NO_RATINGS,
         Origin(now_ms, "bench", now_ms - 1, now_ms),
         queries=draw_queries(drawn, HELD_OUT, seed=seed + 1),
         cold=no_vectors(drawn.vectors.shape[1]),

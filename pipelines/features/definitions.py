@@ -4,7 +4,8 @@ The online store holds packed counters rows (`features.rows`), one Bytes field `
 which services/features writes and the ranker reads; Feast is told of them here, so that anything
 that speaks Feast sees the same rows and, through `ranker_features`, the same numbers. Ask for them
 with `full_feature_names=True`: without, Feast takes the three `state` fields for one, and
-`ranker_features` refuses the mixture by name.
+`ranker_features` refuses the mixture by name. Columns of a rating table have their defaults here:
+the table comes with an index, not with a row.
 """
 
 from __future__ import annotations

@@ -17,8 +17,10 @@ import numpy.typing as npt
 
 from pipelines.features.delays import purchase_delays_ms, purchases_so_far
 from pipelines.features.point_in_time import Added, counters_before, ranks
+from pipelines.features.rating_tables import fit_rating_tables, ratings_of
 from rankstream.attribution import Attribution
 from rankstream.contracts.columns import EventColumns, Kind
+from rankstream.contracts.ids import id64
 from rankstream.contracts.labels import FINAL, LabelChange
 from rankstream.errors import InvalidInput
 from rankstream.features import spec
@@ -131,7 +133,8 @@ def training_rows(
 
     Raises: InvalidInput: the log has no such impression.
     """
-    intake = take_in(columns, in_event_time(columns, until_ms=until_ms))
+    events = in_event_time(columns, until_ms=until_ms)
+    intake = take_in(columns, events)
     changes, additions = attributed(intake, windows)
     labels = _closed(changes, len(intake.activity), windows, until_ms)
     keys = _Keys([label.key[0] for label in labels], [label.key[2] for label in labels], items)
@@ -163,12 +166,16 @@ def training_rows(
         purchased=purchased,
         purchases_come=purchases_come,
     )
+    tables = fit_rating_tables(ratings_of(columns, events))
+    hashes = np.array([id64(name) for name in keys.items], np.uint64)
     replay = UserReplay(intake, additions, windows)
     done = 0
     for rows, user_rows in replay.before(keys.users, keys.user, before_ms):
-        out.features[rows] = snapshot(
+        vectors = snapshot(
             user_rows, item_rows[rows], category_rows[rows], context_rows[rows], time_ms[rows]
         )
+        tables.fill(vectors, hashes[keys.item[rows]], user_rows, before_ms[rows])
+        out.features[rows] = vectors
         out.recent[rows] = user_rows["recent"]["item"]
         done += len(rows)
         progress(done, len(labels))

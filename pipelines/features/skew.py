@@ -4,7 +4,8 @@
 
 Every slate of topic `served` holds the vectors that were scored, the time, and how far the log had
 been folded into each row (stamps). This job folds `events`, `feature-updates` and `items` up to the
-stamps of a sample, takes the `snapshot` as of the time served, and compares bit by bit.
+stamps of a sample, takes the `snapshot` as of the time served, and compares bit by bit. Columns of
+a rating table are made again with the table that the slate names, if its artefact is at hand.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Final, TypeAlias
 
 import numpy as np
@@ -25,10 +28,14 @@ import typer
 from pipelines import command
 from rankstream import topics
 from rankstream.adapters.kafka import LogReader, Record
+from rankstream.adapters.rating_table_file import read_rating_table
 from rankstream.contracts.columns import TimeLimits
+from rankstream.contracts.ids import id64
+from rankstream.errors import InvalidArtifact
 from rankstream.features import spec
 from rankstream.features.deltas import Entity
 from rankstream.features.items import ROWS
+from rankstream.features.rating_table import FIRST, NO_RATINGS, RatingTable
 from rankstream.features.rows import (
     CATEGORY_ROW,
     CONTEXT_ROW,
@@ -51,6 +58,7 @@ _POLL_TIMEOUT_S: Final = 1.0
 Wanted: TypeAlias = tuple[int, int, str]
 # By (partition, offset).
 Keys: TypeAlias = dict[tuple[int, int], set[str]]
+_NO_TABLES: Final[Mapping[str, RatingTable]] = {}
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,8 @@ class Example:
 @dataclass
 class Skew:
     """What was compared. `unverifiable` slates rest on records that the log no longer has, or on
-    another feature definition; they are in no other count."""
+    another feature definition; they are in no other count. Of `tableless` slates the columns of
+    their rating table, which is not at hand, were not compared."""
 
     slates: int = 0
     items: int = 0
@@ -75,6 +84,7 @@ class Skew:
     skewed_features: int = 0
     skewed_slates: int = 0
     unverifiable: int = 0
+    tableless: int = 0
     examples: list[Example] = field(default_factory=list)
 
 
@@ -90,19 +100,31 @@ class RowsAt:
     described: Mapping[tuple[int, int], pb.Item]
 
 
-def compare(slates: Sequence[pb.ServedSlate], rows: RowsAt) -> Skew:
-    """Recompute the features of these slates, and count what differs in any bit."""
+def compare(
+    slates: Sequence[pb.ServedSlate], rows: RowsAt, tables: Mapping[str, RatingTable] = _NO_TABLES
+) -> Skew:
+    """Recompute the features of these slates, and count what differs in any bit.
+
+    Args:
+        tables: rating tables by id.
+    """
     skew = Skew()
     for slate in slates:
-        recomputed = _recompute(slate, rows) if slate.spec_id == spec.SPEC_ID else None
+        table = tables.get(slate.rating_table) if slate.rating_table else NO_RATINGS
+        known = slate.spec_id == spec.SPEC_ID
+        recomputed = _recompute(slate, rows, table or NO_RATINGS) if known else None
         if recomputed is None:
             skew.unverifiable += 1
             continue
         served = np.frombuffer(slate.features, "<f4").reshape(recomputed.shape)
+        if table is None:
+            skew.tableless += 1
+            served, recomputed = served[:, :FIRST], recomputed[:, :FIRST]
         skew.slates += 1
         skew.items += len(recomputed)
         skew.features += recomputed.size
-        places = np.argwhere(served.view("<u4") != recomputed.view("<u4"))
+        bits = (np.ascontiguousarray(one).view("<u4") for one in (served, recomputed))
+        places = np.argwhere(np.not_equal(*bits))
         skew.skewed_features += len(places)
         skew.skewed_slates += bool(len(places))
         for slot, feature in places[: EXAMPLES_MAX - len(skew.examples)].tolist():
@@ -118,7 +140,9 @@ def compare(slates: Sequence[pb.ServedSlate], rows: RowsAt) -> Skew:
     return skew
 
 
-def _recompute(slate: pb.ServedSlate, rows: RowsAt) -> npt.NDArray[np.float32] | None:
+def _recompute(
+    slate: pb.ServedSlate, rows: RowsAt, table: RatingTable
+) -> npt.NDArray[np.float32] | None:
     """Features of a slate, shape (slots, spec.WIDTH); None if a record behind them is gone."""
     user = _row(rows.users, slate.user_stamp, slate.user_id, USER_ROW)
     items: list[Rows] = []
@@ -140,13 +164,28 @@ def _recompute(slate: pb.ServedSlate, rows: RowsAt) -> npt.NDArray[np.float32] |
     location = _row(rows.locations, slate.location_stamp, slate.location, CONTEXT_ROW)
     if user is None or query is None or location is None or not items:
         return None
-    return snapshot(
+    vectors = snapshot(
         user,
         np.concatenate(items),
         np.concatenate(categories),
         np.stack([query, location], axis=1),
         np.array([slate.served_time_ms], np.int64),
     )
+    table.fill(vectors, np.array([id64(item_id) for item_id in slate.item_id], np.uint64), user)
+    return vectors
+
+
+def read_tables(slates: Iterable[pb.ServedSlate], artifacts: Path | None) -> dict[str, RatingTable]:
+    """The rating tables that slates name, by id, as far as the folder of artefacts has them."""
+    found: dict[str, RatingTable] = {}
+    for table_id in {slate.rating_table for slate in slates} - {""}:
+        if artifacts is None or Path(table_id).name != table_id:
+            continue
+        with suppress(InvalidArtifact):
+            found[table_id] = read_rating_table(
+                artifacts / "retrieval" / table_id, table_id=table_id
+            )
+    return found
 
 
 def _row(
@@ -172,9 +211,18 @@ def sample_slates(served: Sequence[bytes], sample: int, *, seed: int) -> list[pb
 
 
 async def measure(
-    bootstrap: str, sample: int, *, seed: int, settings: FoldSettings, step: command.Step
+    bootstrap: str,
+    sample: int,
+    *,
+    seed: int,
+    settings: FoldSettings,
+    step: command.Step,
+    artifacts: Path | None = None,
 ) -> Skew:
     """Read the log and compare a sample of slates.
+
+    Args:
+        artifacts: folder where rating tables are looked for; None: nowhere.
 
     Raises: DependencyUnavailable: Kafka does not answer.
     """
@@ -211,7 +259,7 @@ async def measure(
             if r.value is not None and (r.partition, r.offset) in described
         },
     )
-    return compare(slates, rows)
+    return compare(slates, rows, read_tables(slates, artifacts))
 
 
 async def _user_rows(
@@ -300,6 +348,9 @@ def skew(
     bootstrap: Annotated[str, typer.Option(help="Kafka, host:port")] = "127.0.0.1:9092",
     sample: Annotated[int, typer.Option(min=1, help="slates to compare")] = 1000,
     seed: Annotated[int, typer.Option(help="of the sample")] = 1,
+    artifacts: Annotated[
+        Path | None, typer.Option(help="folder of artefacts, for the rating tables that were used")
+    ] = None,
     lateness_ms: Annotated[
         int, typer.Option(envvar="FEATURES_LATENESS_MS")
     ] = _DEFAULTS.lateness_ms,
@@ -334,7 +385,10 @@ def skew(
         limits=TimeLimits(ahead_ms_max=clock_skew_ms_max, behind_ms_max=event_age_ms_max),
     )
     with command.steps() as step:
-        found = asyncio.run(measure(bootstrap, sample, seed=seed, settings=settings, step=step))
+        work = measure(
+            bootstrap, sample, seed=seed, settings=settings, step=step, artifacts=artifacts
+        )
+        found = asyncio.run(work)
     typer.echo(json.dumps(asdict(found)))
 
 

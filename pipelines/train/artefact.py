@@ -33,11 +33,14 @@ from rankstream.adapters.neighbour_lists import NAME as NEIGHBOURS_FILE
 from rankstream.adapters.neighbour_lists import NeighbourLists, write_neighbour_lists
 from rankstream.adapters.onnx_model import RANKER_FILE
 from rankstream.adapters.query_tower import TOWER_FILE
+from rankstream.adapters.rating_table_file import NAME as RATINGS_FILE
+from rankstream.adapters.rating_table_file import write_rating_table
 from rankstream.contracts.ids import id64
 from rankstream.contracts.manifest import Utility
 from rankstream.contracts.neighbours import Neighbours, in_order
 from rankstream.errors import InvalidArtifact
 from rankstream.features import spec
+from rankstream.features.rating_table import RatingTable
 from rankstream.monitoring.histogram import encode_histogram, reference_histogram
 
 Floats = npt.NDArray[np.float32]
@@ -209,6 +212,7 @@ def write_retrieval(
     root: Path,
     towers: Towers,
     tables: tuple[Neighbours, ...],
+    rated: RatingTable,
     origin: Origin,
     *,
     queries: npt.NDArray[np.float32],
@@ -218,9 +222,10 @@ def write_retrieval(
     seed: int,
     exact_max: int = EXACT_MAX,
 ) -> Artifact:
-    """The folder of query tower, item table, index and lists under `root`.
+    """The folder of query tower, item table, index, lists and rating table under `root`.
 
     Args:
+        rated: for the rankers' vectors.
         queries: held out, shape (n, dimensions); a large index is tuned on them. Its rows are in
             the order of its cells, and so are those of all that is written.
         cold: vectors of new items.
@@ -253,6 +258,7 @@ def write_retrieval(
             "parameters": {
                 **{f"{one.name}_lists": one.rows.shape[1] for one in tables},
                 **_index_parameters(built),
+                "rated_items": len(rated),
             },
             "items": len(items.item_id),
             "dimensions": int(items.vectors.shape[1]),
@@ -263,6 +269,8 @@ def write_retrieval(
             INDEX_FILE: Path(folder) / INDEX_FILE,
             NEIGHBOURS_FILE: neighbours,
         }
+        files[RATINGS_FILE] = Path(folder) / RATINGS_FILE
+        write_rating_table(Path(folder) / RATINGS_FILE, rated)
         files[COLD_FILE] = Path(folder) / COLD_FILE
         write_cold_vectors(Path(folder) / COLD_FILE, cold)
         if built.coverage is not None:

@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float32]
 
 ROWS_MAX: Final = 100_000
 PENALTY: Final = 10.0
-OF_CANDIDATES: Final = ("item_", "category_", "user_category_")
+OF_CANDIDATES: Final = ("item_", "category_", "user_category_", "user_item_")
 CONTROLS: Final = tuple(
     place for place, name in enumerate(spec.NAMES) if not name.startswith(OF_CANDIDATES)
 )

@@ -50,6 +50,7 @@ from rankstream.contracts.content import content_of
 from rankstream.contracts.ids import id64
 from rankstream.contracts.neighbours import Neighbours
 from rankstream.features import spec
+from rankstream.features.rating_table import NO_RATINGS, RatingTable
 
 Rows = npt.NDArray[np.int64]
 
@@ -81,6 +82,7 @@ class _Retrieval:
 
     towers: Towers
     tables: tuple[Neighbours, ...]
+    rated: RatingTable
     parity: float
     metrics: dict[str, Interval]
     queries: npt.NDArray[np.float32]  # of some of those likes, shape (n, dimensions)
@@ -97,6 +99,7 @@ class _Retrieval:
             root,
             self.towers,
             self.tables,
+            self.rated,
             origin,
             queries=self.queries,
             cold=self.cold,
@@ -163,6 +166,7 @@ def train(
     challenger: Family = Family.XGBOOST,
     retrieval: TowerFamily = TowerFamily.PURE_SVD,
     options: Options = DEFAULTS,
+    rated: RatingTable = NO_RATINGS,
 ) -> Trained:
     """Fit, check, evaluate, write.
 
@@ -171,6 +175,7 @@ def train(
         champion, challenger: who gets these aliases.
         retrieval: towers of the index; the lists beside it are always fitted.
         options: of both rankers.
+        rated: what vectors are to be served with; those of `rows` have had earlier ones.
         root: folder of artefacts. A network's fit that was interrupted goes on, on the same rows,
             from the checkpoint in it.
         step: hears ("models", steps done, steps in all), and of a network's epochs.
@@ -180,7 +185,7 @@ def train(
     train_rows, test_rows, split_ms = _checked_split(rows)
     origin = Origin(created_ms, data_version(rows), int(rows.time_ms[0]), split_ms)
     step("models", 0, STEPS)
-    found = _retrieval(retrieval, rows.items, catalogue, train_rows, test_rows, seed=seed)
+    found = _retrieval(retrieval, rows.items, catalogue, rated, train_rows, test_rows, seed=seed)
     run = Run(root / CHECKPOINTS, origin.data_version, step)
     families = {CHAMPION: champion, CHALLENGER: challenger}
     rankers = _rankers(families, rows, train_rows, test_rows, options, seed=seed, run=run)
@@ -207,6 +212,7 @@ def _retrieval(
     family: TowerFamily,
     shown: Sequence[str],
     catalogue: Mapping[str, ItemFacts],
+    rated: RatingTable,
     train: TrainingRows,
     test: TrainingRows,
     *,
@@ -227,7 +233,7 @@ def _retrieval(
     metrics = _lists_metrics(
         Retriever(towers, tables), histories, liked, categories, train, test, seed=seed
     )
-    return _Retrieval(towers, tables, parity, metrics, queries, cold)
+    return _Retrieval(towers, tables, rated, parity, metrics, queries, cold)
 
 
 def _seen(item_id: Sequence[str], train: TrainingRows) -> npt.NDArray[np.bool_]:

@@ -53,6 +53,8 @@ RANGES: Final[tuple[tuple[str, Range], ...]] = (
     ("*_log_ratings", _LOG_COUNT),
     # Stars: the prior is 3.5 of them.
     ("*_mean_rating", Range(0.0, 5.0)),
+    # Baselines and what is added to them are not cut to the scale.
+    ("user_item_*", Range(-10.0, 10.0)),
     # 20 is never, and more than 15 years.
     ("*_log_idle_s", Range(0.0, 20.0)),
     ("user_session_log_s", Range(0.0, 20.0)),

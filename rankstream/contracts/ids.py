@@ -17,6 +17,14 @@ def id64(text: str) -> int:
     return mmh3.hash64(text, signed=False)[0]
 
 
+def id32(hash64: int) -> int:
+    """The lower half of an id64: of a rated item, where a user's row holds very many.
+
+    Of 20,000 items, as many as a rating table has, some two share one with a chance of 5 %.
+    """
+    return hash64 & 0xFFFFFFFF
+
+
 def new_id() -> str:
     """A fresh UUIDv7 (RFC 9562) as text: ordered by the time it was made."""
     return str(uuid7())

@@ -53,6 +53,7 @@ _SLOT: Final = np.arange(SLOTS) - np.array(FIRST_SLOT)[WINDOW_OF]
 COUNTERS: Final = ("impressions", "clicks", "views", "purchases")
 TOTALS: Final = (*COUNTERS, "value_micros", "ratings", "rating_micros")
 RECENT: Final = 50
+RATED: Final = 200
 CATEGORIES: Final = 32
 USER_ATTRIBUTES: Final = ("age", "gender_male")
 ITEM_ATTRIBUTES: Final = ("year", "price")
@@ -97,6 +98,9 @@ ITEM_ROW: Final = np.dtype(
 RECENT_ACTION: Final = np.dtype(
     [("item", "<u8"), ("category", "<u8"), ("time_ms", "<i8"), ("value", "<f4"), ("kind", "<u1")]
 )
+# What the user rated last, repeats included, newest first by (event time, item, value). Recent
+# actions forget ratings sooner, as clicks and views take places there too.
+RATED_ITEM: Final = np.dtype([("item", "<u4"), ("value", "<f4")])  # id32; 0: none
 # What the user did with a category, ever; the 32 categories used last.
 CATEGORY_TASTE: Final = np.dtype(
     [
@@ -114,6 +118,7 @@ USER_ROW: Final = np.dtype(
     [
         *_COUNTERS_ROW,
         ("recent", RECENT_ACTION, (RECENT,)),
+        ("rated", RATED_ITEM, (RATED,)),
         ("tastes", CATEGORY_TASTE, (CATEGORIES,)),
         ("session_start_ms", "<i8"),  # 0: none open; the last session of the user
         ("session_last_ms", "<i8"),

@@ -26,6 +26,7 @@ def _columns(first: str, columns: int) -> range:
 
 
 _AS_THEY_COME: Final = np.empty(0, np.intp)
+_UNTOLD: Final = tuple(feature.default for feature in spec.FEATURES[-len(spec.TOLD_BY_TABLE) :])
 _TASTES: Final = ("category", "impressions", "clicks", "ratings", "rating_micros")
 # Of spec.FEATURES: what `partial_vectors` makes, in its order.
 PARTIAL: Final = (
@@ -63,7 +64,8 @@ def snapshot(
         category_hash: id64 of the name of each row of `categories`, 0 for none; None: the names
             that the items have, which `category_of` does not allow.
 
-    Returns: float32, shape (n, spec.WIDTH), order of spec.FEATURES; finite.
+    Returns: float32, shape (n, spec.WIDTH), order of spec.FEATURES; finite. The columns of a
+        rating table are at their defaults: see `rating_table`.
     """
     n = len(items) if item_of is None else len(item_of)
     if category_hash is None:
@@ -100,7 +102,9 @@ def snapshot(
         as_of_ms,
     )
     kernel.clock(out, at := at + kernel.AFFINITY_COLUMNS, as_of_ms)
-    assert at + kernel.CLOCK_COLUMNS == spec.WIDTH, at
+    at += kernel.CLOCK_COLUMNS
+    assert spec.NAMES[at:] == spec.TOLD_BY_TABLE, at
+    out[:, at:] = _UNTOLD
     return out
 
 

@@ -11,6 +11,7 @@ from rankstream.features.rows import (
     CATEGORIES,
     CONTEXT_ATTRIBUTES,
     ITEM_ATTRIBUTES,
+    RATED,
     RECENT,
     USER_ATTRIBUTES,
     WINDOWS,
@@ -24,6 +25,11 @@ RATING_PRIOR: Final = 3.5
 RATING_STRENGTH: Final = 5.0
 # How many of a user's newest ratings are averaged: the mood of a sitting, and that of some.
 LAST_RATINGS: Final = (5, 20)
+
+# Of `rating_table`: what the user would rate the candidate, how much of it is what items rated
+# alike say beside the levels of user and item, and what factors say beside them.
+EXPECTED_RATING: Final = "user_item_expected_rating"
+TOLD_BY_TABLE: Final = (EXPECTED_RATING, "user_item_rating_residual", "user_item_factor_residual")
 
 _ENTITIES: Final = ("user", "item", "category", "query", "location")
 
@@ -71,6 +77,7 @@ FEATURES: Final[tuple[Feature, ...]] = (
     Feature("user_category_recent_share", 0.0),
     Feature("hour_sin", 0.0),
     Feature("hour_cos", 1.0),
+    *(Feature(name, RATING_PRIOR * (name == EXPECTED_RATING)) for name in TOLD_BY_TABLE),
 )
 NAMES: Final = tuple(feature.name for feature in FEATURES)
 WIDTH: Final = len(FEATURES)
@@ -80,7 +87,7 @@ _DEFINITION: Final = {
     "features": [[feature.name, feature.default] for feature in FEATURES],
     "windows": [list(window) for window in WINDOWS],
     "priors": [CTR_PRIOR, CVR_PRIOR, PRIOR_STRENGTH, RATING_PRIOR, RATING_STRENGTH],
-    "sizes": [RECENT, CATEGORIES, *LAST_RATINGS],
+    "sizes": [RECENT, RATED, CATEGORIES, *LAST_RATINGS],
     "context": [list(known) for known in CONTEXT_ATTRIBUTES],
     "revision": 1,
 }

@@ -3,7 +3,7 @@
 The result depends on the set of events and not on their order: counters add up, recent actions and
 attributes are ordered by event time with ties broken by content; of tastes see `tastes`.
 
-About 2.4 kB per user and 29 bytes per recent action.
+About 2.4 kB per user, 29 bytes per recent action and 16 per rating that is remembered.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rankstream.contracts.columns import Kind
-from rankstream.contracts.ids import id64
+from rankstream.contracts.ids import id32, id64
 from rankstream.features.counters import CounterTable, packed
 from rankstream.features.deltas import Additions, distinct
 from rankstream.features.rows import (
     CONTEXT_ATTRIBUTES,
+    RATED,
     RECENT,
     RECENT_ACTION,
     TOTALS,
@@ -59,8 +60,13 @@ Action: TypeAlias = tuple[int, str, str, int, float, int]
 
 _ACTION: Final = struct.Struct("<QQqfB")
 _RECENT_BYTES: Final = RECENT * _ACTION.size
+_RATING: Final = np.dtype([("time_ms", "<i8"), ("item", "<u4"), ("value", "<f4")])
+_RATING_STRUCT: Final = struct.Struct("<qIf")
+_RATED_BYTES: Final = RATED * _RATING.itemsize
+_RATE: Final = int(Kind.RATE)
 _TASTE_AMOUNTS: Final = [TOTALS.index(name) for name in AMOUNTS]
 assert _ACTION.size == RECENT_ACTION.itemsize
+assert _RATING_STRUCT.size == _RATING.itemsize
 
 hash_of = lru_cache(maxsize=1 << 14)(id64)
 
@@ -73,6 +79,7 @@ class UserStates:
         self._counters = CounterTable()
         self._tastes = TasteTable()
         self._recent: list[bytes] = []  # packed RECENT_ACTION, newest first
+        self._rated: list[bytes] = []  # packed _RATING, newest first
         self._sessions = np.zeros((0, len(SESSION_FIELDS)), np.int64)
         self._changed_at = np.zeros(0, np.int64)
         self._newest_ms = np.zeros(0, np.int64)  # event of any kind
@@ -86,6 +93,7 @@ class UserStates:
         more = self._counters.capacity - len(self._changed_at)
         if more:
             self._recent += [b""] * more
+            self._rated += [b""] * more
             self._tastes.reserve(self._counters.capacity)
             none = np.zeros((more, len(SESSION_FIELDS)), np.int64)
             self._sessions = np.concatenate([self._sessions, none])
@@ -137,7 +145,7 @@ class UserStates:
         self._newest_ms[rows] = 0
         self._stated[rows], self._stated_ms[rows] = np.nan, 0
         for row in rows:
-            self._recent[row] = b""
+            self._recent[row] = self._rated[row] = b""
 
     def count(self, row: Ints, additions: Additions) -> None:
         """Add to counters and to tastes; `row`, shape (n,), is where each addition's user is."""
@@ -152,7 +160,7 @@ class UserStates:
 
     def act(self, actions: Iterable[Action]) -> None:
         """Remember actions of RECENT_KINDS."""
-        recents = self._recent
+        recents, rated = self._recent, self._rated
         for row, item, category, time_ms, value, kind in actions:
             action = _ACTION.pack(
                 hash_of(item), hash_of(category) if category else 0, time_ms, value, kind
@@ -162,6 +170,9 @@ class UserStates:
                 recents[row] = action + recent[: _RECENT_BYTES - len(action)]
             else:
                 recents[row] = _inserted(recent, action)
+            if kind == _RATE:
+                rating = _RATING_STRUCT.pack(time_ms, id32(hash_of(item)), value)
+                rated[row] = _with_rating(rated[row], rating)
 
     def learn(self, row: Ints, attribute: Ints, time_ms: Ints, value: Floats) -> None:
         """Note attributes of users: of each the newest, the largest of equally new.
@@ -212,6 +223,10 @@ class UserStates:
         rows["items_offset"] = -1
         recent = b"".join([self._recent[row].ljust(_RECENT_BYTES, b"\0") for row in index])
         rows["recent"] = np.frombuffer(recent, RECENT_ACTION).reshape(len(index), RECENT)
+        rated = b"".join([self._rated[row].ljust(_RATED_BYTES, b"\0") for row in index])
+        ratings = np.frombuffer(rated, _RATING).reshape(len(index), RATED)
+        for name in ("item", "value"):
+            rows["rated"][name] = ratings[name]
         self._tastes.fill(rows["tastes"], index)
         for column, name in enumerate(SESSION_FIELDS):
             rows[name] = self._sessions[index, column]
@@ -229,14 +244,17 @@ class UserStates:
         place = {row: place for place, row in enumerate(listed)}
         slots, held = self._tastes.dump(rows, place)
         recent = [self._recent[row] for row in listed]
+        rated = [self._rated[row] for row in listed]
         rest = {
             "recent": [len(actions) for actions in recent],
+            "rated": [len(ratings) for ratings in rated],
             "held": held,
             "expired_ms": self._expired_ms,
         }
         return {
             **self._counters.dump(),
             "recent": b"".join(recent),
+            "rated": b"".join(rated),
             "tastes": slots,
             "sessions": raw(self._sessions[rows]),
             "changed_at": raw(self._changed_at[rows]),
@@ -250,8 +268,8 @@ class UserStates:
         """Replace the state by a dumped one."""
         self._counters.load(parts)
         rest = json.loads(parts["rest"])
-        ends = np.cumsum([0, *rest["recent"]]).tolist()
-        self._recent = [parts["recent"][a:b] for a, b in pairwise(ends)]
+        self._recent = _cut(parts["recent"], rest["recent"])
+        self._rated = _cut(parts["rated"], rest["rated"])
         self._tastes.load(parts["tastes"], rest["held"])
         sessions = np.frombuffer(parts["sessions"], np.int64)
         self._sessions = sessions.reshape(-1, len(SESSION_FIELDS)).copy()
@@ -263,6 +281,20 @@ class UserStates:
         self._stated_ms = stated_ms.reshape(-1, len(STATED)).copy()
         self._expired_ms = rest["expired_ms"]
         self._reserve()
+
+
+def _cut(joined: bytes, sizes: Sequence[int]) -> list[bytes]:
+    """The pieces that were joined."""
+    return [joined[a:b] for a, b in pairwise(np.cumsum([0, *sizes]).tolist())]
+
+
+def _with_rating(rated: bytes, rating: bytes) -> bytes:
+    """The newest RATED of these and one more; ties of time go by item and value."""
+    own = _RATING_STRUCT.unpack(rating)
+    at, size = 0, len(rating)
+    while at < len(rated) and _RATING_STRUCT.unpack_from(rated, at) > own:
+        at += size
+    return (rated[:at] + rating + rated[at:])[:_RATED_BYTES]
 
 
 def _inserted(recent: bytes, action: bytes) -> bytes:

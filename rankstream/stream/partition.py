@@ -41,7 +41,7 @@ from rankstream.topics import MAX_RECORD_BYTES
 Ints = npt.NDArray[np.int64]
 Places = npt.NDArray[np.intp]
 
-DUMP_VERSION: Final = 5
+DUMP_VERSION: Final = 6
 # Of the labels that one run closes: a quarter of a record, as a character can be four bytes.
 CLOSED_BYTES_MAX: Final = MAX_RECORD_BYTES // 4
 

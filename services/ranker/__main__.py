@@ -52,7 +52,7 @@ from services.ranker.candidates import InProcess, RetrievalClient
 from services.ranker.core import Ranker
 from services.ranker.enrichment import Enrichment
 from services.ranker.kept_rows import KeptRows
-from services.ranker.models import CHAMPION, Models, PopularItems
+from services.ranker.models import CHAMPION, Models, PopularItems, load_ratings
 from services.ranker.policies import Policies
 from services.ranker.settings import PREFIX, RankerSettings
 from services.ranker.shadow import Shadow
@@ -237,6 +237,7 @@ async def main(settings: RankerSettings) -> None:
     models = Models(
         load=OnnxModel.load,
         load_popular=PopularItems.load,
+        load_ratings=load_ratings,
         artifacts=settings.artifacts,
         kept=settings.models_kept,
         metrics_of=metrics_of,

@@ -196,7 +196,14 @@ class Ranker:
                 keep = self._settings.prerank_keep
                 by = preranker(decision.model, decision.other, keep, n)
                 enriched = await self._enrichment.enrich(
-                    user, found.item_ids, request.context, now, degraded, withdrawn=False, by=by
+                    user,
+                    found.item_ids,
+                    request.context,
+                    now,
+                    degraded,
+                    withdrawn=False,
+                    ratings=self._models.ratings,
+                    by=by,
                 )
             if not enriched.item_ids:
                 degraded.add("no_candidates")
@@ -225,7 +232,13 @@ class Ranker:
                 user = await self._enrichment.user_and_items(request.user_id, item_ids, degraded)
             with self._timed("enrich"):
                 enriched = await self._enrichment.enrich(
-                    user, item_ids, request.context, now, degraded, withdrawn=True
+                    user,
+                    item_ids,
+                    request.context,
+                    now,
+                    degraded,
+                    withdrawn=True,
+                    ratings=self._models.ratings,
                 )
             unknown: list[str] = []
             if TIMEOUT not in degraded.reasons:

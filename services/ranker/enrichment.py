@@ -12,6 +12,7 @@ import numpy.typing as npt
 import structlog
 
 from rankstream.errors import DependencyUnavailable, SpecMismatch
+from rankstream.features.rating_table import RatingTable
 from rankstream.features.rows import CONTEXT_ROW, USER_ROW, Rows, empty_rows
 from rankstream.features.snapshot import partial_vectors, snapshot
 from rankstream.pb.events_pb2 import Stamp
@@ -58,6 +59,7 @@ class Enriched:
     category_rows: Rows
     context: Rows
     features: npt.NDArray[np.float32]
+    rating_table: str  # id of the one that filled its columns, "": none
     cut: Cut | None = None  # of candidates that are no more among these
 
     @property
@@ -114,6 +116,7 @@ class Enrichment:
         degraded: Degraded,
         *,
         withdrawn: bool,
+        ratings: RatingTable,
         by: PreRanker | None = None,
     ) -> Enriched:
         """The candidates with what is known around them, and their feature vectors.
@@ -151,7 +154,9 @@ class Enrichment:
             category_of=kept.category_of,
             category_hash=kept.category_hash,
         )
-        return Enriched(item_ids, kept, categories, around, features, cut)
+        ratings.fill(features, kept.item_hash[kept.item_of], user)
+        table_id = ratings.table_id
+        return Enriched(item_ids, kept, categories, around, features, table_id, cut)
 
     async def _items_and_context(self, late: list[str], context: Context) -> Rows:
         if late:

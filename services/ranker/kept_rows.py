@@ -120,6 +120,7 @@ class ItemTable(RowTable[str]):
     def __init__(self, *, rows_max: int) -> None:
         super().__init__(empty_rows(1, ITEM_ROW), rows_max=rows_max)
         self.category = np.zeros(1 + rows_max, np.intp)
+        self.hash = np.zeros(1 + rows_max, np.uint64)  # id64 of each item
         # Both grow with the categories that have been seen.
         self.names = [""]
         self.hashes = [0]  # id64 of each name, 0 of ""
@@ -129,6 +130,7 @@ class ItemTable(RowTable[str]):
         places = super().put(ids, rows, read_s)
         names = self.rows["category"][places].tolist()
         self.category[places] = [self._number(name) for name in names]
+        self.hash[places] = [id64(item_id) for item_id in ids]
         return places
 
     def _number(self, name: bytes) -> int:
@@ -146,10 +148,12 @@ class Kept:
     """Candidates as they are kept: good until the next await, which may give a place to another.
 
     rows: ITEM_ROW of many items; item_of: shape (n,), the place of each candidate there.
+    item_hash: id64 of each item of `rows`, 0 of the row of nothing known.
     names, category_hash: of each of their categories once, shape (m,); category_of: shape (n,).
     """
 
     rows: Rows
+    item_hash: npt.NDArray[np.uint64]
     item_of: Places
     names: list[str]
     category_hash: npt.NDArray[np.uint64]
@@ -270,6 +274,7 @@ class KeptRows:
         place[known] = np.arange(len(known))
         return Kept(
             table.rows,
+            table.hash,
             places,
             [table.names[number] for number in known.tolist()],
             np.array([table.hashes[number] for number in known.tolist()], np.uint64),

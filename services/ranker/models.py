@@ -1,4 +1,4 @@
-"""The rankers behind the aliases of topic `models`, and the popular items of the champion index."""
+"""The rankers behind the aliases of topic `models`, and what they need of the champion index."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from rankstream.adapters.follow import locate
 from rankstream.adapters.item_table import read_item_table
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
+from rankstream.adapters.rating_table_file import NAME as RATINGS_FILE
+from rankstream.adapters.rating_table_file import read_rating_table
 from rankstream.contracts.ids import id64
 from rankstream.errors import InvalidArtifact, NotReady, SpecMismatch, UnknownAnswer
 from rankstream.features import spec
+from rankstream.features.rating_table import NO_RATINGS, RatingTable
 from rankstream.pb.events_pb2 import Interleaving, ModelPointer, ServedSlate
 from rankstream.ports import Model, Scores
 from rankstream.ranking.scoring import check_finite, expected_utility
@@ -57,6 +60,14 @@ class PopularItems:
         return [self.item_ids[row] for row in np.flatnonzero(keep)[:k].tolist()]
 
 
+def load_ratings(uri: str) -> RatingTable:
+    """The rating table of an index; that of one without is of no items. Raises: InvalidArtifact."""
+    manifest = read_manifest(uri)
+    if RATINGS_FILE not in manifest.files:
+        return NO_RATINGS
+    return read_rating_table(folder_of(uri), table_id=manifest.model_id)
+
+
 def preference(model: Model, scores: Scores, features: Floats) -> Floats:
     """What candidates are ordered by, shape (n,): their logit, or the utility of the manifest."""
     weights = model.utility
@@ -90,6 +101,7 @@ class Models:
         *,
         load: Callable[[str, str], Model],
         load_popular: Callable[[str, str], PopularItems],
+        load_ratings: Callable[[str], RatingTable],
         artifacts: str,
         kept: int,
         metrics_of: Metrics,
@@ -97,6 +109,7 @@ class Models:
     ) -> None:
         self._load = load
         self._load_popular = load_popular
+        self._load_ratings = load_ratings
         self._artifacts = artifacts
         self._kept = kept
         self._on_champion = on_champion
@@ -106,7 +119,9 @@ class Models:
         self._version: dict[str, str] = {}  # model id -> sha256 of its manifest
         self._info = metrics_of.gauge(metrics.MODEL_INFO)
         self._shown: list[tuple[str, str]] = []  # aliases and models that the gauge has
+        self._rated_items = metrics_of.gauge(metrics.RANKER_RATED_ITEMS)
         self.popular: PopularItems | None = None
+        self.ratings = NO_RATINGS
 
     async def follow(self, record: Record) -> None:
         """Load what a pointer names; what the alias served before stays if it is refused.
@@ -136,7 +151,10 @@ class Models:
             self._version[model.model_id] = pointer.sha256
             self._swap(alias, model)
         elif role == "retrieval" and alias == CHAMPION:
-            self.popular = await asyncio.to_thread(self._load_popular, uri, pointer.sha256)
+            popular = await asyncio.to_thread(self._load_popular, uri, pointer.sha256)
+            self.ratings = await asyncio.to_thread(self._load_ratings, uri)
+            self.popular = popular
+            self._rated_items.set(len(self.ratings))
         self._sha256[record.key] = pointer.sha256
 
     def _swap(self, alias: str, model: Model) -> None:

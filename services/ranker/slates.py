@@ -67,6 +67,7 @@ def record(
         device=request.context.device,
         query=request.context.query,
         location=request.context.location,
+        rating_table=enriched.rating_table,
     )
     note(served, enriched.cut, chosen)
     return served

@@ -22,7 +22,7 @@ from rankstream.adapters.redis_rows import (
     USER_STATE,
     View,
 )
-from rankstream.contracts.ids import id64
+from rankstream.contracts.ids import id32, id64
 from rankstream.features.rows import (
     CATEGORIES,
     CATEGORY_ROW,
@@ -30,6 +30,7 @@ from rankstream.features.rows import (
     FIRST_SLOT,
     ITEM_ATTRIBUTES,
     ITEM_ROW,
+    RATED,
     RECENT,
     SLOTS,
     USER_ATTRIBUTES,
@@ -124,6 +125,10 @@ def user_rows(kept: Sequence[Event], added: Sequence[Addition], ended: Iterable[
         recent = sorted(map(_action, actions.get(user, ())), reverse=True)[:RECENT]
         for slot, (time_ms, item, kind, value, category) in enumerate(recent):
             row["recent"][slot] = (item, category, time_ms, value, kind)
+        ratings = [action for action in map(_action, actions.get(user, ())) if action[2] == RATE]
+        rated = sorted(((time_ms, id32(item), value) for time_ms, item, _, value, _ in ratings))
+        for slot, (_, item, value) in enumerate(rated[: -RATED - 1 : -1]):
+            row["rated"][slot] = (item, value)
         for slot, taste in enumerate(_tastes(groups.get(user, ()))):
             row["tastes"][slot] = taste
         if session := last.get(user):

@@ -264,6 +264,10 @@ def features(
         **_affinity(events, [a for a in of_category if a.user == user], user, category),
         "hour_sin": math.sin(2 * math.pi * (as_of_ms % (24 * HOUR_MS)) / (24 * HOUR_MS)),
         "hour_cos": math.cos(2 * math.pi * (as_of_ms % (24 * HOUR_MS)) / (24 * HOUR_MS)),
+        # The log knows no rating table.
+        "user_item_expected_rating": 3.5,
+        "user_item_rating_residual": 0.0,
+        "user_item_factor_residual": 0.0,
     }
 
 

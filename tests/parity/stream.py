@@ -124,7 +124,7 @@ class Stream:
         self, user: str, item: str, as_of_ms: int, *, query: str = "", location: str = ""
     ) -> npt.NDArray[np.float32]:
         """The vector that a ranker would score, shape (width,)."""
-        users = _rows(self.users.rows([user]), USER_ROW)
+        users = self.user(user)
         items = self.row(Entity.ITEM, item)
         categories = self.row(Entity.CATEGORY, items["category"][0].decode())
         context = np.stack(
@@ -132,6 +132,10 @@ class Stream:
         )
         vectors = snapshot(users, items, categories, context, np.array([as_of_ms]))
         return vectors.reshape(-1)
+
+    def user(self, user: str) -> Rows:
+        """The row of a user, shape (1,); of an unknown one the empty row."""
+        return _rows(self.users.rows([user]), USER_ROW)
 
     def row(self, entity: Entity, key: str) -> Rows:
         """The row of a key, shape (1,); of an unknown one the empty row."""

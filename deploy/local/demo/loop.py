@@ -291,10 +291,11 @@ class Loop:
             self._system.kafka_url,
             "--sample",
             str(SKEW_SLATES),
+            "--artifacts",
+            str(self._system.state / "artifacts"),
         )
-        return Skew(
-            found["slates"], found["items"], found["skewed_features"], found["unverifiable"]
-        )
+        unverifiable = found["unverifiable"] + found["tableless"]
+        return Skew(found["slates"], found["items"], found["skewed_features"], unverifiable)
 
     def _scorecard(self, alpha: float) -> Scorecard:
         answer = httpx.get(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipelines.features.skew import RowsAt, compare, measure, sample_slates
+from pipelines.features.skew import RowsAt, compare, measure, read_tables, sample_slates
+from rankstream.adapters.rating_table_file import NAME, write_rating_table
 from rankstream.contracts.columns import TimeLimits
+from rankstream.contracts.ids import id32, id64
 from rankstream.features import spec
+from rankstream.features.rating_table import FIRST
 from rankstream.features.rows import CATEGORY_ROW, CONTEXT_ROW, ITEM_ROW, USER_ROW, empty_rows
 from rankstream.features.snapshot import snapshot
 from rankstream.pb import events_pb2 as pb
@@ -17,6 +21,7 @@ from rankstream.stream.partition import FoldSettings
 from tests.parity.events import START_MS
 from tests.parity.stream import APPEND_MS
 from tests.pipelines.features.served_log import ServedLog, a_served_log
+from tests.rankstream.features.test_rating_table import a_table
 
 NOW_MS = 1_700_000_000_000
 
@@ -93,6 +98,35 @@ def test_one_bit_of_one_feature_is_skew() -> None:
         "unknown",
         spec.NAMES[3],
     )
+
+
+def test_columns_of_a_rating_table_are_made_again_with_the_table_that_was_used() -> None:
+    slate, rows = a_slate(rating_table="index-1")
+    table = a_table()
+    table = replace(table, item=np.sort(np.append(table.item[1:], np.uint32(id32(id64("i"))))))
+    user = rows.users[1, 7, "u"]
+    user["rated"][0, 0] = (table.item[3], 5.0)
+    vectors = np.frombuffer(slate.features, "<f4").reshape(2, -1).copy()
+    table.fill(vectors, np.array([id64(item) for item in slate.item_id], np.uint64), user)
+    slate.features = vectors.tobytes()
+
+    known = compare([slate], rows, {"index-1": table})
+    other = compare([slate], rows, {"index-1": replace(table, mean=3.0)})
+    gone = compare([slate], rows)
+
+    assert (known.skewed_features, known.tableless, known.features) == (0, 0, 2 * spec.WIDTH)
+    assert other.skewed_features > 0
+    assert (gone.skewed_features, gone.tableless, gone.features) == (0, 1, 2 * FIRST)
+
+
+def test_tables_are_looked_for_among_the_artefacts(tmp_path: Path) -> None:
+    folder = tmp_path / "retrieval" / "index-1"
+    folder.mkdir(parents=True)
+    write_rating_table(folder / NAME, a_table())
+    slates = [pb.ServedSlate(rating_table=name) for name in ("index-1", "gone", "../x", "")]
+
+    assert list(read_tables(slates, tmp_path)) == ["index-1"]
+    assert read_tables(slates, None) == {}
 
 
 def test_a_slate_whose_records_are_gone_is_not_called_right() -> None:

@@ -14,6 +14,7 @@ from rankstream.candidates.catalog import Catalog, Question
 from rankstream.contracts.content import Content
 from rankstream.contracts.ids import id64
 from rankstream.contracts.neighbours import Neighbours
+from rankstream.features.rating_table import NO_RATINGS
 
 M = 400
 RNG = np.random.default_rng(4)
@@ -29,6 +30,7 @@ def _catalog(root: Path, exact_max: int) -> Catalog:
         root,
         TOWERS,
         (LISTS,),
+        NO_RATINGS,
         Origin(1, "data", 1, 2),
         queries=queries_of(TOWERS, [np.array([row, row + 1]) for row in range(50)]),
         cold=ColdVectors({"tea": VECTORS[0]}, VECTORS[1]),

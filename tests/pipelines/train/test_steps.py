@@ -25,12 +25,14 @@ from rankstream.adapters.item_table import read_item_table
 from rankstream.adapters.neighbour_lists import read_neighbour_lists
 from rankstream.adapters.onnx_model import OnnxModel
 from rankstream.adapters.query_tower import QueryTower
+from rankstream.adapters.rating_table_file import read_rating_table
 from rankstream.contracts.columns import Kind
 from rankstream.contracts.manifest import Utility
 from rankstream.errors import InvalidInput
 from rankstream.features import spec
 from rankstream.monitoring.histogram import decode_histogram
 from tests.pipelines.rows import GROUPS, some_rows
+from tests.rankstream.features.test_rating_table import a_table
 
 
 def facts_of(rows: TrainingRows) -> dict[str, ItemFacts]:
@@ -74,6 +76,15 @@ def test_the_artefacts_load_where_they_are_served(tmp_path: Path) -> None:
     )
     tower = QueryTower.load(Path(index.uri), dimensions=manifest.dimensions)
     assert tower.embed(np.array([0, -1])).shape == (manifest.dimensions,)
+
+
+def test_the_rating_table_goes_with_the_index_to_where_vectors_are_made(tmp_path: Path) -> None:
+    found = trained(some_rows(), tmp_path, rated=a_table())
+
+    index = found.artifacts[2][1]
+    assert index.manifest.parameters["rated_items"] == len(a_table())
+    served = read_rating_table(Path(index.uri), table_id="index")
+    assert served.weight.tobytes() == a_table().weight.tobytes()
 
 
 def test_what_was_retrieved_is_measured_and_goes_to_the_registry(tmp_path: Path) -> None:

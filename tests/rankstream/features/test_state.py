@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rankstream.contracts.columns import Kind
-from rankstream.contracts.ids import id64
+from rankstream.contracts.ids import id32, id64
 from rankstream.features.deltas import Additions
 from rankstream.features.rows import (
     CATEGORIES,
     CONTEXT_ATTRIBUTES,
+    RATED,
     RECENT,
     TOTALS,
     USER_ROW,
@@ -61,6 +63,30 @@ def test_the_newest_actions_are_kept_in_order_of_time_however_they_came() -> Non
     assert recent["time_ms"].tolist() == sorted(times, reverse=True)[:RECENT]
     assert recent["item"][0] == id64(f"i{times[-1]}")
     assert recent["value"][0] == 1.5
+
+
+RATINGS = st.tuples(st.integers(1, 4), st.sampled_from(["a", "b"]), st.sampled_from([1.0, 4.5]))
+
+
+@given(st.lists(st.tuples(RATINGS, st.booleans()), max_size=40), st.randoms())
+def test_the_newest_ratings_are_kept_among_other_actions_however_they_came(
+    acted: list[tuple[tuple[int, str, float], bool]], random: Random
+) -> None:
+    states = UserStates(0)
+    (ann,) = states.rows(["ann"])
+    long_ago = [(-n, "z", 2.0) for n in range(RATED)]
+    ratings = [rating for rating, is_rating in acted if is_rating] + long_ago
+    actions = [
+        (ann, item, "drama", time_ms, value, int(Kind.RATE if is_rating else Kind.VIEW))
+        for (time_ms, item, value), is_rating in [*acted, *((old, True) for old in long_ago)]
+    ]
+    random.shuffle(actions)
+
+    states.act(actions)
+
+    newest = sorted(((when, id32(id64(item)), value) for when, item, value in ratings))[::-1]
+    kept = _row(states)["rated"][0].tolist()
+    assert kept == [(item, value) for _, item, value in newest[:RATED]]
 
 
 def test_the_categories_used_last_are_in_the_row() -> None:

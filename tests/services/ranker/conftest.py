@@ -22,11 +22,12 @@ from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.rpc import start_server
 from rankstream.contracts.codec import encode_experiment
 from rankstream.contracts.experiment import Experiment, Variant
-from rankstream.contracts.ids import id64
+from rankstream.contracts.ids import id32, id64
 from rankstream.contracts.manifest import Utility
 from rankstream.contracts.policy import Policy
 from rankstream.errors import InvalidArtifact
 from rankstream.features import spec
+from rankstream.features.rating_table import FACTORS, NO_RATINGS, RatingTable
 from rankstream.pb import events_pb2, ranker_pb2_grpc
 from rankstream.pb.ranker_pb2 import RankReply
 from rankstream.ports import Model
@@ -73,6 +74,7 @@ class Rig:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     loaded: dict[str, Model] = field(default_factory=dict)
     popular: dict[str, PopularItems] = field(default_factory=dict)
+    ratings: dict[str, RatingTable] = field(default_factory=dict)
     policies: dict[str, Policy] = field(default_factory=dict)
     clock_s: float = 0.0
 
@@ -89,6 +91,7 @@ class Rig:
         self.models = Models(
             load=self._load,
             load_popular=lambda uri, _sha256: self.popular[uri],
+            load_ratings=lambda uri: self.ratings.get(uri, NO_RATINGS),
             artifacts="/artifacts",
             kept=3,
             metrics_of=metrics_of,
@@ -162,6 +165,25 @@ class Rig:
             utility=utility,
         )
         await self.point(f"ranker/{alias}", model_id)
+
+    async def know_ratings(self) -> RatingTable:
+        """The champion index has a table in which the last two items speak for one another."""
+        item = sorted(id32(id64(name)) for name in ITEM_IDS)
+        places = [item.index(id32(id64(name))) for name in ITEM_IDS[-2:]]
+        rows, weight = np.full((len(item), 1), -1, np.int32), np.zeros((len(item), 1), np.float32)
+        rows[places, 0], weight[places] = places[::-1], 0.5
+        table = RatingTable(
+            "index-0",
+            np.array(item, np.uint32),
+            3.5,
+            np.zeros(len(item), np.float32),
+            rows,
+            weight,
+            np.ones((len(item), FACTORS), np.float32),
+        )
+        self.ratings["/index-0"] = table
+        await self.know_popular()
+        return table
 
     async def know_popular(self) -> None:
         names = tuple(reversed(ITEM_IDS))

@@ -9,7 +9,7 @@ import pytest
 
 from rankstream.adapters.kafka import Record
 from rankstream.errors import InvalidArtifact, NotReady
-from services.ranker.models import PopularItems
+from services.ranker.models import PopularItems, load_ratings
 from tests.services.ranker.conftest import Rig
 from tests.serving_artifacts import write_index
 
@@ -63,6 +63,14 @@ async def test_models_in_use_outlive_the_limit_on_kept_ones(rig: Rig) -> None:
 
     assert (await rig.models.past("c1", "c1")).model_id == "c1"
     assert (await rig.models.past("m7", "m7")).model_id == "m7"
+
+
+def test_an_index_of_before_there_were_rating_tables_has_one_of_no_items(tmp_path: Path) -> None:
+    artifact = write_index(
+        tmp_path, "index", ["a"], np.ones((1, 2), np.float32), np.ones(1, np.float32)
+    )
+
+    assert len(load_ratings(artifact.uri)) == 0
 
 
 async def test_popular_items_come_from_the_champion_index(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from deploy.local.processes import Processes
 from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.redis_store import RedisFeatureStore
 from rankstream.errors import DependencyUnavailable
+from rankstream.features.rating_table import NO_RATINGS
 from services.ranker.answers import RedisAnswers
 from services.ranker.breaker import Breaker
 from services.ranker.enrichment import CIRCUIT_OPEN, TIMEOUT, Degraded, Enriched, Enrichment
@@ -46,7 +47,7 @@ class Reader:
         degraded = Degraded()
         user = await self.enrichment.user("u1", degraded)
         found = await self.enrichment.enrich(
-            user, ["i7"], Context(), NOW_MS, degraded, withdrawn=False
+            user, ["i7"], Context(), NOW_MS, degraded, withdrawn=False, ratings=NO_RATINGS
         )
         return found, degraded.reasons
 
