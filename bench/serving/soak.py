@@ -1,9 +1,10 @@
 """The ranker for a long time at half load, while what it works on is swapped, killed and started.
 
 Set up as for `overload`, but with retrieval as a service. Every minute another model and another
-index are published; by turns Redis and retrieval are killed (SIGKILL) and started again. Counted as
-failed: answers that break the contract (see `wrong`), and requests that end otherwise than answered
-or refused by name with a hint when to come again.
+index are published, and an item that was just served is withdrawn; by turns Redis and retrieval are
+killed (SIGKILL) and started again. Counted as failed: answers that break the contract (see
+`wrong`), and requests that end otherwise than answered or refused by name with a hint when to come
+again.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import asyncio
 import itertools
 import os
 import signal
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
@@ -21,6 +23,7 @@ import uvloop
 from scipy.stats import theilslopes
 
 from bench.figures import Figure
+from bench.serving.catalog import withdraw
 from bench.serving.load import Calls, open_loop
 from bench.serving.overload import opened_shop, saturation, started_ranker
 from bench.serving.processes import Service, start
@@ -32,6 +35,8 @@ from deploy.local.processes import Processes
 from deploy.local.redis import redis_answers, redis_spec
 from deploy.local.report import Silent
 from deploy.local.tools import provision
+from rankstream.client.log import LogProducer
+from rankstream.contracts.events import ItemUpdate
 from rankstream.pb.ranker_pb2 import RankReply
 
 Say = Callable[[str], None]
@@ -40,21 +45,39 @@ MINUTES: Final = 30.0
 EVERY_S: Final = 60.0  # a model and an index, and one fault
 DOWN_S: Final = 3.0
 SAMPLE_S: Final = 1.0
+WITHDRAWN_S: Final = 5.0  # from then on an item is shown no more
+LIKELY: Final = 0.5  # a slot with more than this was filled by score, not by chance
 START_TIMEOUT_S: Final = 60.0
 
 
-def wrong(reply: RankReply, items: frozenset[str]) -> str:
-    """What of the contract an answer breaks, "" if nothing."""
+def wrong(reply: RankReply, category_of: Mapping[str, str], withdrawn_ms: Mapping[str, int]) -> str:
+    """What of the contract an answer breaks, "" if nothing.
+
+    Args:
+        category_of: of every item; withdrawn_ms: since when items are.
+    """
     if len(reply.item_id) != SLATE:
         return "length"
     if len(set(reply.item_id)) < SLATE:
         return "duplicates"
-    if not items.issuperset(reply.item_id):
+    if not category_of.keys() >= set(reply.item_id):
         return "unknown items"
     if not all(0 <= value <= 1 for value in reply.score):
         return "scores"
     if not all(0 < value <= 1 for value in reply.propensity):
         return "propensities"
+    by_score = [
+        score
+        for score, chance in zip(reply.score, reply.propensity, strict=True)
+        if chance > LIKELY
+    ]
+    if by_score != sorted(by_score, reverse=True):
+        return "order"
+    since_ms = reply.served_time_ms - 1_000 * WITHDRAWN_S
+    if any(withdrawn_ms.get(item, reply.served_time_ms) < since_ms for item in reply.item_id):
+        return "withdrawn"
+    if not reply.degraded and list(reply.category) != [category_of[i] for i in reply.item_id]:
+        return "categories"
     return ""
 
 
@@ -91,20 +114,26 @@ class _Soak:
         self._servers, self._ranker, self._retrieval, self._shop = servers, ranker, retrieval, shop
         self._artefacts = other_artefacts(servers, shop)
         self._tools = provision(ROOT / ".run" / "tools", Silent())
+        self._last = RankReply()
+        self._withdrawn_ms: dict[str, int] = {}
         self.broken: Counter[str] = Counter()
         self.rss: list[int] = []
         self.faults = 0
 
     async def run(self, per_s: float, seconds: float) -> Calls:
-        items = frozenset(self._shop.rows.item_ids)
+        rows = self._shop.rows
+        names = [name.decode() for name in rows.items["category"].tolist()]
+        category_of = dict(zip(rows.item_ids, names, strict=True))
 
         def check(reply: RankReply) -> None:
-            if what := wrong(reply, items):
+            self._last = reply
+            if what := wrong(reply, category_of, self._withdrawn_ms):
                 self.broken[what] += 1
 
         beside = [
             asyncio.create_task(swapping(self._servers, self._artefacts, EVERY_S, [])),
             asyncio.create_task(self._break()),
+            asyncio.create_task(self._withdraw(category_of)),
             asyncio.create_task(self._watch()),
         ]
         calls = await open_loop(
@@ -130,6 +159,19 @@ class _Soak:
         while True:
             self.rss.append(self._ranker.rss_bytes())
             await asyncio.sleep(SAMPLE_S)
+
+    async def _withdraw(self, category_of: Mapping[str, str]) -> None:
+        with LogProducer(self._servers.kafka) as log:
+            while True:
+                await asyncio.sleep(EVERY_S)
+                item, now_ms = self._last.item_id[0], time.time_ns() // 1_000_000
+                update = ItemUpdate(
+                    item_id=item, category=category_of[item], withdrawn=True, updated_ms=now_ms
+                )
+                await asyncio.to_thread(log.send, [update])
+                with self._servers.redis() as client:
+                    withdraw(self._shop.rows, item, client)
+                self._withdrawn_ms[item] = time.time_ns() // 1_000_000
 
     async def _break(self) -> None:
         for name in itertools.cycle(("redis", "retrieval")):

@@ -11,16 +11,22 @@ from bench.serving.swap import SETTLED_S, worst_window_ms
 from rankstream.pb.ranker_pb2 import RankReply
 
 ITEMS = [f"i{number}" for number in range(SLATE + 1)]
+CATEGORY_OF = dict.fromkeys(ITEMS, "shoes")
+NOW_MS = 1_700_000_000_000
 
 
 def a_reply() -> RankReply:
     return RankReply(
-        item_id=ITEMS[:SLATE], score=np.linspace(0.9, 0.1, SLATE), propensity=[0.5] * SLATE
+        item_id=ITEMS[:SLATE],
+        score=np.linspace(0.9, 0.1, SLATE),
+        propensity=[0.95] * SLATE,
+        category=["shoes"] * SLATE,
+        served_time_ms=NOW_MS,
     )
 
 
 def test_an_answer_that_keeps_the_contract_is_not_wrong() -> None:
-    assert wrong(a_reply(), frozenset(ITEMS)) == ""
+    assert wrong(a_reply(), CATEGORY_OF, {}) == ""
 
 
 @pytest.mark.parametrize(
@@ -31,6 +37,8 @@ def test_an_answer_that_keeps_the_contract_is_not_wrong() -> None:
         ("item_id", [*ITEMS[: SLATE - 1], "other"], "unknown items"),
         ("score", [float("nan")] * SLATE, "scores"),
         ("propensity", [0.0] * SLATE, "propensities"),
+        ("score", np.linspace(0.1, 0.9, SLATE), "order"),
+        ("category", ["hats", *["shoes"] * (SLATE - 1)], "categories"),
     ],
 )
 def test_an_answer_that_breaks_the_contract_is_told_by_what(
@@ -39,7 +47,20 @@ def test_an_answer_that_breaks_the_contract_is_told_by_what(
     reply = a_reply()
     getattr(reply, field)[:] = values
 
-    assert wrong(reply, frozenset(ITEMS)) == what
+    assert wrong(reply, CATEGORY_OF, {}) == what
+
+
+def test_a_slot_of_chance_may_have_any_score() -> None:
+    reply = a_reply()
+    reply.score[3], reply.propensity[3] = 0.0, 0.01
+
+    assert wrong(reply, CATEGORY_OF, {}) == ""
+
+
+def test_a_withdrawn_item_may_be_shown_for_five_seconds() -> None:
+    assert wrong(a_reply(), CATEGORY_OF, {ITEMS[0]: NOW_MS - 5_000}) == ""
+    assert wrong(a_reply(), CATEGORY_OF, {ITEMS[0]: NOW_MS - 5_001}) == "withdrawn"
+    assert wrong(a_reply(), CATEGORY_OF, {ITEMS[SLATE]: 0}) == ""
 
 
 def test_a_step_that_is_over_within_a_second_does_not_count() -> None:
