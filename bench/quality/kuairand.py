@@ -27,11 +27,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from bench.figures import Figure, figure
-from bench.quality.scores import SEEDS, figures, scored
+from bench.quality.scores import SEEDS, calibrated, figures, scored
 from pipelines.datasets.kuairand import history
 from pipelines.evaluate.metrics import ranker_metrics
 from pipelines.features.replay import ItemFacts, TrainingRows, Windows, training_rows
-from pipelines.train.calibration import Method, fit_calibrated
+from pipelines.train.calibration import Method
 from pipelines.train.neural_rankers import fit_mmoe
 from pipelines.train.sampling import fit_on_fewer
 from pipelines.train.trees import fit_lightgbm
@@ -156,11 +156,11 @@ def stream(folder: Path, say: Callable[[str], None]) -> list[Figure]:
     found = []
     prefix = "quality.kuairand.is_click"
     for name, method in (("", Method.BEST), (".uncalibrated", Method.NONE)):
-        scores = scored(partial(fit_calibrated, fit_lightgbm, method=method), train, test)
+        scores = scored(calibrated(fit_lightgbm, method), train, test)
         say(f"kuairand is_click, stream{name}: {scores[0]}")
         found += figures(f"{prefix}{name}", scores)
     fewer = partial(fit_on_fewer, fit_lightgbm, share=DOWNSAMPLED)
-    scores = scored(partial(fit_calibrated, fewer, method=Method.BEST), train, test)
+    scores = scored(calibrated(fewer, Method.BEST), train, test)
     say(f"kuairand is_click, stream, downsampled: {scores[0]}")
     found.append(figure(f"{prefix}.downsampled_ece", [score["ece"] for score in scores], ""))
     return [

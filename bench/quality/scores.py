@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from bench.figures import Figure, figure
 from pipelines.evaluate.metrics import ranker_metrics
+from pipelines.train.calibration import Method, fit_calibrated
 from pipelines.train.rankers import Ranker
 
 SEEDS: Final = (1, 2, 3, 4, 5)
@@ -29,6 +30,18 @@ def scored(
         ranker = fit(*train, seed=seed)
         found.append(ranker_metrics(test[1], ranker.predict(test[0])))
     return found
+
+
+def calibrated(fit: Fit, method: Method) -> Fit:
+    """The fit with a curve behind it."""
+
+    def fit_all(features: Features, clicked: Labels, *, seed: int) -> Ranker:
+        def of_rows(rows: npt.NDArray[np.intp]) -> Ranker:
+            return fit(features[rows], clicked[rows], seed=seed)
+
+        return fit_calibrated(of_rows, features, clicked, method=method, seed=seed)
+
+    return fit_all
 
 
 def figures(prefix: str, scores: Sequence[dict[str, float]]) -> list[Figure]:

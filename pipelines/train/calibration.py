@@ -1,9 +1,13 @@
-"""Probabilities that hold on rows later than those that a ranker was fitted on.
+"""Probabilities that hold on rows that a ranker was not fitted on.
 
-A ranker of the first rows is asked about later ones, and a rising curve from its logit to theirs is
-fitted there: a line (Platt), or a line through the pooled bins of an isotonic regression. The curve
-is then put behind the ranker that was fitted on all rows, in its graph too. Whether one is used
-at all, later rows decide: a curve of one part of the tail is judged by log loss on the next part.
+A ranker of most of the rows is asked about the others, drawn at random, and a rising curve from its
+logit to theirs is fitted there: a line (Platt), or a line through the pooled bins of an isotonic
+regression. The curve is then put behind the ranker that was fitted on all rows, in its graph too.
+So it has to be of use to other rankers of the same kind: it is found with FOLDS of them, and used
+only if the curve of one lowers the log loss of another on rows that neither has seen.
+
+Rows are not held out by time: how far an earlier ranker is off on later rows is drift for the most
+part, and the ranker of all rows has seen where that went.
 
 Sources: Platt, "Probabilistic Outputs for Support Vector Machines", 1999; Zadrozny and Elkan,
 "Transforming Classifier Scores into Accurate Multiclass Probability Estimates", KDD 2002.
@@ -11,10 +15,9 @@ Sources: Platt, "Probabilistic Outputs for Support Vector Machines", 1999; Zadro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -28,13 +31,14 @@ from rankstream.errors import InvalidInput
 
 Doubles = npt.NDArray[np.float64]
 
-TAIL_SHARE: Final = 0.2
-TAIL_PARTS: Final = 4
-# A curve is fitted on this many parts before the one that judges it, or before what is to come.
-FITTED_PARTS: Final = 2
+Places = npt.NDArray[np.intp]
+
+HELD_SHARE: Final = 0.2  # of all rows, in each fold
+FOLDS: Final = 2
 BINS: Final = 50
-# In standard errors: what all parts together must gain at least, and what none may lose.
-GAIN_Z_MIN: Final = 1.0
+# In standard errors: what all folds together must gain at least, and what none may lose.
+GAIN_Z_MIN: Final = 2.0
+LOSS_Z_MAX: Final = 1.0
 _LIKELY: Final = 1e-7
 
 
@@ -113,93 +117,78 @@ FITS: Final[Mapping[Method, Callable[[Doubles, Labels], Curve]]] = {
 }
 
 
+def held_out(n: int, *, seed: int) -> list[Places]:
+    """The rows that each fold is not fitted on, ascending; no row is in two."""
+    order = np.random.default_rng(seed).permutation(n)
+    size = round(n * HELD_SHARE)
+    return [np.sort(order[fold * size : (fold + 1) * size]) for fold in range(FOLDS)]
+
+
 def fit_calibrated(
-    fit: Callable[..., Ranker],
+    fit: Callable[[Places], Ranker],
     features: Floats,
     clicked: Labels,
     *,
     method: Method,
     seed: int,
 ) -> Ranker:
-    """A ranker whose pctr, in the graph as well, is calibrated on the last rows.
+    """A ranker whose pctr, in the graph as well, is calibrated on rows held out.
 
     Args:
-        fit: takes features, clicked and seed.
+        fit: a ranker of some of the rows, which are given in order.
         features: shape (n, d), in order of time; clicked: shape (n,), 0 or 1.
-        method: BEST uses a curve only if it is better on rows after those that it was fitted on.
+        method: BEST uses a curve only if it is better on rows that it was not fitted on.
 
-    Raises: InvalidInput, as `fit`; if a method is asked for by name, as check_rows for the last
-        rows, or if its curve falls.
+    Raises: InvalidInput, as `fit`; if a method is asked for by name, as check_rows for the rows
+        held out, or if its curve falls.
     """
-    ranker = fit(features, clicked, seed=seed)
-    cut = round(len(clicked) * (1 - TAIL_SHARE))
-    if method is Method.NONE or (method is Method.BEST and not _teaches(clicked[:cut])):
+    ranker = fit(np.arange(len(clicked)))
+    if method is Method.NONE:
         return ranker
-    earlier = fit(features[:cut], clicked[:cut], seed=seed)
-    return calibrate(ranker, earlier, features[cut:], clicked[cut:], method=method)
-
-
-def calibrate(
-    ranker: Ranker, earlier: Ranker, features: Floats, clicked: Labels, *, method: Method
-) -> Ranker:
-    """The ranker with a curve behind it, fitted on what an earlier one says of later rows.
-
-    Args:
-        earlier: fitted as `ranker` was, on none of these rows.
-        features: shape (n, d), the last rows, in order of time; clicked: shape (n,), 0 or 1.
-
-    Raises: InvalidInput, as fit_calibrated.
-    """
-    parts = _parts(len(clicked))
-    newest = slice(parts[-FITTED_PARTS].start, None)
+    folds = held_out(len(clicked), seed=seed)
+    held = np.concatenate(folds)
     if method is not Method.BEST:
-        check_rows(features[newest], clicked[newest])
-    elif not all(_teaches(clicked[part]) for part in parts):
+        check_rows(features[held], clicked[held])
+    elif not _each_teaches(clicked, folds):
         return ranker
-    logit = _logit(earlier.predict(features))
-    chosen = chosen_method(logit, clicked) if method is Method.BEST else method
+    logits = [
+        _logit(fit(np.setdiff1d(np.arange(len(clicked)), fold)).predict(features[fold]))
+        for fold in folds
+    ]
+    observed = [clicked[fold] for fold in folds]
+    chosen = chosen_method(logits, observed) if method is Method.BEST else method
     if chosen is Method.NONE:
         return ranker
-    curve = FITS[chosen](logit[newest], clicked[newest])
+    curve = FITS[chosen](np.concatenate(logits), clicked[held])
     if curve.rises:
         return _mapped(ranker, chosen, curve)
     if method is Method.BEST:
         return ranker
     raise InvalidInput(
-        f"invalid_input: calibration {chosen} of {ranker.family} on its last {len(clicked)} rows"
+        f"invalid_input: calibration {chosen} of {ranker.family} on {len(held)} rows held out"
         f" turns the order of scores around (slope {curve.slopes.min():.3g}, must be above 0)."
         " No model was registered. Mend the rows, or train with --calibration none."
     )
 
 
-def _parts(n: int) -> list[slice]:
-    edges = [n * part // TAIL_PARTS for part in range(TAIL_PARTS + 1)]
-    return [slice(*edge) for edge in pairwise(edges)]
-
-
-def chosen_method(logit: Doubles, clicked: Labels) -> Method:
-    """The method whose curves lower log loss most on rows behind those that they were fitted on.
+def chosen_method(logits: Sequence[Doubles], clicked: Sequence[Labels]) -> Method:
+    """The method whose curve of one fold lowers the log loss of the next the most.
 
     Args:
-        logit: shape (n,), of rows in order of time that the ranker was not fitted on.
-        clicked: shape (n,), both labels in each of TAIL_PARTS parts.
+        logits: of each fold, shape (n,), of rows that its ranker was not fitted on.
+        clicked: of each fold, shape (n,), both labels.
 
-    NONE if the gain of all is less than GAIN_Z_MIN standard errors, or if one part loses so much:
-    what holds in one part and not in the next need not hold for what is to come.
+    NONE if the gain of all is less than GAIN_Z_MIN standard errors, or if one fold loses more than
+    LOSS_Z_MAX: what is of use to one ranker and not to the other need not be to the one served.
     """
-    parts = _parts(len(logit))
     gains = {}
     for method, fitted in FITS.items():
         found = []
-        # A curve of fewer rows than the one that is to be used would be judged for its noise.
-        for place in range(FITTED_PARTS, TAIL_PARTS):
-            before = slice(parts[place - FITTED_PARTS].start, parts[place].start)
-            curve, held = fitted(logit[before], clicked[before]), parts[place]
-            found.append(
-                _loss(logit[held], clicked[held]) - _loss(curve(logit[held]), clicked[held])
-            )
+        for fold, (logit, observed) in enumerate(zip(logits, clicked, strict=True)):
+            curve = fitted(logits[fold - 1], clicked[fold - 1])
+            found.append(_loss(logit, observed) - _loss(curve(logit), observed))
         gain = np.concatenate(found)
-        if _z(gain) >= GAIN_Z_MIN and min(map(_z, found)) > -GAIN_Z_MIN:
+        if _z(gain) >= GAIN_Z_MIN and min(map(_z, found)) > -LOSS_Z_MAX:
             gains[method] = float(gain.mean())
     return max(gains, key=lambda method: gains[method], default=Method.NONE)
 
@@ -219,9 +208,10 @@ def _logit(pctr: Doubles) -> Doubles:
     return np.log(likely / (1.0 - likely))
 
 
-def _teaches(clicked: Labels) -> bool:
-    """Whether both labels are there."""
-    return bool(len(clicked)) and bool(clicked.min() < clicked.max())
+def _each_teaches(clicked: Labels, folds: Sequence[Places]) -> bool:
+    """Whether both labels are in each fold, and in the rest of each."""
+    parts = [part for fold in folds for part in (clicked[fold], np.delete(clicked, fold))]
+    return all(bool(len(part)) and bool(part.min() < part.max()) for part in parts)
 
 
 def _mapped(ranker: Ranker, method: Method, curve: Curve) -> Ranker:

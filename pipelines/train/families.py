@@ -81,8 +81,8 @@ class Options:
     """How rankers are made.
 
     `negatives` is the share of impressions without a click that they are fitted on, in (0, 1];
-    `corrections` are of where and how often rows were shown; `calibration` is on the last training
-    rows; `tuned` holds parameters of families, as a search has found them.
+    `corrections` are of where and how often rows were shown; `calibration` is on rows held out;
+    `tuned` holds parameters of families, as a search has found them.
     """
 
     negatives: float = 1.0
@@ -111,9 +111,9 @@ def fitted(family: Family, rows: TrainingRows, options: Options, *, seed: int, r
     Raises: InvalidInput, as fit_calibrated, fit_corrected and fit_mmoe.
     """
 
-    def of_first(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
-        # Calibration fits on all rows, and on the first of them.
-        part = rows if len(clicked) == len(rows) else rows.take(np.arange(len(clicked)))
+    def of_rows(places: npt.NDArray[np.intp]) -> Ranker:
+        # A copy of all rows would be as large as they are.
+        part = rows if len(places) == len(rows) else rows.take(places)
         if family is Family.MMOE:
             return _fit_mmoe(part, options, seed=seed, run=run)
         fit = FITS[family]
@@ -124,7 +124,7 @@ def fitted(family: Family, rows: TrainingRows, options: Options, *, seed: int, r
         return fit_corrected(fit, part, options.corrections, negatives=options.negatives, seed=seed)
 
     method = options.calibration
-    return fit_calibrated(of_first, rows.features, rows.clicked, method=method, seed=seed)
+    return fit_calibrated(of_rows, rows.features, rows.clicked, method=method, seed=seed)
 
 
 def _fit_mmoe(rows: TrainingRows, options: Options, *, seed: int, run: Run) -> Ranker:

@@ -30,6 +30,6 @@ class Shape:
 
 
 SHAPES: Final[Mapping[Size, Shape]] = {
-    Size.SMALL: Shape(8, deep=(128, 64), experts=4, expert=(64, 32), tower=(32,)),
+    Size.SMALL: Shape(8, deep=(128, 64), experts=4, expert=(56, 32), tower=(32,)),
     Size.FULL: Shape(12, deep=(2_560, 2_048, 1_024), experts=8, expert=(1_024, 256), tower=(64,)),
 }

@@ -1,6 +1,8 @@
-"""Calibrated probabilities hold on later rows, keep the order, and are in the graph."""
+"""Calibrated probabilities hold on other rows, keep the order, and are in the graph."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +14,12 @@ from hypothesis import strategies as st
 from pipelines.train.artefact import PARITY_MAX_ABS, ranker_parity
 from pipelines.train.calibration import (
     FITS,
+    FOLDS,
     Curve,
     Method,
     chosen_method,
     fit_calibrated,
+    held_out,
     isotonic,
     platt,
 )
@@ -55,6 +59,15 @@ def too_sure(features: Floats, clicked: Labels, *, seed: int) -> Ranker:
         return sigmoid(wrong(np.log(learned / (1.0 - learned))))
 
     return Ranker(honest.family, wrong.graph(honest.graph), predict, honest.parameters)
+
+
+def calibrated(
+    fit: Callable[..., Ranker], features: Floats, clicked: Labels, method: Method
+) -> Ranker:
+    def of_rows(rows: npt.NDArray[np.intp]) -> Ranker:
+        return fit(features[rows], clicked[rows], seed=1)
+
+    return fit_calibrated(of_rows, features, clicked, method=method, seed=1)
 
 
 def test_platt_finds_the_line_that_the_labels_were_drawn_with() -> None:
@@ -104,7 +117,7 @@ def test_the_graph_says_what_the_calibrated_library_says(method: Method, family:
     def fewer(rows: Floats, labels: Labels, *, seed: int) -> Ranker:
         return fit_on_fewer(RANKERS[family], rows, labels, share=0.3, seed=seed)
 
-    ranker = fit_calibrated(fewer, features, clicked, method=method, seed=1)
+    ranker = calibrated(fewer, features, clicked, method)
 
     assert ranker_parity(ranker, features, seed=1) <= PARITY_MAX_ABS
     graph = ort.InferenceSession(ranker.graph)
@@ -118,7 +131,7 @@ def test_a_ranker_that_is_too_sure_is_put_right() -> None:
     features, clicked = some_rows(40_000)
     later, observed = some_rows(40_000, seed=2)
 
-    best = fit_calibrated(too_sure, features, clicked, method=Method.BEST, seed=1)
+    best = calibrated(too_sure, features, clicked, Method.BEST)
 
     off = too_sure(features, clicked, seed=1).predict(later).mean() - observed.mean()
     assert best.parameters["calibration"] == Method.PLATT
@@ -129,34 +142,63 @@ def test_a_ranker_that_is_too_sure_is_put_right() -> None:
 def test_a_ranker_that_is_right_is_left_alone() -> None:
     features, clicked = some_rows(20_000)
 
-    best = fit_calibrated(fit_logistic_regression, features, clicked, method=Method.BEST, seed=1)
+    best = calibrated(fit_logistic_regression, features, clicked, Method.BEST)
 
     assert best.graph == fit_logistic_regression(features, clicked, seed=1).graph
 
 
-def test_what_one_part_of_the_tail_says_and_the_next_denies_is_not_believed() -> None:
-    logit = some_logits(80_000)
-    drift = np.repeat([0.5, 0.5, -0.5, -0.5], 20_000)
-    steady = np.full(80_000, 0.5)
+def test_an_earlier_time_that_clicked_more_is_no_reason_for_a_curve() -> None:
+    """Feature 3 is the time; the ranker of all rows knows what it does."""
+    features, _ = some_rows(40_000)
+    features[:, 3] = np.linspace(-1.0, 1.0, 40_000)
+    truth = (1.2 * features[:, 0] - 1.5 - 1.5 * (features[:, 3] > 0.6)).astype(np.float64)
+    clicked = drawn(truth, seed=4)
 
-    assert chosen_method(logit, drawn(logit + drift, seed=3)) is Method.NONE
-    assert chosen_method(logit, drawn(logit + steady, seed=3)) is Method.PLATT
+    best = calibrated(RANKERS[Family.XGBOOST], features, clicked, Method.BEST)
+
+    newest = features[:, 3] > 0.8
+    assert abs(best.predict(features[newest]).mean() - clicked[newest].mean()) < 0.01
 
 
-def test_a_tail_of_one_label_calibrates_nothing() -> None:
+def test_what_is_of_use_to_one_ranker_and_not_to_another_is_not_believed() -> None:
+    logit = some_logits(40_000)
+
+    def method(*offs: float) -> Method:
+        return chosen_method(
+            [logit for _ in offs],
+            [drawn(logit + off, seed=3 + fold) for fold, off in enumerate(offs)],
+        )
+
+    assert method(0.5, -0.5) is Method.NONE
+    assert method(0.5, 0.0) is Method.NONE
+    assert method(0.5, 0.5) is Method.PLATT
+
+
+@given(st.integers(0, 500), st.integers(0, 9))
+def test_no_row_is_held_out_twice(n: int, seed: int) -> None:
+    folds = held_out(n, seed=seed)
+
+    assert [len(fold) for fold in folds] == [round(n / 5)] * FOLDS
+    rows = np.concatenate(folds)
+    assert len(np.unique(rows)) == len(rows)
+    assert all(np.all(np.diff(fold) > 0) for fold in folds)
+
+
+def test_held_rows_of_one_label_calibrate_nothing() -> None:
     features, clicked = some_rows(2_000)
-    clicked[1_600:] = 0
+    clicked[np.concatenate(held_out(2_000, seed=1))] = 0
 
-    best = fit_calibrated(fit_logistic_regression, features, clicked, method=Method.BEST, seed=1)
+    best = calibrated(fit_logistic_regression, features, clicked, Method.BEST)
 
     assert best.graph == fit_logistic_regression(features, clicked, seed=1).graph
-    with pytest.raises(InvalidInput, match="200 rows, 0 of them clicked: one class only"):
-        fit_calibrated(fit_logistic_regression, features, clicked, method=Method.PLATT, seed=1)
+    with pytest.raises(InvalidInput, match="800 rows, 0 of them clicked: one class only"):
+        calibrated(fit_logistic_regression, features, clicked, Method.PLATT)
 
 
 def test_scores_that_order_clicks_the_wrong_way_round_are_refused() -> None:
     features, clicked = some_rows(2_000)
-    clicked[1_600:] = drawn(-3.0 * features[1_600:, 0].astype(np.float64), seed=3)
+    held = np.concatenate(held_out(2_000, seed=1))
+    clicked[held] = drawn(-3.0 * features[held, 0].astype(np.float64), seed=3)
 
     with pytest.raises(InvalidInput, match="turns the order of scores around"):
-        fit_calibrated(fit_logistic_regression, features, clicked, method=Method.PLATT, seed=1)
+        calibrated(fit_logistic_regression, features, clicked, Method.PLATT)
