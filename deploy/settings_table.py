@@ -34,6 +34,12 @@ A service reads these environment variables once, when it starts. An unknown var
 prefix and a value that is not allowed are refused by name. `python -m services.<name>
 --check-config` starts nothing, and exits 0 if the settings are right, 1 if not. Times are
 milliseconds (`_MS`) or seconds (`_S`); paths are relative to the working directory.
+
+Two more are for everything at once, `make up`, the pipelines and each service, as rows and vectors
+are laid out by them: `RANKSTREAM_USER_ATTRIBUTES` and `RANKSTREAM_ITEM_ATTRIBUTES` name further
+numbers of users and items, separated by commas, that are features (at most 32 each). To change them
+is to change the feature spec: the stream folds its log again, and models are trained anew; a model
+of another spec is refused by name.
 """
 
 BAR: Final = "\\|"  # inside a cell

@@ -24,11 +24,11 @@ from rankstream.contracts.ids import id64
 from rankstream.contracts.labels import FINAL, LabelChange
 from rankstream.errors import InvalidInput
 from rankstream.features import spec
+from rankstream.features.attributes import ITEM_ATTRIBUTES
 from rankstream.features.deltas import Additions, Entity
 from rankstream.features.rows import (
     CATEGORY_ROW,
     CONTEXT_ROW,
-    ITEM_ATTRIBUTES,
     ITEM_ROW,
     RECENT,
     USER_ROW,

@@ -33,13 +33,13 @@ from rankstream.contracts.columns import TimeLimits
 from rankstream.contracts.ids import id64
 from rankstream.errors import InvalidArtifact
 from rankstream.features import spec
+from rankstream.features.attributes import ITEM_ATTRIBUTES
 from rankstream.features.deltas import Entity
 from rankstream.features.items import ROWS
 from rankstream.features.rating_table import FIRST, NO_RATINGS, RatingTable
 from rankstream.features.rows import (
     CATEGORY_ROW,
     CONTEXT_ROW,
-    ITEM_ATTRIBUTES,
     ITEM_ROW,
     USER_ROW,
     Rows,

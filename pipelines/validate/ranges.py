@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final, TypeVar
 
+from rankstream.contracts.items import ATTRIBUTE_MAX
+from rankstream.features.attributes import ITEM_ATTRIBUTES, USER_ATTRIBUTES
+
 T = TypeVar("T")
 
 
@@ -37,6 +40,7 @@ _LOG_COUNT_MAX: Final = 25.0
 # either side of a window's edge; a purchase needs no click. Such a rate passes 1 now and then.
 _PASSES_ONE: Final = Range(0.0, 1.0, above_share_max=0.01)
 _SHARE: Final = Range(0.0, 1.0)
+_ANY: Final = Range(-ATTRIBUTE_MAX, ATTRIBUTE_MAX)
 _LOG_COUNT: Final = Range(0.0, _LOG_COUNT_MAX)
 
 RANGES: Final[tuple[tuple[str, Range], ...]] = (
@@ -68,6 +72,9 @@ RANGES: Final[tuple[tuple[str, Range], ...]] = (
     ("context_local_events", Range(0.0, 1e6, unknown=-1.0)),
     ("item_year", Range(1000.0, 2200.0, unknown=-1.0)),
     ("item_price", Range(0.0, 1e9, unknown=-1.0)),
+    # Those that were named by a setting.
+    *((f"user_{name}", _ANY) for name in USER_ATTRIBUTES),
+    *((f"item_{name}", _ANY) for name in ITEM_ATTRIBUTES),
     ("hour_*", Range(-1.0, 1.0)),
 )
 

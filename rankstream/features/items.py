@@ -10,13 +10,13 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from rankstream.features.attributes import ITEM_ATTRIBUTES
 from rankstream.features.counters import CounterTable, packed
 from rankstream.features.deltas import Deltas, Entity, distinct
 from rankstream.features.expiry import expiry_ms
 from rankstream.features.rows import (
     CATEGORY_ROW,
     CONTEXT_ROW,
-    ITEM_ATTRIBUTES,
     ITEM_ROW,
     Rows,
     empty_rows,

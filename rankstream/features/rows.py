@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rankstream.contracts.base import CATEGORY_BYTES_MAX
+from rankstream.features.attributes import ITEM_ATTRIBUTES, USER_ATTRIBUTES
 
 MICROS: Final = 1_000_000
 
@@ -55,8 +56,6 @@ TOTALS: Final = (*COUNTERS, "value_micros", "ratings", "rating_micros")
 RECENT: Final = 50
 RATED: Final = 200
 CATEGORIES: Final = 32
-USER_ATTRIBUTES: Final = ("age", "gender_male")
-ITEM_ATTRIBUTES: Final = ("year", "price")
 _HOUR_MS: Final = 3_600_000
 # Weather is reported by the hour, so two reports may be missed; a jam clears sooner than that, and
 # an event lasts an evening.

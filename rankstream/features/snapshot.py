@@ -9,10 +9,9 @@ import numpy.typing as npt
 
 from rankstream.contracts.ids import id64
 from rankstream.features import kernel, spec
+from rankstream.features.attributes import ITEM_ATTRIBUTES, USER_ATTRIBUTES
 from rankstream.features.rows import (
     CONTEXT_ATTRIBUTES,
-    ITEM_ATTRIBUTES,
-    USER_ATTRIBUTES,
     WINDOWS,
     Rows,
 )

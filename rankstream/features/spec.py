@@ -7,13 +7,13 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
+from rankstream.errors import InvalidSettings
+from rankstream.features.attributes import ITEM_ATTRIBUTES, USER_ATTRIBUTES
 from rankstream.features.rows import (
     CATEGORIES,
     CONTEXT_ATTRIBUTES,
-    ITEM_ATTRIBUTES,
     RATED,
     RECENT,
-    USER_ATTRIBUTES,
     WINDOWS,
 )
 
@@ -81,6 +81,12 @@ FEATURES: Final[tuple[Feature, ...]] = (
 )
 NAMES: Final = tuple(feature.name for feature in FEATURES)
 WIDTH: Final = len(FEATURES)
+_TWICE: Final = sorted({name for name in NAMES if NAMES.count(name) > 1})
+if _TWICE:
+    raise InvalidSettings(
+        f"invalid_settings: attributes {', '.join(_TWICE)} have the names of other features. Not"
+        " started. Name them otherwise."
+    )
 
 # What changes a feature's value without changing its name belongs here.
 _DEFINITION: Final = {

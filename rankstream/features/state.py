@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from rankstream.contracts.columns import Kind
 from rankstream.contracts.ids import id32, id64
+from rankstream.features.attributes import USER_ATTRIBUTES
 from rankstream.features.counters import CounterTable, packed
 from rankstream.features.deltas import Additions, distinct
 from rankstream.features.rows import (
@@ -28,7 +29,6 @@ from rankstream.features.rows import (
     RECENT,
     RECENT_ACTION,
     TOTALS,
-    USER_ATTRIBUTES,
     USER_ROW,
     Rows,
     raw,

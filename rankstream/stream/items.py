@@ -17,6 +17,7 @@ from rankstream.contracts.high_water import HighWater
 from rankstream.contracts.items import decode_item, deleted_item
 from rankstream.contracts.record import Record
 from rankstream.errors import InvalidInput
+from rankstream.features.attributes import ITEM_ATTRIBUTES
 from rankstream.features.deltas import Entity
 from rankstream.features.expiry import STATE_TTL_MS
 from rankstream.features.items import ItemStates
@@ -142,6 +143,7 @@ class ItemPartition:
         return {
             "state": "items",
             "version": DUMP_VERSION,
+            "attributes": ",".join(ITEM_ATTRIBUTES),
             "partition": self._partition,
             "ttl_ms": self._ttl_ms,
         }

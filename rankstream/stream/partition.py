@@ -27,6 +27,7 @@ from rankstream.contracts.ids import partition_of
 from rankstream.contracts.labels import FINAL
 from rankstream.contracts.partitioning import misplaced
 from rankstream.contracts.record import Record
+from rankstream.features.attributes import USER_ATTRIBUTES
 from rankstream.features.deltas import Additions, deltas_by_partition, distinct
 from rankstream.features.expiry import STATE_TTL_MS, expiry_ms
 from rankstream.features.state import UserStates
@@ -353,6 +354,7 @@ class UserPartition:
         return {
             "state": "users",
             "version": DUMP_VERSION,
+            "attributes": ",".join(USER_ATTRIBUTES),
             "partition": self._partition,
             "partitions": self._partitions,
             "settings": json.dumps(asdict(self._settings), sort_keys=True),

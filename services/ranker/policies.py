@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from rankstream.contracts.policy import Policy, decode_policies
 from rankstream.errors import InvalidSettings
-from rankstream.features.rows import ITEM_ATTRIBUTES, TOTALS
+from rankstream.features.attributes import ITEM_ATTRIBUTES
+from rankstream.features.rows import TOTALS
 from rankstream.ports import Scores
 from rankstream.ranking.decide import Choice, decide, plain, propensities
 from rankstream.ranking.facts import Facts

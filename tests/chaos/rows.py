@@ -23,17 +23,16 @@ from rankstream.adapters.redis_rows import (
     View,
 )
 from rankstream.contracts.ids import id32, id64
+from rankstream.features.attributes import ITEM_ATTRIBUTES, USER_ATTRIBUTES
 from rankstream.features.rows import (
     CATEGORIES,
     CATEGORY_ROW,
     CONTEXT_ATTRIBUTES,
     FIRST_SLOT,
-    ITEM_ATTRIBUTES,
     ITEM_ROW,
     RATED,
     RECENT,
     SLOTS,
-    USER_ATTRIBUTES,
     USER_ROW,
     WINDOWS,
     Rows,

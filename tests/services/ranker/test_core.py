@@ -22,7 +22,7 @@ from rankstream.errors import (
     UnknownAnswer,
 )
 from rankstream.features import spec
-from rankstream.features.rows import ITEM_ATTRIBUTES
+from rankstream.features.attributes import ITEM_ATTRIBUTES
 from rankstream.features.snapshot import snapshot
 from rankstream.pb import filter_pb2
 from rankstream.pb import ranker_pb2 as pb
