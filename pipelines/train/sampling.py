@@ -24,8 +24,11 @@ from rankstream.errors import InvalidInput
 def kept_rows(clicked: Labels, share: float, *, seed: int) -> npt.NDArray[np.intp]:
     """Rows with a click and a share of the others, ascending.
 
+    Of each stretch of 1 / share others in a row one is drawn: how many are kept, and when, is then
+    not left to chance, which the correction could not undo.
+
     Args:
-        clicked: shape (n,), 0 or 1; share: of the others, in (0, 1].
+        clicked: shape (n,), 0 or 1, in order of time; share: of the others, in (0, 1].
 
     Raises: InvalidInput: a share outside that.
     """
@@ -34,8 +37,15 @@ def kept_rows(clicked: Labels, share: float, *, seed: int) -> npt.NDArray[np.int
             f"invalid_input: share of negatives {share:g} (above 0, at most 1). Nothing was"
             " trained. Give the share of impressions without a click that are to be kept."
         )
-    drawn = np.random.default_rng(seed).random(len(clicked)) < share
-    return np.flatnonzero((clicked != 0) | drawn)
+    others, rng = np.flatnonzero(clicked == 0), np.random.default_rng(seed)
+    kept = round(share * len(others))
+    if kept == 0:
+        return np.flatnonzero(clicked)
+    ends = np.arange(kept + 1) * len(others) // kept
+    drawn = rng.integers(ends[:-1], ends[1:])
+    # Stretches are not all of one length: where they begin is drawn as well, so all are as likely.
+    drawn = (drawn + rng.integers(len(others))) % len(others)
+    return np.sort(np.concatenate([np.flatnonzero(clicked), others[drawn]]))
 
 
 def weights_of(clicked: Labels, share: float) -> Weights:

@@ -7,6 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import onnxruntime as ort
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from pipelines.train.artefact import PARITY_MAX_ABS, ranker_parity
 from pipelines.train.families import FITS
@@ -23,16 +26,41 @@ def some_clicks(n: int, *, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return features, (rng.random(n) < truth).astype(np.uint8), truth
 
 
-def test_every_click_is_kept_and_a_share_of_the_rest() -> None:
+@given(
+    clicked=arrays(np.uint8, st.integers(0, 60), elements=st.integers(0, 1)),
+    share=st.floats(0.01, 1.0),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_every_click_is_kept_and_a_share_of_the_rest(
+    clicked: np.ndarray, share: float, seed: int
+) -> None:
+    rows = kept_rows(clicked, share, seed=seed)
+
+    assert np.array_equal(rows[clicked[rows] == 1], np.flatnonzero(clicked))
+    assert len(rows) - clicked.sum() == round(share * (clicked == 0).sum())
+    assert np.all(np.diff(rows) > 0)
+
+
+def test_no_hour_keeps_more_than_its_share() -> None:
     _, clicked, _ = some_clicks(40_000, seed=1)
 
     rows = kept_rows(clicked, 0.1, seed=3)
 
-    assert np.array_equal(rows[clicked[rows] == 1], np.flatnonzero(clicked))
-    negatives = (clicked == 0).sum()
-    kept = len(rows) - clicked.sum()
-    assert abs(kept - 0.1 * negatives) < 4 * np.sqrt(0.09 * negatives)
-    assert np.all(np.diff(rows) > 0)
+    hours = np.arange(len(clicked)) // 500
+    every = np.bincount(hours[clicked == 0])
+    kept = np.bincount(hours[rows[clicked[rows] == 0]], minlength=len(every))
+    assert np.all(np.abs(kept - 0.1 * every) <= 2)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.7])
+def test_all_others_are_as_likely_to_be_kept(share: float) -> None:
+    clicked, draws = np.zeros(13, np.uint8), 4_000
+
+    kept = [kept_rows(clicked, share, seed=seed) for seed in range(draws)]
+
+    counts = np.bincount(np.concatenate(kept), minlength=13)
+    p = round(share * 13) / 13
+    assert np.all(np.abs(counts / draws - p) < 5 * np.sqrt(p * (1 - p) / draws))
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.1, float("nan")])
