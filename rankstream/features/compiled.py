@@ -1,6 +1,9 @@
 """How functions of this package are compiled: once, when their module is loaded, and kept on disk.
 
 The types of the arguments are said beforehand, so no call ever waits for a compiler.
+
+What is kept is made anew when its own file or its types change. So what hangs on the configuration,
+as places of columns do, is an argument; a constant would be that of the process that compiled.
 """
 
 from __future__ import annotations

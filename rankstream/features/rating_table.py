@@ -81,7 +81,8 @@ class RatingTable:
             alike = self.rows, self.weight
             table = (self.item, self.mean, self.deviation, *alike, self.factor)
             rated = user["rated"]
-            _fill(vectors, item.astype(np.uint32), rated["item"], rated["value"], table)
+            hashes = item.astype(np.uint32)
+            _fill(vectors, FIRST, hashes, rated["item"], rated["value"], table)
 
 
 NO_RATINGS: Final = RatingTable(
@@ -171,8 +172,8 @@ def _factors_of(user: Any, gram: Any, place: Any, left: Any, factor: Any) -> Non
         user[a] /= gram[a, a]
 
 
-@compiled(_OUT, _ITEMS, _RATED_ITEMS, _RATED_VALUES, _TABLE)
-def _fill(out: Any, item: Any, rated: Any, value: Any, table: Any) -> None:
+@compiled(_OUT, types.int64, _ITEMS, _RATED_ITEMS, _RATED_VALUES, _TABLE)
+def _fill(out: Any, first_column: Any, item: Any, rated: Any, value: Any, table: Any) -> None:
     """What each user's ratings say, spread over all items of the table, then read at candidates."""
     known, mean, deviation, rows, weight, factor = table
     summed, named = np.zeros(len(known)), np.zeros(len(known))
@@ -194,6 +195,6 @@ def _fill(out: Any, item: Any, rated: Any, value: Any, table: Any) -> None:
                 residual = summed[at] / (named[at] + WEIGHT_STRENGTH)
                 for a in range(FACTORS):
                     product += user[a] * factor[at, a]
-            out[i, FIRST] = base + residual
-            out[i, FIRST + 1] = residual
-            out[i, FIRST + 2] = product
+            out[i, first_column] = base + residual
+            out[i, first_column + 1] = residual
+            out[i, first_column + 2] = product

@@ -23,6 +23,7 @@ from rankstream.contracts.events import (
     Visit,
 )
 from rankstream.contracts.ids import id64
+from rankstream.features.attributes import ITEM_ATTRIBUTES, USER_ATTRIBUTES
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
@@ -256,11 +257,12 @@ def features(
         **_entity("location", [a for a in added if location and a.location == location], as_of_ms),
         **_session_features(events, user, as_of_ms, gap_ms),
         **_last_ratings(events, user),
-        "user_age": _attribute(events, user, "age"),
-        "user_gender_male": _attribute(events, user, "gender_male"),
+        **{f"user_{name}": _attribute(events, user, name) for name in USER_ATTRIBUTES},
         **_context(events, user, as_of_ms),
-        "item_year": metadata.attributes.get("year", -1.0) if metadata else -1.0,
-        "item_price": metadata.attributes.get("price", -1.0) if metadata else -1.0,
+        **{
+            f"item_{name}": metadata.attributes.get(name, -1.0) if metadata else -1.0
+            for name in ITEM_ATTRIBUTES
+        },
         **_affinity(events, [a for a in of_category if a.user == user], user, category),
         "hour_sin": math.sin(2 * math.pi * (as_of_ms % (24 * HOUR_MS)) / (24 * HOUR_MS)),
         "hour_cos": math.cos(2 * math.pi * (as_of_ms % (24 * HOUR_MS)) / (24 * HOUR_MS)),

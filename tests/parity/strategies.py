@@ -8,6 +8,7 @@ from itertools import pairwise
 from hypothesis import strategies as st
 
 from rankstream.contracts.events import Event, ItemUpdate
+from rankstream.features.attributes import ITEM_ATTRIBUTES, USER_ATTRIBUTES
 from rankstream.stream.partition import FoldSettings
 from tests.parity.events import an_event
 
@@ -35,7 +36,7 @@ _PURCHASE_AFTER = _AFTER | st.sampled_from((HORIZON_MS + 1, HORIZON_MS + 5 * MIN
 _TIMES = st.integers(0, 3 * 60 * MINUTE_MS) | st.integers(0, 20).map(lambda n: n * 3 * MINUTE_MS)
 # Of users, of their context, and of nobody: either kind of event may name any.
 _ATTRIBUTES = st.dictionaries(
-    st.sampled_from(("age", "gender_male", "shoe", "temperature_c", "traffic", "local_events")),
+    st.sampled_from((*USER_ATTRIBUTES, "shoe", "temperature_c", "traffic", "local_events")),
     st.sampled_from((0.0, -0.0, 1.0, 44.0)),
 )
 _VALUES = st.sampled_from((0.0, 1.0, 3.5, 4.25, 19.99))
@@ -152,7 +153,7 @@ def item_updates(draw: st.DrawFn) -> list[ItemUpdate]:
             category=draw(_CATEGORY),
             updated_ms=age,
             attributes=draw(
-                st.dictionaries(st.sampled_from(("year", "price")), st.sampled_from((5.0, 1999.0)))
+                st.dictionaries(st.sampled_from(ITEM_ATTRIBUTES), st.sampled_from((5.0, 1999.0)))
             ),
         )
         for age in ages

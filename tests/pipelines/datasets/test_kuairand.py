@@ -18,7 +18,7 @@ from pipelines.datasets.history import NAMESPACE, batches
 from pipelines.datasets.kuairand import USER_FACTS, history
 from rankstream.contracts.batches import decode_batches
 from rankstream.contracts.columns import Kind
-from rankstream.contracts.events import Impression, Purchase, UserUpdate, View
+from rankstream.contracts.events import Impression, Purchase, Rate, UserUpdate, View
 from rankstream.errors import InvalidInput
 from tests.pipelines.datasets.soundness import assert_sound, events_of, told
 
@@ -112,14 +112,18 @@ def test_an_exposure_is_an_impression_and_what_followed_once_the_video_was_playe
         ("impression", "6", "10", 1_100),
         ("impression", "5", "20", 1_100),
         ("view", "6", "10", 2_100),
+        ("rate", "6", "10", 2_100),
         ("click", "5", "20", 8_100),
         ("view", "5", "20", 8_100),
+        ("rate", "5", "20", 8_100),
         ("click", "5", "10", 61_000),
         ("view", "5", "10", 61_000),
+        ("rate", "5", "10", 61_000),
         ("purchase", "5", "10", 61_000),
     ]
     events = events_of(found.columns)
-    update, shown, other, view, purchase = events[0], events[2], events[3], events[9], events[10]
+    update, shown, other = events[0], events[2], events[3]
+    view, purchase = events[11], events[13]
     assert isinstance(update, UserUpdate)
     assert update.attributes["register_days"] == 799.0
     assert not {"is_live_streamer", "onehot_feat4"} & set(update.attributes)
@@ -130,6 +134,8 @@ def test_an_exposure_is_an_impression_and_what_followed_once_the_video_was_playe
     assert isinstance(purchase, Purchase)
     assert (view.value, purchase.value) == (90_000.0, 0.0)
     assert shown.request_id == view.request_id == purchase.request_id == REQUEST
+    # Played: 400 of 5,000 ms, 7 s of 5, 90 s of 5.
+    assert [event.value for event in events if isinstance(event, Rate)] == [0.4, 5.0, 5.0]
 
 
 REQUEST = f"kuairand-5-10-{START_MS}-1"
@@ -188,6 +194,7 @@ def test_rows_that_repeat_an_exposure_are_one_with_the_most_of_each_signal(tmp_p
         ("impression", "5", "10", 1_000),
         ("click", "5", "10", 3_000),
         ("view", "5", "10", 3_000),
+        ("rate", "5", "10", 3_000),
     ]
     assert_sound(found)
 
@@ -288,6 +295,7 @@ def test_the_real_slice_holds_the_events_that_it_is_said_to_hold() -> None:
         "IMPRESSION": 166_932,
         "CLICK": 75_409,
         "VIEW": 150_053,
+        "RATE": 147_905,
         "PURCHASE": 53_193,
         "USER_UPDATE": 24_076,
     }

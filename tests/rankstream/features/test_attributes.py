@@ -54,6 +54,30 @@ def test_named_numbers_are_features_of_rows_and_spec() -> None:
     assert allowed == "[-1e+09, 1e+09]"
 
 
+def test_every_feature_equals_the_reference_with_further_attributes() -> None:
+    """What was compiled and kept without them must not be what runs with them."""
+    tests = (
+        "tests/parity/test_fold.py::test_every_feature_equals_the_reference",
+        "tests/rankstream/features/test_snapshot.py",
+        "tests/rankstream/features/test_rating_table.py",
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+
+    done = subprocess.run(
+        command,
+        env={
+            **os.environ,
+            "RANKSTREAM_USER_ATTRIBUTES": "tenure_days,visits",
+            "RANKSTREAM_ITEM_ATTRIBUTES": "stars",
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+    assert done.returncode == 0, done.stdout[-4_000:]
+
+
 def test_a_name_that_a_feature_has_already_is_refused() -> None:
     done = of_process(RANKSTREAM_ITEM_ATTRIBUTES="ctr")
 

@@ -101,7 +101,7 @@ def test_partial_vectors_are_columns_of_the_whole_ones_bit_by_bit(seed: int, n: 
         counted(rng, empty_rows(size, dtype))
         for size, dtype in ((1, USER_ROW), (7, ITEM_ROW), (3, CATEGORY_ROW))
     )
-    items["attributes"] = rng.choice([np.nan, 5.0], (7, 2))
+    items["attributes"] = rng.choice([np.nan, 5.0], items["attributes"].shape)
     names = rng.integers(1, 4, 3).astype(np.uint64)
     user["tastes"]["category"] = rng.integers(0, 4, 32)
     user["tastes"]["impressions"] = rng.integers(0, 99, 32)
