@@ -33,8 +33,6 @@ def open_registry(uri: str) -> Iterator[Any]:
     """
     # Slow to import (2.6 s) and read at import: no telemetry leaves this machine.
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    # A run trains for hours between two uses: a connection kept for so long may be a dead one.
-    os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
     url = parse_address(uri)
     with turn(url):
         from mlflow.exceptions import MlflowException

@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from deltalake import write_deltalake
+from typer.testing import CliRunner
 
+from pipelines.__main__ import app
 from rankstream import topics
 from rankstream.adapters.artifacts import read_manifest
 from rankstream.adapters.kafka import LogReader, Record
 from rankstream.adapters.onnx_model import OnnxModel
+from rankstream.errors import DependencyUnavailable
 from rankstream.pb import events_pb2 as pb
 from services.features.lake_rows import PARTITION_BY, event_rows
 from tests.pipelines.datasets.test_movielens import INTER, ITEM, USER, a_folder
@@ -135,3 +138,23 @@ def test_an_empty_log_registers_nothing(kafka_topics: str, tmp_path: Path) -> No
     assert "invalid_input: lake table" in done.stderr
     assert not artifacts.exists()
     assert read(kafka_topics, topics.MODELS.name) == []
+
+
+@pytest.mark.parametrize("command", ["run", "search"])
+def test_a_registry_that_does_not_answer_is_named_before_anything_is_read(
+    tmp_path: Path, command: str
+) -> None:
+    artifacts, out = tmp_path / "artifacts", tmp_path / "out"
+    options = {
+        "run": ("--artifacts", str(artifacts)),
+        "search": ("--out", str(out), "--storage", str(out)),
+    }
+
+    asked = [command, "--lake", str(tmp_path / "none"), "--until-ms", str(UNTIL_MS)]
+    asked += ["--registry", "postgresql://ann@127.0.0.1:1/models", *options[command]]
+
+    done = CliRunner().invoke(app, asked)
+
+    assert isinstance(done.exception, DependencyUnavailable)
+    assert "Connection refused" in str(done.exception)
+    assert list(tmp_path.iterdir()) == []

@@ -28,6 +28,8 @@ def migrated(postgres: Postgres) -> str:
     name = postgres.new_database()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PGPASSWORD", PASSWORD)
+        # A database that somebody is connected to is no template.
+        patch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
         prepare(postgres.uri(name))
     return name
 
