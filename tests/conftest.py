@@ -1,4 +1,4 @@
-"""Embedded Kafka and Redis, the same as the demo's, for tests marked `integration`.
+"""Embedded Kafka, Redis (the same as the demo's) and PostgreSQL, for tests marked `integration`.
 
 Started once per session, on free ports, with data in a temporary folder, and only when a
 test asks. All is stopped at the end, whatever failed.

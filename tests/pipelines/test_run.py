@@ -22,6 +22,7 @@ from rankstream.errors import DependencyUnavailable
 from rankstream.pb import events_pb2 as pb
 from services.features.lake_rows import PARTITION_BY, event_rows
 from tests.pipelines.datasets.test_movielens import INTER, ITEM, USER, a_folder
+from tests.postgres import PASSWORD, Postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 UNTIL_MS = 1_790_000_000_000
@@ -69,7 +70,9 @@ def a_movielens(root: Path) -> Path:
     )
 
 
-def test_a_log_becomes_registered_and_published_models(kafka_topics: str, tmp_path: Path) -> None:
+def test_a_log_becomes_registered_and_published_models(
+    kafka_topics: str, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = a_movielens(tmp_path / "log")
     where = ("--bootstrap", kafka_topics, "--until-ms", str(UNTIL_MS))
     produced = job("pipelines.datasets", "produce", "--path", str(log), *where)
@@ -81,7 +84,9 @@ def test_a_log_becomes_registered_and_published_models(kafka_topics: str, tmp_pa
     write_deltalake(
         str(lake / "events"), event_rows(records).table, partition_by=list(PARTITION_BY)
     )
-    registry = f"sqlite:///{tmp_path}/registry.db"
+    # As in compose; the demo's is a SQLite file.
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    registry = postgres.uri(postgres.new_database())
     artifacts = tmp_path / "artifacts"
 
     done = job(
