@@ -26,6 +26,7 @@ from pipelines.features.logged import Made, Slates, Which, make_rows, read_slate
 from pipelines.features.provenance import Reading, remember
 from pipelines.features.rating_tables import fit_rating_table, ratings_of
 from pipelines.features.replay import ItemFacts, Windows, in_event_time
+from pipelines.promote.connection import reach
 from pipelines.promote.ledger import LEDGER, Promotion
 from pipelines.promote.publish import publish
 from pipelines.promote.registry import prepare, record, register
@@ -57,7 +58,9 @@ def _pipelines() -> None:
 def run(
     lake: Annotated[Path, typer.Option(help="folder of Delta tables")],
     artifacts: Annotated[Path, typer.Option(help="folder to write artefacts to")],
-    registry: Annotated[str, typer.Option(help="MLflow registry, sqlite:///<path>")],
+    registry: Annotated[
+        str, typer.Option(help="MLflow registry: sqlite:///PATH or postgresql://USER@HOST/DATABASE")
+    ],
     until_ms: Annotated[
         int | None, typer.Option("--until-ms", help="read events up to here; default: now")
     ] = None,
@@ -128,6 +131,7 @@ def run(
             typer.echo(json.dumps({"trained": False, "why": f"no check fails at {if_alert}"}))
             return
         why = f"alert: {'; '.join(failing)}"
+    reach(registry)
     spawn = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(1, mp_context=spawn) as beside,
@@ -202,7 +206,9 @@ def search(
     lake: Annotated[Path, typer.Option(help="folder of Delta tables")],
     out: Annotated[Path, typer.Option(help="file to write the best parameters to, for `run`")],
     storage: Annotated[Path, typer.Option(help="SQLite file of the trials; goes on from there")],
-    registry: Annotated[str, typer.Option(help="MLflow registry, sqlite:///<path>")],
+    registry: Annotated[
+        str, typer.Option(help="MLflow registry: sqlite:///PATH or postgresql://USER@HOST/DATABASE")
+    ],
     until_ms: Annotated[
         int, typer.Option("--until-ms", help="read events up to here; the same one to go on")
     ],
@@ -216,6 +222,7 @@ def search(
     # Optuna takes a second to import.
     from pipelines.train.search import search as search_parameters
 
+    reach(registry)
     with command.steps() as step:
         made, _, _, _ = _rows(lake, bootstrap, until_ms, which, step)
         train_rows, _, _ = split(made.rows)

@@ -1,4 +1,4 @@
-"""Embedded Kafka and Redis, the same as the demo's, for tests marked `integration`.
+"""Embedded Kafka, Redis (the same as the demo's) and PostgreSQL, for tests marked `integration`.
 
 Started once per session, on free ports, with data in a temporary folder, and only when a
 test asks. All is stopped at the end, whatever failed.
@@ -28,6 +28,7 @@ from deploy.local.services import Ports
 from deploy.local.tools import Tools, provision
 from rankstream import topics
 from rankstream.adapters.kafka import create_topics
+from tests.postgres import Postgres
 
 ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 60.0
@@ -107,6 +108,16 @@ def clean_redis(redis_server: str) -> str:
     with redis.Redis.from_url(redis_server) as client:
         client.flushall()
     return redis_server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL, shared by the session; a test has a database of its own."""
+    server = Postgres()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture

@@ -155,11 +155,13 @@ def test_the_import_check_sees_a_broken_arrow(
 
 def test_the_library_calls_nothing_that_hides_an_input() -> None:
     # Rows and kernels are laid out at import, before anybody could hand anything over.
-    excepted = {("rankstream/features/attributes.py", "os.environ.get")}
+    excepted = {("rankstream/features/attributes.py", "os.environ")}
     broken = []
     for path in modules("rankstream"):
         for node in ast.walk(ast.parse(path.read_text())):
             name = dotted(node.func) if isinstance(node, ast.Call) else dotted(node)
+            if (relative(path), name) in excepted:
+                continue
             if isinstance(node, ast.Call | ast.Attribute) and name in BANNED_CALLS:
                 broken.append(f"{relative(path)}:{node.lineno}: {name}: {BANNED_CALLS[name]}")
 

@@ -23,6 +23,7 @@ ORCHESTRATION: Final = Path("pipelines/orchestration")
 LOCKS: Final = {
     "peers": Path("bench/stream/peers.txt"),
     "serving_peers": Path("bench/serving/peers.txt"),
+    "mlflow": Path("deploy/mlflow/requirements.txt"),
     "spark": ORCHESTRATION / "spark" / "requirements.txt",
     "airflow": ORCHESTRATION / "airflow" / "requirements.txt",
     "kfp": ORCHESTRATION / "kfp" / "requirements.txt",

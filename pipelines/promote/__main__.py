@@ -22,7 +22,9 @@ from rankstream.adapters.kafka import EventProducer
 
 app = typer.Typer(add_completion=False, help=__doc__)
 Artifacts = Annotated[Path, typer.Option(help="folder of artefacts and of the ledger")]
-Registry = Annotated[str, typer.Option(help="MLflow registry, sqlite:///<path>")]
+Registry = Annotated[
+    str, typer.Option(help="MLflow registry: sqlite:///PATH or postgresql://USER@HOST/DATABASE")
+]
 Bootstrap = Annotated[str, typer.Option(help="Kafka, host:port")]
 Role = Annotated[str, typer.Option(help="ranker or retrieval")]
 Alias = Annotated[str, typer.Option(help="champion or challenger")]

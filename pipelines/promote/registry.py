@@ -6,46 +6,53 @@ What a ranker or an index is loaded from is its artefact; the registry and the l
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipelines.promote.connection import parse_address, turn, unavailable
 from pipelines.promote.ledger import PROMOTED, Promotion, append
 from rankstream.adapters.artifacts import Artifact, read_manifest
-from rankstream.errors import DependencyUnavailable, SpecMismatch
+from rankstream.errors import SpecMismatch
 from rankstream.features import spec
 
 EXPERIMENT: Final = "rankstream"
 
 
-def open_registry(uri: str) -> Any:
-    """An MlflowClient; makes the tables of a new SQLite registry (4 s).
+@contextmanager
+def open_registry(uri: str) -> Iterator[Any]:
+    """An MlflowClient while it is our turn; makes the tables of a new registry (4 s).
 
-    Raises: DependencyUnavailable: the registry cannot be opened.
+    Raises:
+        InvalidSettings: the address is refused.
+        DependencyUnavailable: the registry cannot be opened, or fails while it is.
     """
     # Slow to import (2.6 s) and read at import: no telemetry leaves this machine.
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
+    url = parse_address(uri)
+    with turn(url):
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
 
-    try:
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        if client.get_experiment_by_name(EXPERIMENT) is None:
-            client.create_experiment(EXPERIMENT)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise DependencyUnavailable(
-            f"dependency_unavailable: model registry {uri}: {str(error)[:200]}."
-            " Nothing was registered. Mend it and run again."
-        ) from None
-    return client
+        try:
+            # Written anew, a path would have its signs escaped: MLflow makes folders by it.
+            address = uri if url.drivername == "sqlite" else str(url)
+            client = MlflowClient(tracking_uri=address, registry_uri=address)
+            if client.get_experiment_by_name(EXPERIMENT) is None:
+                client.create_experiment(EXPERIMENT)
+            yield client
+        except (MlflowException, SQLAlchemyError) as error:
+            raise unavailable(url, error) from None
 
 
 def prepare(uri: str) -> None:
     """Open the registry and forget it: to have imports and migrations behind us."""
-    open_registry(uri)
+    with open_registry(uri):
+        return
 
 
 def register(
@@ -60,21 +67,31 @@ def register(
     """Register artefacts and move (alias, artefact) aliases; all versions exist before one moves.
 
     Raises:
-        DependencyUnavailable: the registry fails; no alias was moved by the failing call.
+        DependencyUnavailable: the registry fails. The ledger, which says what serves, is as it was;
+            so are all aliases, unless it failed between two of them: those the next call moves.
         InvalidArtifact: a folder is no longer what it was when it was written.
     """
-    client = open_registry(uri)
     for _, artifact in artifacts:
         read_manifest(artifact.uri, artifact.sha256)
-
-    def all_versions() -> list[str]:
+    # The ledger in the same turn: its last line is what the alias holds.
+    with open_registry(uri) as client:
         versions = [_version(client, artifact) for _, artifact in artifacts]
         for (alias, artifact), version in zip(artifacts, versions, strict=True):
             client.set_registered_model_alias(artifact.manifest.role, alias, version)
-        return versions
+        promotions = _promotions(artifacts, versions, time_ms=time_ms, who=who, why=why)
+        append(ledger, promotions)
+    return promotions
 
-    versions = _asked(uri, all_versions)
-    promotions = [
+
+def _promotions(
+    artifacts: list[tuple[str, Artifact]],
+    versions: list[str],
+    *,
+    time_ms: int,
+    who: str,
+    why: str,
+) -> list[Promotion]:
+    return [
         Promotion(
             time_ms=time_ms,
             role=artifact.manifest.role,
@@ -90,8 +107,6 @@ def register(
         )
         for (alias, artifact), version in zip(artifacts, versions, strict=True)
     ]
-    append(ledger, promotions)
-    return promotions
 
 
 def point(
@@ -122,10 +137,10 @@ def point(
             f" makes {spec.SPEC_ID}. {to.role}/{alias} is as it was."
             " Train again, or run the version that it was trained with."
         )
-    client = open_registry(uri)
-    _asked(uri, lambda: client.set_registered_model_alias(to.role, alias, to.version))
     moved = replace(to, alias=alias, time_ms=time_ms, who=who, why=why, move=move)
-    append(ledger, [moved])
+    with open_registry(uri) as client:
+        client.set_registered_model_alias(to.role, alias, to.version)
+        append(ledger, [moved])
     return moved
 
 
@@ -136,23 +151,8 @@ def record(
 
     Raises: DependencyUnavailable: the registry fails.
     """
-    client = open_registry(uri)
-    return _asked(uri, lambda: _run(client, name, metrics, parameters))
-
-
-T = TypeVar("T")
-
-
-def _asked(uri: str, question: Callable[[], T]) -> T:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return question()
-    except (MlflowException, SQLAlchemyError) as error:
-        raise DependencyUnavailable(
-            f"dependency_unavailable: model registry {uri}: {str(error)[:200]}."
-            " Nothing was published. Mend it and run again."
-        ) from None
+    with open_registry(uri) as client:
+        return _run(client, name, metrics, parameters)
 
 
 def _version(client: Any, artifact: Artifact) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,8 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines.promote.connection import parse_address
 from rankstream import metrics, topics
 from rankstream.adapters.settings import ServiceSettings, load_settings
+from tests.postgres import BINARIES
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -32,6 +35,7 @@ DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
 CATALOGUE = {
     found.name: found for found in vars(metrics).values() if isinstance(found, metrics.Metric)
 }
+ATTRIBUTES = ("RANKSTREAM_USER_ATTRIBUTES", "RANKSTREAM_ITEM_ATTRIBUTES")
 # What every process exports beside the catalogue, and what Prometheus makes itself.
 PROCESS = ("rankstream_process_resident_memory_bytes", "rankstream_process_cpu_seconds_total")
 WORD = re.compile(r"\b(?:rankstream_\w+|up)\b")
@@ -94,11 +98,22 @@ def test_a_service_accepts_exactly_the_variables_that_compose_gives_it(service: 
     environ = CONTAINERS[service]["environment"]
     assert all(isinstance(value, str) for value in environ.values())
     common = {name for name in environ if not name.startswith(f"{service.upper()}_")}
-    assert common == {"RANKSTREAM_USER_ATTRIBUTES", "RANKSTREAM_ITEM_ATTRIBUTES"}
+    assert common == set(ATTRIBUTES)
     # A container that listens on loopback cannot be reached.
     hosts = {value for name, value in settings.model_dump().items() if name.endswith("host")}
     assert hosts == {"0.0.0.0"}
     assert settings.kafka_url == "kafka:9092"
+
+
+@pytest.mark.parametrize("container", [*OURS, "pipelines"])
+def test_attributes_of_users_and_items_are_the_same_for_all_that_make_or_read_vectors(
+    container: str,
+) -> None:
+    environ = CONTAINERS[container]["environment"]
+
+    assert {name: environ[name] for name in ATTRIBUTES} == {
+        name: f"${{{name}:-}}" for name in ATTRIBUTES
+    }
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -225,6 +240,80 @@ def test_redis_keeps_what_it_acknowledged() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "option"), [("pipelines", "registry"), ("mlflow", "backend-store-uri")]
+)
+def test_the_registry_is_a_database_that_nobody_else_can_reach(name: str, option: str) -> None:
+    postgres, reader = CONTAINERS["postgres"], CONTAINERS[name]
+    (address,) = (part for part in reader["command"] if part.startswith(f"--{option}="))
+
+    url = parse_address(address.partition("=")[2])
+
+    assert (url.host, url.port) == ("postgres", 5432)
+    assert postgres["environment"] == {"POSTGRES_USER": url.username, "POSTGRES_DB": url.database}
+    on_network = {n for n, c in CONTAINERS.items() if "registry" in c.get("networks", ())}
+    assert on_network == {"postgres", "pipelines", "mlflow"}
+    assert postgres["networks"] == ["registry"]
+    assert COMPOSE["networks"] == {"registry": {"internal": True}}
+    assert "ports" not in postgres
+    assert set(reader["profiles"]) <= set(postgres["profiles"])
+    assert reader["depends_on"]["postgres"]["condition"] == "service_healthy"
+
+
+@pytest.mark.parametrize("name", ["pipelines", "mlflow"])
+def test_the_password_of_the_registry_is_on_a_volume_that_nobody_else_mounts(name: str) -> None:
+    postgres, reader = CONTAINERS["postgres"], CONTAINERS[name]
+    _, script, pgpass, uid, _ = postgres["entrypoint"]
+
+    folder = os.path.dirname(pgpass)
+
+    assert "PASSWORD" not in (ROOT / "docker-compose.yml").read_text()
+    assert reader["environment"]["PGPASSFILE"] == pgpass
+    assert f"registry:{folder}:ro" in reader["volumes"]
+    assert f"registry:{folder}" in postgres["volumes"]
+    assert f"./deploy/postgres/start.sh:{script}:ro" in postgres["volumes"]
+    mounts = {n for n, c in CONTAINERS.items() if "registry:" in str(c.get("volumes"))}
+    assert mounts == {"postgres", "pipelines", "mlflow"}
+    assert f"--uid {uid} " in (ROOT / "deploy" / "Dockerfile").read_text()
+
+
+def test_the_pages_are_of_the_version_that_writes() -> None:
+    def pinned(lock: str) -> list[str]:
+        return re.findall(r"^mlflow-skinny==(\S+)", (ROOT / lock).read_text(), re.M)
+
+    # Another one finds tables that it does not know, and refuses them.
+    assert pinned("deploy/mlflow/requirements.txt") == pinned("pipelines/requirements.txt")
+
+
+def test_the_first_start_of_the_database_draws_a_password_that_later_ones_keep(
+    tmp_path: Path,
+) -> None:
+    def start(pgpass: Path) -> str:
+        command = ["sh", "-c", 'printf "%s" "$0 $POSTGRES_PASSWORD"', "postgres"]
+        script = ["sh", str(ROOT / "deploy/postgres/start.sh"), str(pgpass), str(os.getuid())]
+        ran = subprocess.run([*script, *command], capture_output=True, text=True, check=True)
+        return ran.stdout
+
+    first, again, other = (start(tmp_path / name) for name in ("pgpass", "pgpass", "another"))
+
+    name, password = first.split(" ")
+    assert name == "postgres"
+    assert re.fullmatch(r"[0-9a-f]{48}", password)
+    assert first == again
+    assert first != other
+    # As libpq takes it: one line, and nobody else may read it.
+    assert (tmp_path / "pgpass").read_text() == f"*:*:*:*:{password}\n"
+    assert (tmp_path / "pgpass").stat().st_mode & 0o777 == 0o600
+    assert {path.name for path in tmp_path.iterdir()} == {"pgpass", "another"}
+
+
+def test_the_tests_run_the_version_of_postgresql_that_compose_does() -> None:
+    major = re.match(r"postgres:(\d+)\.", CONTAINERS["postgres"]["image"])
+
+    assert major is not None
+    assert BINARIES.name == f"pginstall{major[1]}"
+
+
 def test_the_image_runs_one_folder_unprivileged_and_builds_without_a_frontend() -> None:
     text = (ROOT / "deploy" / "Dockerfile").read_text()
 
@@ -320,7 +409,7 @@ def test_panels_do_not_overlap_and_use_the_provisioned_datasource() -> None:
 )
 def test_docker_compose_takes_the_file() -> None:
     ran = subprocess.run(
-        ["docker-compose", "--profile", "train", "config", "--services"],
+        ["docker-compose", "--profile", "train", "--profile", "mlflow", "config", "--services"],
         cwd=ROOT,
         capture_output=True,
         text=True,

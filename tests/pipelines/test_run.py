@@ -11,14 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from deltalake import write_deltalake
+from typer.testing import CliRunner
 
+from pipelines.__main__ import app
 from rankstream import topics
 from rankstream.adapters.artifacts import read_manifest
 from rankstream.adapters.kafka import LogReader, Record
 from rankstream.adapters.onnx_model import OnnxModel
+from rankstream.errors import DependencyUnavailable
 from rankstream.pb import events_pb2 as pb
 from services.features.lake_rows import PARTITION_BY, event_rows
 from tests.pipelines.datasets.test_movielens import INTER, ITEM, USER, a_folder
+from tests.postgres import PASSWORD, Postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 UNTIL_MS = 1_790_000_000_000
@@ -66,7 +70,9 @@ def a_movielens(root: Path) -> Path:
     )
 
 
-def test_a_log_becomes_registered_and_published_models(kafka_topics: str, tmp_path: Path) -> None:
+def test_a_log_becomes_registered_and_published_models(
+    kafka_topics: str, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = a_movielens(tmp_path / "log")
     where = ("--bootstrap", kafka_topics, "--until-ms", str(UNTIL_MS))
     produced = job("pipelines.datasets", "produce", "--path", str(log), *where)
@@ -78,7 +84,9 @@ def test_a_log_becomes_registered_and_published_models(kafka_topics: str, tmp_pa
     write_deltalake(
         str(lake / "events"), event_rows(records).table, partition_by=list(PARTITION_BY)
     )
-    registry = f"sqlite:///{tmp_path}/registry.db"
+    # As in compose; the demo's is a SQLite file.
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    registry = postgres.uri(postgres.new_database())
     artifacts = tmp_path / "artifacts"
 
     done = job(
@@ -135,3 +143,23 @@ def test_an_empty_log_registers_nothing(kafka_topics: str, tmp_path: Path) -> No
     assert "invalid_input: lake table" in done.stderr
     assert not artifacts.exists()
     assert read(kafka_topics, topics.MODELS.name) == []
+
+
+@pytest.mark.parametrize("command", ["run", "search"])
+def test_a_registry_that_does_not_answer_is_named_before_anything_is_read(
+    tmp_path: Path, command: str
+) -> None:
+    artifacts, out = tmp_path / "artifacts", tmp_path / "out"
+    options = {
+        "run": ("--artifacts", str(artifacts)),
+        "search": ("--out", str(out), "--storage", str(out)),
+    }
+
+    asked = [command, "--lake", str(tmp_path / "none"), "--until-ms", str(UNTIL_MS)]
+    asked += ["--registry", "postgresql://ann@127.0.0.1:1/models", *options[command]]
+
+    done = CliRunner().invoke(app, asked)
+
+    assert isinstance(done.exception, DependencyUnavailable)
+    assert "Connection refused" in str(done.exception)
+    assert list(tmp_path.iterdir()) == []

@@ -67,6 +67,7 @@ def test_a_search_of_the_lakes_rows_is_written_down_and_goes_on(
     assert (first["trials"], then["trials"]) == (2, 3)
     assert first["data_version"] == then["data_version"]
     assert read_parameters(out) == (Family.LOGISTIC_REGRESSION, then["parameters"])
-    run = open_registry(registry).get_run(then["run_id"])
+    with open_registry(registry) as client:
+        run = client.get_run(then["run_id"])
     assert run.data.metrics["log_loss"] == then["log_loss"]
     assert run.data.params["data_version"] == then["data_version"]

@@ -9,7 +9,7 @@ Python of rankstream, found by these Airflow Variables (or AIRFLOW_VAR_RANKSTREA
     rankstream_batch         folder that daily features are written to
     rankstream_engine        duckdb or spark
     rankstream_artifacts     folder of models
-    rankstream_registry      sqlite:///... or postgresql://...
+    rankstream_registry      sqlite:///... or postgresql://... without a password: docs/batch.md
     rankstream_bootstrap     Kafka, host:port
     rankstream_alertmanager  http://host:9093; without it a failure is in Airflow alone
 
