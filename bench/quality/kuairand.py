@@ -160,7 +160,7 @@ def _times_shown(folder: Path, rows: TrainingRows) -> npt.NDArray[np.int64]:
     user, video = (column.astype(np.int64) for column in ids)
     asked = pd.MultiIndex.from_arrays([user, video, rows.time_ms])
     times = listed.groupby(list(EXPOSURE)).size().reindex(asked, fill_value=0)
-    return times.to_numpy(np.int64)
+    return np.asarray(times, np.int64)
 
 
 def stream(folder: Path, say: Callable[[str], None]) -> list[Figure]:
