@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
+import redis
 import uvloop
 from scipy.stats import theilslopes
 
@@ -136,7 +137,7 @@ class _Soak:
             asyncio.create_task(self._withdraw(category_of)),
             asyncio.create_task(self._watch()),
         ]
-        calls = await open_loop(
+        asked = open_loop(
             self._ranker.grpc,
             "Recommend",
             requests_of(self._shop),
@@ -144,11 +145,13 @@ class _Soak:
             seconds=seconds,
             check=check,
         )
-        for task in beside:
-            if task.done():
-                task.result()  # what it fails with
+        calls = asyncio.create_task(asked)
+        done, others = await asyncio.wait((calls, *beside), return_when=asyncio.FIRST_COMPLETED)
+        for task in others:
             task.cancel()
-        return calls
+        for task in done - {calls}:
+            task.result()  # what it fails with
+        return calls.result()
 
     def slope_mb_per_h(self) -> float:
         """Of the second half of the samples (Theil-Sen)."""
@@ -169,9 +172,16 @@ class _Soak:
                     item_id=item, category=category_of[item], withdrawn=True, updated_ms=now_ms
                 )
                 await asyncio.to_thread(log.send, [update])
-                with self._servers.redis() as client:
-                    withdraw(self._shop.rows, item, client)
+                await self._until_stored(item)
                 self._withdrawn_ms[item] = time.time_ns() // 1_000_000
+
+    async def _until_stored(self, item: str) -> None:
+        while True:
+            try:
+                with self._servers.redis() as client:
+                    return withdraw(self._shop.rows, item, client)
+            except redis.ConnectionError:
+                await asyncio.sleep(SAMPLE_S)  # it has been killed, and is started again
 
     async def _break(self) -> None:
         for name in itertools.cycle(("redis", "retrieval")):
