@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,9 +34,10 @@ EXACT_MAX: Final = 20_000
 RECALL_TARGET: Final = 0.96
 DEPTH: Final = 500  # k of the recall
 QUERIES_MAX: Final = 200
-_CELLS_MAX: Final = 8_192
-_CELLS_PER_ROOT: Final = 4.0  # cells are about so many times the root of the number of items
-_SAMPLE_PER_CELL: Final = 48
+_GROUPS_MAX: Final = 4_096
+_GROUPS_PER_ROOT: Final = 4.0  # groups are about so many times the root of the number of items
+_ITEMS_PER_CELL: Final = 200
+_SAMPLE_PER_GROUP: Final = 48
 _ITERATIONS: Final = 8
 # Above so many items exact search costs more than a core can spend on a request.
 _EXACT_INSTEAD_MAX: Final = 200_000
@@ -92,50 +94,91 @@ def build_index(
     return BuiltIndex(np.arange(len(vectors)), None, 1.0)
 
 
-def cells_of(items: int) -> int:
-    """How many cells an index of so many items has: a power of two near 4 roots of them.
+def cells_of(items: int) -> tuple[int, int]:
+    """How many groups of cells an index of so many items has, and cells in each: powers of two.
+
+    There are about 4 roots of the items; where cells would be large, they are parts of groups.
 
     >>> [cells_of(items) for items in (30_000, 1_000_000, 10_000_000)]
-    [512, 4096, 8192]
+    [(512, 1), (4096, 1), (4096, 16)]
     """
-    return min(_CELLS_MAX, 1 << round(math.log2(_CELLS_PER_ROOT * math.sqrt(items))))
+    groups = min(_GROUPS_MAX, 1 << round(math.log2(_GROUPS_PER_ROOT * math.sqrt(items))))
+    return groups, 1 << max(0, round(math.log2(items / groups / _ITEMS_PER_CELL)))
 
 
 def _write_cells(vectors: Floats, folder: Path, *, seed: int) -> tuple[Rows, Floats]:
     """Write an index of cells; the order of its rows, which is by cell, and the vectors in it."""
     m, dimensions = vectors.shape
-    cells = cells_of(m)
+    groups, parts = cells_of(m)
+    group = _grouped(vectors, groups, seed=seed)
+    order = np.argsort(group, kind="stable")
+    cell, ordered = group[order], np.ascontiguousarray(vectors[order])
+    if parts > 1:
+        cell = _divided(ordered, cell, groups, parts, seed=seed)
+        inner = np.argsort(cell, kind="stable")
+        order, cell, ordered = order[inner], cell[inner], ordered[inner]
     index: Any = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatIP(dimensions),
         dimensions,
-        cells,
+        groups * parts,
         faiss.ScalarQuantizer.QT_8bit,
         faiss.METRIC_INNER_PRODUCT,
         # Codes of the vectors themselves, not of what they are off their cell's centre: as exact
         # on unit vectors, faster to search, and a row is scored without knowing its cell.
         False,
     )
-    index.cp.niter, index.cp.seed = _ITERATIONS, seed
-    index.cp.max_points_per_centroid = _SAMPLE_PER_CELL
-    sample = np.random.default_rng(seed).permutation(m)[: cells * _SAMPLE_PER_CELL]
-    index.train(np.ascontiguousarray(vectors[sample]))
-    # The range of codes is that of all vectors: outside the sample's, they would be cut.
+    # The range of codes is that of all vectors: outside a sample's, they would be cut.
     least, most = vectors.min(axis=0), vectors.max(axis=0)
     trained = np.concatenate([least, most - least]).astype(np.float32)
     faiss.copy_array_to_vector(trained, index.sq.trained)
-    cell = np.empty(m, np.int64)
-    for start in range(0, m, _BLOCK):
-        part = np.ascontiguousarray(vectors[start : start + _BLOCK])
-        cell[start : start + _BLOCK] = index.quantizer.search(part, 1)[1][:, 0]
-    order = np.argsort(cell, kind="stable")
-    cell, ordered = cell[order], np.ascontiguousarray(vectors[order])
+    index.is_trained = True
     for start in range(0, m, _BLOCK):
         part, of = ordered[start : start + _BLOCK], cell[start : start + _BLOCK]
         index.add_core(len(part), faiss.swig_ptr(part), None, faiss.swig_ptr(of))
     faiss.write_index(index, str(folder / NAME))
-    bounds = np.searchsorted(cell, np.arange(cells + 1))
-    write_moments(folder, moments_of(ordered, bounds))
+    bounds = np.searchsorted(cell, np.arange(groups * parts + 1))
+    write_moments(folder, moments_of(ordered, bounds, parts))
     return order, ordered
+
+
+def _grouped(vectors: Floats, groups: int, *, seed: int) -> Rows:
+    """The group of each row, shape (m,), by k-means of a sample."""
+    means = _means(groups, vectors.shape[1], _SAMPLE_PER_GROUP, seed=seed)
+    sample = np.random.default_rng(seed).permutation(len(vectors))[: groups * _SAMPLE_PER_GROUP]
+    means.train(np.ascontiguousarray(vectors[sample]))
+    group = np.empty(len(vectors), np.int64)
+    for start in range(0, len(vectors), _BLOCK):
+        part = np.ascontiguousarray(vectors[start : start + _BLOCK])
+        group[start : start + _BLOCK] = means.index.search(part, 1)[1][:, 0]
+    return group
+
+
+def _divided(vectors: Floats, group: Rows, groups: int, parts: int, *, seed: int) -> Rows:
+    """The cell of each row, shape (m,): part p of group g is cell g * parts + p.
+
+    Args: vectors in the order of their groups, shape (m, dim); group: of each, shape (m,).
+    """
+    cell = group * parts
+    bounds = np.searchsorted(group, np.arange(groups + 1)).tolist()
+    for start, end in pairwise(bounds):
+        rows = vectors[start:end]
+        if len(rows) > parts:
+            means = _means(parts, vectors.shape[1], len(rows), seed=seed)
+            means.train(rows)
+            cell[start:end] += means.index.search(rows, 1)[1][:, 0]
+    return cell
+
+
+def _means(k: int, dimensions: int, sample_per_mean: int, *, seed: int) -> Any:
+    return faiss.Kmeans(
+        dimensions,
+        k,
+        niter=_ITERATIONS,
+        seed=seed,
+        spherical=True,
+        min_points_per_centroid=1,
+        max_points_per_centroid=sample_per_mean,
+    )
 
 
 def _tuned(

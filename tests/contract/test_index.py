@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipelines.train.index import build_index
-from rankstream.adapters.cell_choice import CellMoments, write_moments
+from rankstream.adapters.cell_choice import CellMoments, Parts, write_moments
 from rankstream.adapters.cell_index import coverage_of
 from rankstream.adapters.faiss_index import FaissIndex, load_index
 from rankstream.contracts.manifest import Manifest
@@ -200,9 +200,14 @@ def test_a_coverage_that_is_no_share_is_refused_by_name(coverage: str | float) -
         coverage_of(manifest.model_copy(update={"parameters": {"index_coverage": coverage}}))
 
 
-def test_moments_of_another_index_are_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cells", [None, 60, 32])
+def test_moments_of_another_index_are_refused_by_name(tmp_path: Path, cells: int | None) -> None:
     _cells(tmp_path)
-    write_moments(tmp_path, CellMoments(np.zeros((4, 8), np.float32), np.ones((4, 8), np.float32)))
+    mean, variance = np.zeros((4, 8), np.float32), np.ones((4, 8), np.float32)
+    parts = None
+    if cells is not None:
+        parts = Parts(np.zeros((cells, 8), np.float32), np.ones(cells, np.float32), variance[0])
+    write_moments(tmp_path, CellMoments(mean, variance, parts))
 
     with pytest.raises(InvalidArtifact, match="its index 64 cells"):
         load_index(tmp_path, size=200, coverage=0.9)

@@ -40,10 +40,14 @@ QUERIES = _unit(
 )
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[BuiltIndex, Path]:
+@pytest.fixture(scope="module", params=[200, 30], ids=["cells", "cells_in_groups"])
+def built(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[BuiltIndex, Path]:
     folder = tmp_path_factory.mktemp("index")
-    return build_index(VECTORS, QUERIES[:30], folder, seed=1, exact_max=1_000), folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_index, "_ITEMS_PER_CELL", request.param)
+        return build_index(VECTORS, QUERIES[:30], folder, seed=1, exact_max=1_000), folder
 
 
 @pytest.fixture
@@ -150,10 +154,11 @@ def test_a_row_scored_by_itself_has_the_score_that_faiss_gives(
     assert alone == pytest.approx([score[row] for row in rows.tolist()], abs=1e-4)
 
 
-def test_cells_are_chosen_until_the_coverage_is_expected() -> None:
+@pytest.mark.parametrize("parts", [1, 4])
+def test_cells_are_chosen_until_the_coverage_is_expected(parts: int) -> None:
     order = np.argsort(CLUSTER, kind="stable")
     bounds = np.searchsorted(CLUSTER[order], np.arange(CLUSTERS + 1))
-    moments, sizes = moments_of(VECTORS[order], bounds), np.diff(bounds)
+    moments, sizes = moments_of(VECTORS[order], bounds, parts), np.diff(bounds)
 
     for query in QUERIES:
         best = exact(VECTORS, query, 300, NONE).rows
