@@ -32,7 +32,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from bench.figures import Figure, figure
-from bench.quality.scores import SEEDS, calibrated, figures, scored
+from bench.quality.scores import SEEDS, calibrated, figures, fitted, scored, scores_of
 from pipelines.datasets.kuairand import USER_FACTS, history
 from pipelines.evaluate.metrics import ranker_metrics
 from pipelines.features.replay import ItemFacts, TrainingRows, Windows, training_rows
@@ -187,14 +187,16 @@ def stream(folder: Path, say: Callable[[str], None]) -> list[Figure]:
     learned = train.features, train.clicked
     found = []
     prefix = "quality.kuairand.is_click"
-    for name, method in (("", Method.BEST), (".uncalibrated", Method.NONE)):
-        fit = calibrated(fit_lightgbm, method)
-        scores = scored(fit, learned, (test.features, test.clicked))
+    rankers = fitted(calibrated(fit_lightgbm, Method.BEST), learned)
+    plain = fitted(calibrated(fit_lightgbm, Method.NONE), learned)
+    for name, of, asked in (
+        ("", rankers, test),
+        (".once", rankers, once),
+        (".uncalibrated", plain, test),
+    ):
+        scores = scores_of(of, (asked.features, asked.clicked))
         say(f"kuairand is_click, stream{name}: {scores[0]}")
         found += figures(f"{prefix}{name}", scores)
-    scores = scored(calibrated(fit_lightgbm, Method.BEST), learned, (once.features, once.clicked))
-    say(f"kuairand is_click, stream, once: {scores[0]}")
-    found += figures(f"{prefix}.once", scores)
     fewer = partial(fit_on_fewer, fit_lightgbm, share=DOWNSAMPLED)
     scores = scored(calibrated(fewer, Method.BEST), learned, (test.features, test.clicked))
     say(f"kuairand is_click, stream, downsampled: {scores[0]}")
@@ -208,11 +210,11 @@ def tasks(
     """quality.kuairand.long_view.{auc,logloss,ece} of a tree, and .mmoe of both labels."""
     observed = {"is_click": test.clicked, "long_view": test.purchased.astype(np.uint8)}
     found = []
+    trees = fitted(fit_lightgbm, (train.features, train.purchased.astype(np.uint8)))
     for name, asked in (("", test), (".once", once)):
-        labels = [rows.purchased.astype(np.uint8) for rows in (train, asked)]
-        trees = scored(fit_lightgbm, (train.features, labels[0]), (asked.features, labels[1]))
-        say(f"kuairand long_view, stream{name}: {trees[0]}")
-        found += figures(f"quality.kuairand.long_view{name}", trees)
+        of_trees = scores_of(trees, (asked.features, asked.purchased.astype(np.uint8)))
+        say(f"kuairand long_view, stream{name}: {of_trees[0]}")
+        found += figures(f"quality.kuairand.long_view{name}", of_trees)
     scores: dict[str, list[dict[str, float]]] = {label: [] for label in LABELS}
     for seed in SEEDS:
         ranker = fit_mmoe(train.features, train.clicked, train.purchased, seed=seed)

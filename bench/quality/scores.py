@@ -21,15 +21,21 @@ Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
 
 
+def fitted(fit: Fit, train: tuple[Features, Labels]) -> list[Ranker]:
+    """A ranker per seed."""
+    return [fit(*train, seed=seed) for seed in SEEDS]
+
+
+def scores_of(rankers: Sequence[Ranker], test: tuple[Features, Labels]) -> list[dict[str, float]]:
+    """Metrics of the test rows, one set per ranker."""
+    return [ranker_metrics(test[1], ranker.predict(test[0])) for ranker in rankers]
+
+
 def scored(
     fit: Fit, train: tuple[Features, Labels], test: tuple[Features, Labels]
 ) -> list[dict[str, float]]:
     """Metrics of the test rows, one set per seed."""
-    found = []
-    for seed in SEEDS:
-        ranker = fit(*train, seed=seed)
-        found.append(ranker_metrics(test[1], ranker.predict(test[0])))
-    return found
+    return scores_of(fitted(fit, train), test)
 
 
 def calibrated(fit: Fit, method: Method) -> Fit:

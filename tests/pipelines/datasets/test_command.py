@@ -82,5 +82,5 @@ def test_the_history_flag_adds_the_exposures_before_the_log(tmp_path: Path) -> N
         for flag in ([], ["--with-history"])
     )
 
-    assert json.loads(plain.stdout)["events"] == 11
-    assert json.loads(more.stdout)["events"] == 11 + 9
+    assert json.loads(plain.stdout)["events"] == 14
+    assert json.loads(more.stdout)["events"] == 14 + 9

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.integration
 
 TIMEOUT_S = 0.1
 LATE_MAX = 3
-PROBE_S = 0.05
+PROBE_S = 0.5
 RECOVERY_S = 10.0
 
 
