@@ -39,6 +39,10 @@ _GROUPS_PER_ROOT: Final = 4.0  # groups are about so many times the root of the 
 _ITEMS_PER_CELL: Final = 200
 _SAMPLE_PER_GROUP: Final = 48
 _ITERATIONS: Final = 8
+# Codes reach from one of these quantiles of so many rows to the other: a few components are cut, and
+# the others finer.
+_CUT: Final = 1e-4
+_RANGED_MAX: Final = 500_000
 # Above so many items exact search costs more than a core can spend on a request.
 _EXACT_INSTEAD_MAX: Final = 200_000
 _GAIN_MIN: Final = 0.002  # of recall, over two steps of coverage
@@ -117,27 +121,29 @@ def _write_cells(vectors: Floats, folder: Path, *, seed: int) -> tuple[Rows, Flo
         cell = _divided(ordered, cell, groups, parts, seed=seed)
         inner = np.argsort(cell, kind="stable")
         order, cell, ordered = order[inner], cell[inner], ordered[inner]
+    bounds = np.searchsorted(cell, np.arange(groups * parts + 1))
+    moments = moments_of(ordered, bounds, parts)
+    write_moments(folder, moments)
     index: Any = faiss.IndexIVFScalarQuantizer(
-        faiss.IndexFlatIP(dimensions),
+        faiss.IndexFlatIP(dimensions),  # stays empty: `cell_choice` is in its place
         dimensions,
         groups * parts,
         faiss.ScalarQuantizer.QT_8bit,
         faiss.METRIC_INNER_PRODUCT,
-        # Codes of the vectors themselves, not of what they are off their cell's centre: as exact
-        # on unit vectors, faster to search, and a row is scored without knowing its cell.
-        False,
+        False,  # what is added is off its cell's mean already
     )
-    # The range of codes is that of all vectors: outside a sample's, they would be cut.
-    least, most = vectors.min(axis=0), vectors.max(axis=0)
+    sample = np.sort(np.random.default_rng(seed).permutation(m)[:_RANGED_MAX])
+    inside = ordered[sample] - moments.cell_mean[cell[sample]]
+    least, most = np.quantile(inside, [_CUT, 1 - _CUT], axis=0)
     trained = np.concatenate([least, most - least]).astype(np.float32)
     faiss.copy_array_to_vector(trained, index.sq.trained)
     index.is_trained = True
     for start in range(0, m, _BLOCK):
-        part, of = ordered[start : start + _BLOCK], cell[start : start + _BLOCK]
+        of = cell[start : start + _BLOCK]
+        part = ordered[start : start + _BLOCK] - moments.cell_mean[of]
         index.add_core(len(part), faiss.swig_ptr(part), None, faiss.swig_ptr(of))
+    index.by_residual = True  # the score of its cell's mean is added to a row's
     faiss.write_index(index, str(folder / NAME))
-    bounds = np.searchsorted(cell, np.arange(groups * parts + 1))
-    write_moments(folder, moments_of(ordered, bounds, parts))
     return order, ordered
 
 

@@ -35,7 +35,7 @@ Ints = npt.NDArray[np.int64]
 _WEIGHED_MIN: Final = 1_024
 _HELD: Final = 8
 _HOPED: Final = 2.0  # standard deviations above a cell's mean
-_GROUPS_COVERAGE: Final = 0.99  # expected share of the k in the groups whose cells are weighed
+_GROUPS_COVERAGE: Final = 0.995  # expected share of the k in the groups whose cells are weighed
 _STEPS: Final = 10  # thresholds that are tried at once, twice
 _Z_MAX: Final = 8.0
 _SPREAD_MIN: Final = 1e-6
@@ -64,6 +64,11 @@ class CellMoments:
     mean: Floats
     variance: Floats
     parts: Parts | None = None
+
+    @property
+    def cell_mean(self) -> Floats:
+        """The mean of each cell, shape (cells, dim)."""
+        return self.mean if self.parts is None else self.parts.mean
 
 
 def moments_of(vectors: Floats, bounds: Ints, parts: int = 1) -> CellMoments:
@@ -141,8 +146,10 @@ def _fits(moments: CellMoments, cells: int, dimensions: int) -> bool:
 
 def choose(
     moments: CellMoments, query: Floats, counts: Ints, sizes: Ints, k: int, coverage: float
-) -> Ints:
+) -> tuple[Ints, Floats]:
     """The cells to search for the k best rows, most promising first; together they hold k.
+
+    Also the scores of their means, as float32.
 
     Args:
         query: shape (dim,).
@@ -152,14 +159,13 @@ def choose(
     """
     parts = moments.parts
     per_group = len(counts) // len(moments.mean)
-    of_group = counts if parts is None else counts.reshape(-1, per_group).sum(axis=1)
+    of_group = np.add.reduceat(counts, np.arange(0, len(counts), per_group))
     groups, centre, spread = _hopeful(moments, query, of_group, k)
     inside = of_group[groups].astype(np.float32)
     expected = _expected(centre, spread, inside, k)
-    chosen: Ints
     if parts is None:
-        chosen = groups[_taken(expected, sizes[groups], inside, k, coverage)]
-        return chosen
+        taken = _taken(expected, sizes[groups], inside, k, coverage)
+        return groups[taken], centre[taken]
     groups = groups[_taken(expected, 1.0, inside, k, _GROUPS_COVERAGE)]
     cells = (groups[:, None] * per_group + np.arange(per_group)).ravel()
     cells = cells[counts[cells] > 0]
@@ -167,8 +173,8 @@ def choose(
     spread = np.sqrt(parts.variance[cells] * (parts.share @ (query * query)))
     inside = counts[cells].astype(np.float32)
     expected = _expected(centre, spread, inside, k)
-    chosen = cells[_taken(expected, sizes[cells], inside, k, coverage)]
-    return chosen
+    taken = _taken(expected, sizes[cells], inside, k, coverage)
+    return cells[taken], centre[taken]
 
 
 def _hopeful(

@@ -66,8 +66,8 @@ class CellIndex:
 
         Raises: InvalidArtifact: of other codes, or its rows are not in the order of its cells.
         """
-        if index.by_residual or index.sq.qtype != faiss.ScalarQuantizer.QT_8bit:
-            raise invalid_index(path, "has cells of other codes than QT_8bit of the vectors")
+        if not index.by_residual or index.sq.qtype != faiss.ScalarQuantizer.QT_8bit:
+            raise invalid_index(path, "has cells of other codes than QT_8bit off a cell's mean")
         self._index = index
         self._moments, self._coverage = moments, coverage
         lists, cells, width = index.invlists, int(index.nlist), int(index.code_size)
@@ -121,24 +121,24 @@ class CellIndex:
         if within is not None and within.count <= _SCANNED_PER_K * k:
             return best(within.rows, self._scores(query, within.rows), k)
         counts = self._sizes if within is None else within.counts(self._bounds)
-        cells = choose(self._moments, query, counts, self._sizes, k, self._coverage)
+        cells, centre = choose(self._moments, query, counts, self._sizes, k, self._coverage)
         if within is None:
-            return self._probe(query, k, cells, None)
+            return self._probe(query, k, cells, centre, None)
         if counts[cells].sum() * _SCAN_COST < self._sizes[cells].sum():
             rows = within.rows_in(self._bounds[cells], self._bounds[cells + 1])
             return best(rows, self._scores(query, rows), k)
-        return self._probe(query, k, cells, within.words)
+        return self._probe(query, k, cells, centre, within.words)
 
     def _probe(
         self,
         query: Floats,
         k: int,
         cells: Rows,
+        centre: Floats,
         words: npt.NDArray[np.uint64] | None,
     ) -> tuple[Rows, Floats]:
-        """The k best rows of these cells, which hold at least k."""
+        """The k best rows of these cells, which hold at least k, by the scores of their means."""
         similarity, rows = np.empty(k, np.float32), np.empty(k, np.int64)
-        near = np.zeros(len(cells), np.float32)  # of no use to these codes
         parameters = _faiss.SearchParametersIVF(nprobe=len(cells))
         if words is not None:
             # The parameters hold no reference to the selector, nor that one to the bits: these
@@ -152,7 +152,7 @@ class CellIndex:
             faiss.swig_ptr(query),
             k,
             faiss.swig_ptr(cells),
-            faiss.swig_ptr(near),
+            faiss.swig_ptr(centre),
             faiss.swig_ptr(similarity),
             faiss.swig_ptr(rows),
             False,
@@ -172,6 +172,10 @@ class CellIndex:
         for start in range(0, len(rows), _SCANNED_AT_ONCE):
             part = slice(start, start + _SCANNED_AT_ONCE)
             np.dot(self._codes[place[part]].astype(np.float32), weight, out=scores[part])
+        # Rows of a cell are neighbours: its mean is scored once for them.
+        first = np.flatnonzero(np.diff(cell, prepend=-1))
+        centre = self._moments.cell_mean[self._full[cell[first]]] @ query
+        scores += np.repeat(centre, np.diff(first, append=len(cell)))
         return scores + np.float32(base)
 
 

@@ -143,7 +143,7 @@ def _other(kind: str) -> faiss.Index:
         index = faiss.IndexHNSWFlat(8, 4, faiss.METRIC_INNER_PRODUCT)
     else:
         quantizer = faiss.IndexFlatIP(8)
-        residual, metric = kind == "residual", faiss.METRIC_INNER_PRODUCT
+        residual, metric = kind != "whole", faiss.METRIC_INNER_PRODUCT
         index = faiss.IndexIVFScalarQuantizer(
             quantizer, 8, 4, faiss.ScalarQuantizer.QT_8bit, metric, residual
         )
@@ -162,7 +162,7 @@ def _other(kind: str) -> faiss.Index:
         ("hnsw", 200, None, "is a IndexHNSWFlat"),
         ("shuffled", 200, None, "its manifest no index_coverage"),
         ("shuffled", 200, 0.9, "has rows out of order in cell"),
-        ("residual", 200, 0.9, "cells of other codes"),
+        ("whole", 200, 0.9, "cells of other codes"),
     ],
 )
 def test_a_file_that_is_no_such_index_is_refused_by_name(

@@ -164,9 +164,10 @@ def test_cells_are_chosen_until_the_coverage_is_expected(parts: int) -> None:
         best = exact(VECTORS, query, 300, NONE).rows
         shares = []
         for coverage in (0.5, 0.9, 0.99):
-            cells = choose(moments, query, sizes, sizes, 300, coverage)
+            cells, centre = choose(moments, query, sizes, sizes, 300, coverage)
             shares.append(float(np.isin(CLUSTER[best], cells).mean()))
             assert sizes[cells].sum() >= 300
+            assert centre == pytest.approx(moments.cell_mean[cells] @ query, abs=1e-6)
 
         assert shares == sorted(shares)
         assert shares[-1] > 0.9
