@@ -39,7 +39,7 @@ _GROUPS_PER_ROOT: Final = 4.0  # groups are about so many times the root of the 
 _ITEMS_PER_CELL: Final = 200
 _SAMPLE_PER_GROUP: Final = 48
 _ITERATIONS: Final = 8
-# Codes reach from one of these quantiles of so many rows to the other: a few components are cut, and
+# Codes reach from one of these quantiles of so many rows to the other: few components are cut, and
 # the others finer.
 _CUT: Final = 1e-4
 _RANGED_MAX: Final = 500_000
