@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 
 from deploy.local.demo.jobs import run_job
+from deploy.local.demo.machine import CpuSeen, cores_used, cpu_seen
 from deploy.local.demo.observed import counts, freshness_ms, freshness_seen
 from deploy.local.demo.traffic import Plan, Tally, Traffic
 from deploy.local.demo.verdict import Conservation, Measured, Skew
@@ -95,9 +96,9 @@ class Loop:
         truth = self._truth(tools)
         self._define_experiment()
         started_s = time.time() - self._started_at_s
-        before, cpu_before, live_at = freshness_seen(self._features), self._cpu_s(), time.time()
+        before, cpu_before = freshness_seen(self._features), self._cpu_seen()
         tally = asyncio.run(self._live(truth))
-        cores = (self._cpu_s() - cpu_before) / (time.time() - live_at)
+        cores = cores_used(cpu_before, self._cpu_seen())
         freshness = freshness_ms(before, freshness_seen(self._features))
         self._settle(tally)
         skew = self._skew()
@@ -117,7 +118,7 @@ class Loop:
             freshness_ms=freshness,
             models=models["metrics"],
             rss_gb=max(self._rss) / 1e9,
-            cpu_cores=cores,
+            cores=cores,
             started_s=started_s,
             total_s=time.time() - self._started_at_s,
             first=self._first,
@@ -132,8 +133,8 @@ class Loop:
     def _experiments(self) -> str:
         return f"http://127.0.0.1:{self._system.ports.experiments_admin}/v1/experiments"
 
-    def _cpu_s(self) -> float:
-        return self._system.usage().cpu_s
+    def _cpu_seen(self) -> CpuSeen:
+        return cpu_seen(self._system.usage().cpu_s)
 
     def _job(self, module: str, *arguments: str) -> Any:
         return run_job(

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
+from deploy.local.demo.machine import Cores
 from deploy.local.demo.traffic import Tally
 from rankstream.contracts.experiment import Estimate, Scorecard
 from rankstream.simulation.lift import TrueLift
@@ -64,7 +65,7 @@ class Measured:
     freshness_ms: Mapping[str, float]  # p50, p99
     models: Mapping[str, Mapping[str, float]]  # name -> metric -> value
     rss_gb: float
-    cpu_cores: float
+    cores: Cores  # while people asked
     started_s: float  # command to first live request
     total_s: float  # command to result
     first: bool  # something had to be downloaded
@@ -100,6 +101,7 @@ def checks(run: Measured) -> list[Check]:
     covered = low is not None and high is not None and low <= lift <= high
     events, skew, srm = run.events, run.skew, run.scorecard.srm
     failed = sum(run.tally.failed.values())
+    why = "".join(f", {n} {code}" for code, n in sorted(run.tally.failed.items()))
     asked = len(run.tally.latency_s) + failed
     return [
         Check("every service was healthy", not run.unhealthy, ", ".join(run.unhealthy) or "all 8"),
@@ -121,7 +123,7 @@ def checks(run: Measured) -> list[Check]:
             f"{skew.skewed_features} features differ in {skew.items:,} vectors"
             f" of {skew.slates:,} slates",
         ),
-        Check("no request failed", failed == 0, f"{failed} of {asked:,}"),
+        Check("no request failed", failed == 0, f"{failed} of {asked:,}{why}"),
         Check(
             PERFORMANCE[0],
             run.requests_per_s >= REQUESTS_PER_S_MIN,
@@ -149,7 +151,9 @@ def figures(run: Measured, *, command: str, commit: str) -> list[dict[str, Any]]
         ("demo.recommend_ms_p50", run.latency_ms(0.5), "ms"),
         ("demo.recommend_ms_p99", run.latency_ms(0.99), "ms"),
         ("demo.rss_gb", run.rss_gb, "GB"),
-        ("demo.cpu_cores", run.cpu_cores, "cores"),
+        ("demo.cpu_cores", run.cores.system, "cores"),
+        ("demo.cpu_cores_others", run.cores.others, "cores"),
+        ("demo.cpu_cores_stolen", run.cores.stolen, "cores"),
         ("demo.true_lift", run.truth.lift, "ratio"),
         ("demo.estimate", estimate.lift, "ratio"),
         ("demo.low", estimate.low, "ratio"),
@@ -258,7 +262,12 @@ def _system(run: Measured) -> Table:
         table.add_row(name, ", ".join(shown))
     degraded = ", ".join(f"{n} {reason}" for reason, n in sorted(run.tally.degraded.items()))
     table.add_row("degraded answers", degraded or "none")
-    table.add_row("used", f"{run.rss_gb:.2f} GB resident, {run.cpu_cores:.2f} cores")
+    cores = run.cores
+    table.add_row(
+        "used",
+        f"{run.rss_gb:.2f} GB resident, {cores.system:.2f} of {cores.all} cores; users and others"
+        f" {cores.others:.2f}, taken by the host {cores.stolen:.2f}",
+    )
     table.add_row("time", f"live after {run.started_s:.0f} s, result after {run.total_s:.0f} s")
     table.add_row("again", f"make demo ARGS='--seed {run.seed}'")
     return table
