@@ -64,6 +64,9 @@ def run(
     until_ms: Annotated[
         int | None, typer.Option("--until-ms", help="read events up to here; default: now")
     ] = None,
+    from_ms: Annotated[
+        int, typer.Option("--from-ms", help="train on impressions from here on; features know all")
+    ] = 0,
     bootstrap: Annotated[str, typer.Option(help="Kafka, host:port")] = "127.0.0.1:9092",
     seed: Annotated[int, typer.Option(help="of everything random")] = 1,
     champion: Annotated[Family, typer.Option(help="ranker that serves")] = (
@@ -140,7 +143,7 @@ def run(
         # The registry needs seconds to import and to migrate: it does so while rows are made.
         ready = beside.submit(prepare, registry)
         until_ms = until_ms or created_ms
-        made, items, log, slates = _rows(lake, bootstrap, until_ms, which, step)
+        made, items, log, slates = _rows(lake, bootstrap, (from_ms, until_ms), which, step)
         rows = made.rows
         evidence = artifacts / VALIDATION
         gate(
@@ -179,6 +182,7 @@ def run(
             log.ends(),
             which,
             *slates.ends(),
+            from_ms,
         )
         remember(lake, reading, items)
         report = artifacts / "reports" / str(created_ms)
@@ -212,6 +216,7 @@ def search(
     until_ms: Annotated[
         int, typer.Option("--until-ms", help="read events up to here; the same one to go on")
     ],
+    from_ms: Annotated[int, typer.Option("--from-ms", help="as of `run`")] = 0,
     family: Annotated[Family, typer.Option(help="whose parameters")] = Family.XGBOOST,
     trials: Annotated[int, typer.Option(min=1, help="in all, those of before too")] = 50,
     seed: Annotated[int, typer.Option(help="of everything random")] = 1,
@@ -224,7 +229,7 @@ def search(
 
     reach(registry)
     with command.steps() as step:
-        made, _, _, _ = _rows(lake, bootstrap, until_ms, which, step)
+        made, _, _, _ = _rows(lake, bootstrap, (from_ms, until_ms), which, step)
         train_rows, _, _ = split(made.rows)
         found = search_parameters(
             train_rows.features,
@@ -252,8 +257,9 @@ def search(
 
 
 def _rows(
-    lake: Path, bootstrap: str, until_ms: int, which: Which, step: command.Step
+    lake: Path, bootstrap: str, span_ms: tuple[int, int], which: Which, step: command.Step
 ) -> tuple[Made, dict[str, ItemFacts], Logged, Slates]:
+    from_ms, until_ms = span_ms
     log = read_log(lake, until_ms=until_ms, limits=TimeLimits())
     items = asyncio.run(read_items(bootstrap))
     slates = read_slates(lake, until_ms=until_ms)
@@ -262,6 +268,7 @@ def _rows(
         items,
         slates,
         which,
+        from_ms=from_ms,
         until_ms=until_ms,
         windows=Windows(),
         progress=partial(step, "training rows"),

@@ -119,6 +119,7 @@ def rows(
             items,
             slates,
             reading.which,
+            from_ms=reading.from_ms,
             until_ms=reading.until_ms,
             windows=Windows(),
             progress=partial(step, "training rows"),

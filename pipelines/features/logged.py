@@ -88,6 +88,7 @@ class Outcome(StrEnum):
     ROW = "row"
     UNSEEN = "unseen"  # no impression: no negative
     OPEN = "open"  # its label is not final yet
+    EARLIER = "earlier"  # shown before the rows that were asked for
     REPEATED = "repeated"  # served again under the same key, or the label of another time
     # Refused:
     SPEC_MISMATCH = "spec_mismatch"  # other features than this version makes
@@ -119,6 +120,7 @@ _JOIN: Final = f"""
         WHEN turn > 1 THEN '{Outcome.REPEATED}'
         WHEN status IS NULL THEN '{Outcome.UNSEEN}'
         WHEN status <> {FINAL} THEN '{Outcome.OPEN}'
+        WHEN impression_time_ms < $from_ms THEN '{Outcome.EARLIER}'
         WHEN spec_id <> '{spec.SPEC_ID}' THEN '{Outcome.SPEC_MISMATCH}'
         WHEN coalesce(width, 0) <> {spec.WIDTH} THEN '{Outcome.NO_VECTOR}'
         WHEN list_contains(degraded, 'features_timeout') THEN '{Outcome.FEATURES_TIMEOUT}'
@@ -203,23 +205,35 @@ def make_rows(
     slates: Slates,
     which: Which,
     *,
+    from_ms: int = 0,
     until_ms: int,
     windows: Windows,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Made:
     """Logged rows, replayed ones, or logged ones and replayed ones for all other impressions.
 
-    Args: as of replay.training_rows; `slates` as of read_slates, up to the same time.
+    Args:
+        columns, items, until_ms, windows, progress: as of replay.training_rows.
+        slates: as of read_slates, up to the same time.
+        from_ms: rows are of impressions from here on; events before are known to features only.
 
     Raises: InvalidInput: there are no such rows.
     """
 
     def replayed() -> TrainingRows:
-        return training_rows(columns, items, until_ms=until_ms, windows=windows, progress=progress)
+        rows = training_rows(columns, items, until_ms=until_ms, windows=windows, progress=progress)
+        shown = np.flatnonzero(rows.time_ms >= from_ms)
+        if not len(shown):
+            raise InvalidInput(
+                f"invalid_input: {len(rows)} impressions until {until_ms} ms were all before"
+                f" {from_ms} ms, from where rows were asked for. No rows were made. Ask from"
+                f" {int(rows.time_ms[0])} ms on or later."
+            )
+        return rows.take(shown)
 
     if which is Which.REPLAYED:
         return Made(replayed(), 0, {})
-    logged, outcomes = logged_rows(slates, columns, until_ms=until_ms)
+    logged, outcomes = logged_rows(slates, columns, from_ms=from_ms, until_ms=until_ms)
     if which is Which.LOGGED:
         if not len(logged):
             raise InvalidInput(
@@ -236,12 +250,13 @@ def _told(outcomes: Mapping[str, int]) -> str:
 
 
 def logged_rows(
-    slates: Slates, columns: EventColumns, *, until_ms: int
+    slates: Slates, columns: EventColumns, *, from_ms: int = 0, until_ms: int
 ) -> tuple[TrainingRows, dict[str, int]]:
     """One row per served item that was seen and whose label is final; what became of the others.
 
     Args:
         columns: the log, for what the users did last before they were served.
+        from_ms: rows are of impressions from here on.
 
     Returns: the rows in order of their impressions, and how many served items have which Outcome.
     """
@@ -252,7 +267,7 @@ def logged_rows(
     with duckdb.connect() as connection:
         connection.register("served", keys)
         connection.register("labels", slates.labels)
-        slots = connection.sql(_JOIN).to_arrow_table()
+        slots = connection.sql(_JOIN, params={"from_ms": from_ms}).to_arrow_table()
     outcomes = Counter[str](slots["outcome"].to_pylist())
     slots = slots.filter(pc.equal(slots["outcome"], Outcome.ROW))
     rows = _rows(slots, _vectors(served["features"].take(slots["place"])))

@@ -41,6 +41,7 @@ _TRAININGS: Final = pa.schema(
         ("which", pa.string()),  # logged.Which; null in trainings before there was a choice
         ("served_ends", pa.string()),  # JSON, as `ends`, of table `served`
         ("label_ends", pa.string()),  # of table `labels`
+        ("from_ms", pa.int64()),  # impressions from here on are rows; null: all of them
     ]
 )
 _CATALOGUE: Final = pa.schema(
@@ -57,7 +58,7 @@ _CATALOGUE: Final = pa.schema(
 @dataclass(frozen=True)
 class Reading:
     """What a training read: `ends` as of `Logged.ends`, event times up to `until_ms`, and the ends
-    of `Slates.ends`.
+    of `Slates.ends`. Impressions from `from_ms` on were rows.
     """
 
     data_version: str
@@ -68,6 +69,7 @@ class Reading:
     which: Which
     served_ends: Mapping[int, int]
     label_ends: Mapping[int, int]
+    from_ms: int
 
 
 def remember(lake: Path, reading: Reading, items: Mapping[str, ItemFacts]) -> None:
@@ -95,6 +97,7 @@ def remember(lake: Path, reading: Reading, items: Mapping[str, ItemFacts]) -> No
         "which": [reading.which],
         "served_ends": [json.dumps(reading.served_ends)],
         "label_ends": [json.dumps(reading.label_ends)],
+        "from_ms": [reading.from_ms],
     }
     try:
         if changed:
@@ -128,6 +131,7 @@ def reading_of(lake: Path, data_version: str) -> Reading:
         which=Which(str(newest.get("which") or Which.REPLAYED)),
         served_ends=_ends(newest.get("served_ends")),
         label_ends=_ends(newest.get("label_ends")),
+        from_ms=int(newest.get("from_ms") or 0),
     )
 
 

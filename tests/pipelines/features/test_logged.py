@@ -49,11 +49,19 @@ NEVER = np.array([feature.default for feature in spec.FEATURES], np.float32)
 UNTIL_MS = START_MS + 1_000_000
 
 
-def made(lake: Path, which: Which) -> tuple[Made, Logged, Slates]:
+def made(lake: Path, which: Which, from_ms: int = 0) -> tuple[Made, Logged, Slates]:
     until_ms = START_MS + 90 * DAY_MS
     log = read_log(lake, until_ms=until_ms, limits=TimeLimits())
     slates = read_slates(lake, until_ms=until_ms)
-    rows = make_rows(log.columns, FACTS, slates, which, until_ms=until_ms, windows=Windows())
+    rows = make_rows(
+        log.columns,
+        FACTS,
+        slates,
+        which,
+        from_ms=from_ms,
+        until_ms=until_ms,
+        windows=Windows(),
+    )
     return rows, log, slates
 
 
@@ -84,6 +92,30 @@ def test_what_was_served_is_what_a_replay_makes_bit_by_bit(tmp_path: Path, seed:
     repeated = slates.served.num_rows - len(logged.rows)
     assert logged.outcomes.get(Outcome.REPEATED, 0) == repeated
     assert logged.counts()["replayed"] == 0
+
+
+@pytest.mark.parametrize("which", Which)
+def test_rows_from_a_time_on_are_the_last_of_all(tmp_path: Path, which: Which) -> None:
+    write_lake(tmp_path, a_log(1), served=35)
+    every, _, _ = made(tmp_path, which)
+    from_ms = int(every.rows.time_ms[len(every.rows) // 2])
+
+    found, _, _ = made(tmp_path, which, from_ms)
+
+    wanted = every.rows.take(np.flatnonzero(every.rows.time_ms >= from_ms))
+    assert by_impression(found.rows) == by_impression(wanted)
+    assert 0 < len(found.rows) < len(every.rows)
+    earlier = found.outcomes.get(Outcome.EARLIER, 0)
+    assert earlier == every.logged - found.logged
+    assert (earlier > 0) == (which is not Which.REPLAYED)
+
+
+@pytest.mark.parametrize("which", Which)
+def test_rows_from_after_the_log_are_none(tmp_path: Path, which: Which) -> None:
+    write_lake(tmp_path, a_log(1, n=60))
+
+    with pytest.raises(InvalidInput, match="No rows were made"):
+        made(tmp_path, which, START_MS + 80 * DAY_MS)
 
 
 def test_what_no_slate_has_is_replayed(tmp_path: Path) -> None:
@@ -248,15 +280,18 @@ def test_each_served_item_has_one_outcome_and_rows_are_joined_as_by_hand(
     assert sum(outcomes.values()) == len(slots)
 
 
-def test_the_rows_that_were_logged_are_found_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("passed", [0, 5])
+def test_the_rows_that_were_logged_are_found_again(tmp_path: Path, passed: int) -> None:
     events = a_log(2)
     write_lake(tmp_path, events, served=30)
-    both, log, slates = made(tmp_path, Which.BOTH)
+    every, _, _ = made(tmp_path, Which.BOTH)
+    from_ms = int(every.rows.time_ms[passed])
+    both, log, slates = made(tmp_path, Which.BOTH, from_ms)
     version = data_version(hold_unobserved(both.rows, log.columns.kind))
     until_ms = START_MS + 90 * DAY_MS
     remember(
         tmp_path,
-        Reading(version, 1, until_ms, log.version, log.ends(), Which.BOTH, *slates.ends()),
+        Reading(version, 1, until_ms, log.version, log.ends(), Which.BOTH, *slates.ends(), from_ms),
         FACTS,
     )
     # The same impressions again, with vectors that nobody has seen then.
@@ -269,5 +304,5 @@ def test_the_rows_that_were_logged_are_found_again(tmp_path: Path) -> None:
     summary = json.loads(again.stdout.splitlines()[-1])
     assert summary["same"] is True
     assert (summary["logged"], summary["rows"]) == (both.logged, len(both.rows))
-    changed, _, _ = made(tmp_path, Which.BOTH)
+    changed, _, _ = made(tmp_path, Which.BOTH, from_ms)
     assert changed.logged > both.logged

@@ -41,7 +41,9 @@ def train(lake: Path, *, until_ms: int) -> Reading:
     log = read_log(lake, until_ms=until_ms, limits=TimeLimits())
     rows = training_rows(log.columns, FACTS, until_ms=until_ms, windows=Windows())
     version = data_version(hold_unobserved(rows, log.columns.kind))
-    reading = Reading(version, READ_MS, until_ms, log.version, log.ends(), Which.REPLAYED, {}, {})
+    reading = Reading(
+        version, READ_MS, until_ms, log.version, log.ends(), Which.REPLAYED, {}, {}, 0
+    )
     remember(lake, reading, FACTS)
     return reading
 
@@ -53,7 +55,7 @@ def test_rows_are_made_again_after_later_events_other_facts_and_a_vacuum(tmp_pat
     trained = train(tmp_path, until_ms=until_ms)
     append(tmp_path, events[300:], offset=1)
     changed = {"i0": ItemFacts("noir", {"year": 2026.0}, "Ü", "said of it", ("a", "b"))}
-    later = Reading("later", READ_MS + 1, until_ms, 1, {0: 2}, Which.REPLAYED, {}, {})
+    later = Reading("later", READ_MS + 1, until_ms, 1, {0: 2}, Which.REPLAYED, {}, {}, 0)
     remember(tmp_path, later, FACTS | changed)
     table = DeltaTable(str(tmp_path / "events"))
     table.optimize.compact()
@@ -113,7 +115,7 @@ def test_a_training_that_cannot_be_written_down_is_refused(tmp_path: Path) -> No
     (tmp_path / "lake").write_text("no folder")
 
     with pytest.raises(DependencyUnavailable, match="nothing was registered"):
-        remember(tmp_path / "lake", Reading("v", 1, 2, 3, {}, Which.REPLAYED, {}, {}), FACTS)
+        remember(tmp_path / "lake", Reading("v", 1, 2, 3, {}, Which.REPLAYED, {}, {}, 0), FACTS)
 
 
 def test_the_commands_tell_in_json_lines(tmp_path: Path) -> None:
