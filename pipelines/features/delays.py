@@ -55,12 +55,13 @@ def purchases_so_far(
     Returns:
         purchased: int8, shape (n,), 1; 0: not within the window; -1: not so far.
         purchases_come: float32, shape (n,), which share of an impression's purchases comes by its
-            age: 1 if its window has closed; 0, and then `purchased` is -1, if none is that quick
-            or there are fewer than PURCHASES_MIN to tell from.
+            age: 1 only if its window has closed; 0, and then `purchased` is -1, if none is that
+            quick or there are fewer than PURCHASES_MIN to tell from.
     """
     closed = age_ms >= window_ms
     known = np.sort(delay_ms[closed & (delay_ms >= 0)])
-    come = np.searchsorted(known, age_ms, side="right") / max(len(known), 1)
+    # One more than there are: a purchase later than all of them may come while a window is open.
+    come = np.searchsorted(known, age_ms, side="right") / (len(known) + 1)
     if len(known) < PURCHASES_MIN:
         come[:] = 0.0
     come[closed] = 1.0

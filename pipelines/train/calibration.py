@@ -40,6 +40,7 @@ BINS: Final = 50
 GAIN_Z_MIN: Final = 2.0
 LOSS_Z_MAX: Final = 1.0
 _LIKELY: Final = 1e-7
+_APART: Final = 1e-6  # logits closer than this are one: a graph of float32 cannot tell them apart
 
 
 class Method(StrEnum):
@@ -107,7 +108,9 @@ def isotonic(logit: Doubles, clicked: Labels) -> Curve:
     # A pool of one label only is not certain.
     rate = (np.bincount(pool, size * share) + 1.0) / (n + 2.0)
     x, y = np.bincount(pool, size * middle) / n, np.log(rate / (1.0 - rate))
-    kept = np.concatenate([[True], (np.diff(x) > 0.0) & (np.diff(np.maximum.accumulate(y)) > 0.0)])
+    kept = np.concatenate(
+        [[True], (np.diff(x) > _APART) & (np.diff(np.maximum.accumulate(y)) > 0.0)]
+    )
     return Curve(x[kept], y[kept], 1.0)
 
 

@@ -22,7 +22,7 @@ def slowly(
         elif len(closed) < PURCHASES_MIN:
             share = 0.0
         else:
-            share = sum(known <= age for known in closed) / len(closed)
+            share = sum(known <= age for known in closed) / (len(closed) + 1)
         come.append(share)
         if share == 0.0:
             purchased.append(-1)
@@ -49,6 +49,8 @@ def test_it_is_what_a_count_says(rows: list[tuple[int, int]], more: list[int]) -
     expected = slowly(delay_ms, age_ms, closed)
     assert purchased.tolist() == expected[0]
     assert come.tolist() == np.array(expected[1], np.float32).tolist()
+    # Only labels that are final are counted as such, however quick the purchases were.
+    assert (come == 1.0).tolist() == [age >= WINDOW_MS for age in age_ms]
 
 
 def test_purchases_still_to_come_are_counted_right() -> None:

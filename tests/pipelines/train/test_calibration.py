@@ -105,7 +105,7 @@ def test_isotonic_keeps_the_order_of_everything(
     mapped = curve(np.array(sorted(asked)))
 
     assert curve.rises
-    assert np.all(np.diff(mapped) >= 0.0)
+    assert np.all(np.diff(mapped) >= -1e-12)  # but for rounding
     assert np.all(np.isfinite(mapped))
 
 
