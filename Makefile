@@ -6,6 +6,8 @@ RUN := .run
 PY := $(RUN)/venv/bin/python
 STAMP := $(RUN)/venv.stamp
 LOCAL := $(PY) -m deploy.local
+# Tests of attributes name their own; the others are of the features that are always there.
+PYTEST := env -u RANKSTREAM_USER_ATTRIBUTES -u RANKSTREAM_ITEM_ATTRIBUTES $(PY) -m pytest
 PROTOS := $(wildcard proto/rankstream/pb/*.proto)
 PACKAGES := $(wildcard rankstream services pipelines deploy bench tests)
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
@@ -57,12 +59,12 @@ logs: $(STAMP) ## the last lines of every log (ARGS="ranker --follow": one of th
 .PHONY: test
 test: $(STAMP) ## all tests but the slow ones, on real Kafka and Redis
 	@$(LOCAL) provision
-	$(PY) -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(STAMP) ## long simulations and crash tests
 	@$(LOCAL) provision
-	$(PY) -m pytest -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 .PHONY: chaos
 chaos: $(STAMP) ## kill, restart and fill everything under 1 M events; exit code 1 if anything differs
