@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rankstream.adapters.cell_choice import moments_of, write_moments
-from rankstream.adapters.cell_index import CellIndex, best
+from rankstream.adapters.cell_codes import best
+from rankstream.adapters.cell_index import CellIndex
 from rankstream.adapters.faiss_index import FaissIndex, load_index
 from rankstream.adapters.index_file import NAME
 from rankstream.contracts.subset import Subset, packed

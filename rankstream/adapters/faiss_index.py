@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rankstream.adapters.cell_choice import read_moments
-from rankstream.adapters.cell_index import CellIndex, best
+from rankstream.adapters.cell_codes import best
+from rankstream.adapters.cell_index import CellIndex
 from rankstream.adapters.index_file import NAME, invalid_index, part_of_cells, read_index
 from rankstream.contracts.subset import Rows, Subset, whole
 

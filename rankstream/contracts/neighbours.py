@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from rankstream.contracts.subset import Rows, ranges
+from rankstream.contracts.subset import Rows
 
 Floats = npt.NDArray[np.float32]
 
@@ -95,3 +95,11 @@ def in_order(table: Neighbours, order: npt.NDArray[np.int64]) -> Neighbours:
     now = np.full(len(order) + 1, -1, np.int32)  # the last entry is that of row -1
     now[order] = np.arange(len(order), dtype=np.int32)
     return replace(table, rows=now[table.rows[order]], weight=table.weight[order])
+
+
+def ranges(starts: Rows, ends: Rows) -> tuple[Rows, Rows]:
+    """All numbers of the ranges [starts[i], ends[i]), one range after another, and each one's i."""
+    lengths = ends - starts
+    of = np.repeat(np.arange(len(starts)), lengths)
+    before = np.cumsum(lengths) - lengths
+    return np.arange(len(of)) - before[of] + starts[of], of

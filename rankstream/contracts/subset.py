@@ -69,9 +69,12 @@ class Subset:
         """As bits, shape (size / 64, rounded up,)."""
         if self._words is not None:
             return self._words
-        flags = np.zeros(self.size, bool)
-        flags[self._rows] = True
-        return packed(flags)
+        words = np.zeros(-(-self.size // WORD), np.uint64)
+        if self._rows is not None and len(self._rows):
+            at, bits = self._rows // WORD, np.uint64(1) << (self._rows % WORD).astype(np.uint64)
+            first = np.flatnonzero(np.diff(at, prepend=-1))
+            words[at[first]] = np.bitwise_or.reduceat(bits, first)
+        return words
 
     @cached_property
     def rows(self) -> Rows:
@@ -85,18 +88,6 @@ class Subset:
         place = np.flatnonzero(np.unpackbits(part[full], bitorder="little"))
         at = full[place // 8]
         return (used[at // 8] * WORD + at % 8 * 8 + place % 8).astype(np.int64)
-
-    def rows_in(self, starts: Rows, ends: Rows) -> Rows:
-        """Those in any of the ranges [starts[i], ends[i]), which do not overlap: range by range."""
-        if self._rows is not None:
-            first, last = np.searchsorted(self._rows, starts), np.searchsorted(self._rows, ends)
-            return self._rows[ranges(first, last)[0]]
-        words, of = ranges(starts // WORD, -(-ends // WORD))
-        place = np.flatnonzero(np.unpackbits(self.words[words].view(np.uint8), bitorder="little"))
-        at = place // WORD
-        rows = words[at] * WORD + place % WORD
-        of = of[at]
-        return rows[(rows >= starts[of]) & (rows < ends[of])]
 
     def holds(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """Which of `rows`, each in [0, size), are in it."""
@@ -131,14 +122,6 @@ class Subset:
         words = self.words.copy()
         np.bitwise_and.at(words, rows // WORD, ~(np.uint64(1) << (rows % WORD).astype(np.uint64)))
         return Subset(self.size, words=words)
-
-
-def ranges(starts: Rows, ends: Rows) -> tuple[Rows, Rows]:
-    """All numbers of the ranges [starts[i], ends[i]), one range after another, and each one's i."""
-    lengths = ends - starts
-    of = np.repeat(np.arange(len(starts)), lengths)
-    before = np.cumsum(lengths) - lengths
-    return np.arange(len(of)) - before[of] + starts[of], of
 
 
 def whole(size: int) -> Subset:

@@ -36,22 +36,16 @@ def test_bits_and_lists_say_the_same(drawn: tuple[int, set[int], Subset]) -> Non
 
 
 @given(subsets(), st.data())
-def test_rows_are_looked_up_counted_and_taken_by_range(
+def test_rows_are_looked_up_and_counted_by_range(
     drawn: tuple[int, set[int], Subset], data: st.DataObject
 ) -> None:
     size, rows, subset = drawn
     asked = data.draw(st.lists(st.integers(0, size - 1)))
     bounds = sorted(data.draw(st.lists(st.integers(0, size), min_size=2)))
-    taken = data.draw(st.lists(st.integers(0, len(bounds) - 2), unique=True))
-    ranges = [(bounds[i], bounds[i + 1]) for i in taken]
 
     assert subset.holds(np.array(asked, np.int64)).tolist() == [row in rows for row in asked]
     assert subset.counts(np.array(bounds)).tolist() == [
         len(rows & set(range(start, end))) for start, end in pairwise(bounds)
-    ]
-    starts, ends = (np.array([pair[i] for pair in ranges], np.int64) for i in (0, 1))
-    assert subset.rows_in(starts, ends).tolist() == [
-        row for start, end in ranges for row in range(start, end) if row in rows
     ]
 
 
