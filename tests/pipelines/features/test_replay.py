@@ -59,7 +59,8 @@ def test_enough_purchases_tell_how_many_are_still_to_come() -> None:
 
     rows = training_rows(columns, {}, until_ms=START_MS + 10 * hour_ms, windows=windows)
 
-    assert rows.purchases_come[-2:].tolist() == [0.5, 0.5]
+    come = PURCHASES_MIN / (2 * PURCHASES_MIN + 1)
+    assert rows.purchases_come[-2:] == pytest.approx([come, come])
     bought = dict(zip([rows.users[u] for u in rows.user], rows.purchased.tolist(), strict=True))
     assert (bought.pop("waits"), bought.pop("bought")) == (-1, 1)
     assert set(bought.values()) == {1}
