@@ -26,12 +26,13 @@ class Importance:
     """AUC that is lost when a feature's values are dealt out anew among the impressions.
 
     `spread`: standard deviation over the dealings. Features that say the same share what either
-    would lose alone.
+    would lose alone. `shap`: mean size of its Shapley values of the logit; None: there are none.
     """
 
     feature: str
     auc_lost: float
     spread: float
+    shap: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,15 +60,18 @@ def attention(
     names: Sequence[str],
     *,
     seed: int,
+    shapley: Predict | None = None,
 ) -> Attention:
     """Both, on at most ROWS_MAX impressions drawn by `seed`.
 
     Args:
         features: shape (n, len(names)); clicked: shape (n,), 0 or 1, both present.
+        shapley: maps features to their Shapley values, of the same shape.
 
     Source: Fisher, Rudin and Dominici, "All Models are Wrong, but Many are Useful", JMLR 2019
         (importance); Friedman, "Greedy Function Approximation", Annals of Statistics 2001
-        (dependence).
+        (dependence); Lundberg et al., "From Local Explanations to Global Understanding with
+        Explainable AI for Trees", Nature Machine Intelligence 2020 (mean size of Shapley values).
     """
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(features))[:ROWS_MAX]
@@ -76,6 +80,7 @@ def attention(
         rows = np.arange(len(features))
     drawn, label = features[rows].copy(), clicked[rows]
     whole = float(roc_auc_score(label, predict(drawn)))
+    shap = None if shapley is None else np.abs(shapley(drawn)).mean(axis=0).tolist()
     found = []
     for place, name in enumerate(names):
         kept = drawn[:, place].copy()
@@ -85,7 +90,8 @@ def attention(
                 drawn[:, place] = rng.permutation(kept)
                 lost[repeat] = whole - float(roc_auc_score(label, predict(drawn)))
             drawn[:, place] = kept
-        found.append(Importance(name, float(np.mean(lost)), float(np.std(lost, ddof=1))))
+        size = None if shap is None else shap[place]
+        found.append(Importance(name, float(np.mean(lost)), float(np.std(lost, ddof=1)), size))
     found.sort(key=lambda one: -one.auc_lost)
     followed = [one.feature for one in found[:FOLLOWED] if one.auc_lost > 0]
     return Attention(

@@ -202,23 +202,28 @@ def attention_plots(comparison: Comparison) -> dict[str, str]:
 
 def _attention(model: str, found: Attention, colour: str) -> str:
     shown = found.importances[:SHOWN_FEATURES]
+    sizes = [one.shap for one in shown if one.shap is not None]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10.4, 4.4), layout="constrained")
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.0, 1.35))[0]
-        axes = left.subplots()
+        axes = left.subplots(1, 2 if sizes else 1, sharey=True, squeeze=False)[0]
         places = np.arange(len(shown))
         lost = [one.auc_lost for one in shown]
-        axes.barh(places, lost, 0.66, xerr=[one.spread for one in shown], color=colour)
-        axes.set_yticks(places, [one.feature for one in shown], fontsize=8.5)
-        axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.grid(axis="y", visible=False)
-        axes.tick_params(axis="y", length=0)
-        axes.locator_params(axis="x", nbins=4)
-        axes.set_xlabel("AUC lost without it")
+        axes[0].barh(places, lost, 0.66, xerr=[one.spread for one in shown], color=colour)
+        axes[0].set_yticks(places, [one.feature for one in shown], fontsize=8.5)
+        axes[0].set_ylim(len(shown) - 0.4, -0.6)
+        axes[0].set_xlabel("AUC lost without it", fontsize=9)
+        if sizes:
+            axes[1].barh(places, sizes, 0.66, color=colour)
+            axes[1].set_xlabel("mean |SHAP|, logit", fontsize=9)
+        for one in axes:
+            one.grid(axis="y", visible=False)
+            one.tick_params(axis="y", length=0)
+            one.locator_params(axis="x", nbins=3 if sizes else 4)
         panels = right.subplots(2, 3, sharey=True)
         for panel, one in zip(panels.flat, found.dependences, strict=False):
             panel.plot(one.value, one.pctr, color=colour, linewidth=1.8)
-            panel.set_title(one.feature, fontsize=8.5)
+            panel.set_title(one.feature, fontsize=7.5)
             panel.tick_params(labelsize=8)
             panel.locator_params(axis="x", nbins=3)
         for panel in panels.flat[len(found.dependences) :]:

@@ -246,4 +246,5 @@ def serve_at_mean(ranker: Ranker, features: Floats, clicked: Labels) -> Ranker:
         graph=scaled_graph(ranker.graph, fixed),
         predict=lambda rows: fixed * ranker.predict(rows),
         parameters={**ranker.parameters, "served_examination": fixed},
+        shapley=ranker.shapley,
     )

@@ -26,6 +26,8 @@ class Ranker:
     """A fitted model: `predict` maps features, shape (n, d), to pctr, float64, shape (n,).
 
     `predict_pcvr` does so to the probability of a purchase; None: it was not trained on them.
+    `shapley` maps features to what each adds to the logit as it was fitted (not corrected or
+    calibrated), against the rows it was fitted on, float64, shape (n, d); None: no exact ones.
     """
 
     family: str
@@ -33,6 +35,7 @@ class Ranker:
     predict: Callable[[Floats], npt.NDArray[np.float64]]
     parameters: Mapping[str, str | float | int]
     predict_pcvr: Callable[[Floats], npt.NDArray[np.float64]] | None = None
+    shapley: Callable[[Floats], npt.NDArray[np.float64]] | None = None
 
 
 def check_rows(features: Floats, clicked: npt.NDArray[Any]) -> None:
@@ -97,4 +100,5 @@ def fit_logistic_regression(
         graph=linear_graph(mean, scale, weight, bias),
         predict=predict,
         parameters={**parameters, "seed": seed},
+        shapley=lambda rows: (rows - mean) * (scale * weight),
     )

@@ -90,4 +90,5 @@ def fit_on_fewer(
         graph=shifted_graph(ranker.graph, math.log(share)),
         predict=predict,
         parameters={**ranker.parameters, "negatives": share},
+        shapley=ranker.shapley,
     )

@@ -276,7 +276,9 @@ def _rankers(
 def _evaluated(alias: str, held: Served, test: TrainingRows, *, seed: int) -> _Evaluated:
     ranker = held.ranker
     pctr = ranker.predict(test.features)
-    looks = attention(ranker.predict, test.features, test.clicked, spec.NAMES, seed=seed)
+    looks = attention(
+        ranker.predict, test.features, test.clicked, spec.NAMES, seed=seed, shapley=ranker.shapley
+    )
     metrics = ranker_metrics(test.clicked, pctr, test.user) | purchase_metrics(ranker, test)
     latency = ranker_latency(ranker, test.features, seed=seed)
     return _Evaluated(alias, held, pctr, latency, looks, metrics)

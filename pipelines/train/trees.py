@@ -146,11 +146,16 @@ def fit_xgboost(
     def predict(rows: Floats) -> npt.NDArray[np.float64]:
         return np.asarray(booster.predict(xgb.DMatrix(rows, feature_names=names)), np.float64)
 
+    def shapley(rows: Floats) -> npt.NDArray[np.float64]:
+        given = xgb.DMatrix(rows, feature_names=names)
+        return np.asarray(booster.predict(given, pred_contribs=True)[:, :-1], np.float64)
+
     return Ranker(
         family="xgboost",
         graph=tree_graph(xgboost_trees(booster), features.shape[1]),
         predict=predict,
         parameters={**parameters, "trees": rounds},
+        shapley=shapley,
     )
 
 
@@ -238,11 +243,15 @@ def fit_lightgbm(
     def predict(rows: Floats) -> npt.NDArray[np.float64]:
         return np.asarray(booster.predict(rows), np.float64)
 
+    def shapley(rows: Floats) -> npt.NDArray[np.float64]:
+        return np.asarray(booster.predict(rows, pred_contrib=True), np.float64)[:, :-1]
+
     return Ranker(
         family="lightgbm",
         graph=tree_graph(lightgbm_trees(booster, rounds), features.shape[1]),
         predict=predict,
         parameters={**parameters, "trees": rounds},
+        shapley=shapley,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from pipelines.evaluate.importance import ROWS_MAX, attention
 
@@ -56,3 +57,18 @@ def test_what_was_asked_for_is_left_as_it_was() -> None:
     attention(predict, features, clicked, NAMES, seed=1)
 
     assert np.array_equal(features, before)
+
+
+def test_shapley_values_stand_beside_by_their_mean_size() -> None:
+    features, clicked = a_log(600)
+
+    found = attention(
+        predict, features, clicked, NAMES, seed=1, shapley=lambda rows: rows * [2.0, -0.5, 0.0, 0.0]
+    )
+
+    sizes = {one.feature: one.shap for one in found.importances}
+    assert sizes["much"] == pytest.approx(2 * np.abs(features[:, 0]).mean(), rel=1e-5)
+    assert sizes["little"] == pytest.approx(0.5 * np.abs(features[:, 1]).mean(), rel=1e-5)
+    assert sizes["nothing"] == sizes["constant"] == 0.0
+    without = attention(predict, features, clicked, NAMES, seed=1)
+    assert {one.shap for one in without.importances} == {None}
