@@ -21,6 +21,7 @@ from typing import Final
 import faiss
 import numpy as np
 import psutil
+from threadpoolctl import threadpool_limits
 
 from bench.figures import ROOT, Figure, figure
 from bench.serving.vectors import DIMENSIONS, Drawn, Floats, draw_items, draw_queries
@@ -74,7 +75,9 @@ def measured(name: str, items: int) -> list[Figure]:
         built = build_index(drawn.vectors, queries[MEASURED_ON:], folder, seed=SEED)
         build_s, build_cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_s
         drawn = Drawn(drawn.vectors[built.order], drawn.cluster[built.order])
-        # One request is one thread; the build may use all.
+        # One request is one thread, as in the services; the build may use all. FAISS has threads
+        # of its own, those of NumPy's matrix products are counted while they wait for work.
+        threadpool_limits(1)
         faiss.omp_set_num_threads(1)
         private, started_s = _private_bytes(), time.perf_counter()
         index = load_index(folder, size=items, coverage=built.coverage)
