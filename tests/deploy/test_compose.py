@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.local.services import COMMON
 from pipelines.promote.connection import parse_address
 from rankstream import topics
 from rankstream.adapters.settings import ServiceSettings, load_settings
@@ -65,7 +66,9 @@ def test_a_service_accepts_exactly_the_variables_that_compose_gives_it(service: 
     environ = CONTAINERS[service]["environment"]
     assert all(isinstance(value, str) for value in environ.values())
     common = {name for name in environ if not name.startswith(f"{service.upper()}_")}
-    assert common == set(ATTRIBUTES)
+    threads = {name: n for name, n in COMMON.items() if name.endswith("_NUM_THREADS")}
+    assert common == set(ATTRIBUTES) | set(threads)
+    assert {name: environ[name] for name in threads} == threads
     # A container that listens on loopback cannot be reached.
     hosts = {value for name, value in settings.model_dump().items() if name.endswith("host")}
     assert hosts == {"0.0.0.0"}
