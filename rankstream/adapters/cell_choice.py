@@ -17,8 +17,9 @@ import zipfile
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -30,15 +31,15 @@ _PART: Final = "part_"  # of the names of columns of parts
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-# Only so many cells are weighed, those of the best rows one may hope for, or as many as hold
-# _HELD times k rows.
-_WEIGHED_MIN: Final = 1_024
-_HELD: Final = 8
-_HOPED: Final = 2.0  # standard deviations above a cell's mean
 _GROUPS_COVERAGE: Final = 0.995  # expected share of the k in the groups whose cells are weighed
-_STEPS: Final = 10  # thresholds that are tried at once, twice
+_EXPECTED_MIN: Final = 1e-4  # rows; cells with fewer come only if the others do not hold k
+_HALVINGS: Final = 12  # of what all scores span
 _Z_MAX: Final = 8.0
 _SPREAD_MIN: Final = 1e-6
+
+
+_REALS: Final[Any] = numba.types.float32[::1]
+_LONGS: Final[Any] = numba.types.int64[::1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,52 +159,47 @@ def choose(
         coverage: expected share of the k, below 1.
     """
     parts = moments.parts
+    square = query * query
+    if parts is None:
+        centre = moments.mean @ query
+        expected = expected_among(centre, moments.variance @ square, counts, k)
+        taken = _taken(expected, sizes, counts, k, coverage)
+        return taken, centre[taken]
     per_group = len(counts) // len(moments.mean)
     of_group = np.add.reduceat(counts, np.arange(0, len(counts), per_group))
-    groups, centre, spread = _hopeful(moments, query, of_group, k)
-    inside = of_group[groups].astype(np.float32)
-    expected = _expected(centre, spread, inside, k)
-    if parts is None:
-        taken = _taken(expected, sizes[groups], inside, k, coverage)
-        return groups[taken], centre[taken]
-    groups = groups[_taken(expected, 1.0, inside, k, _GROUPS_COVERAGE)]
+    expected = expected_among(moments.mean @ query, moments.variance @ square, of_group, k)
+    groups = _taken(expected, np.ones_like(of_group), of_group, k, _GROUPS_COVERAGE)
     cells = (groups[:, None] * per_group + np.arange(per_group)).ravel()
-    cells = cells[counts[cells] > 0]
-    centre = parts.mean[cells] @ query
-    spread = np.sqrt(parts.variance[cells] * (parts.share @ (query * query)))
-    inside = counts[cells].astype(np.float32)
-    expected = _expected(centre, spread, inside, k)
+    centre = _centres(parts.mean, query, cells)
+    inside = counts[cells]
+    expected = expected_among(centre, parts.variance[cells] * (parts.share @ square), inside, k)
     taken = _taken(expected, sizes[cells], inside, k, coverage)
     return cells[taken], centre[taken]
 
 
-def _hopeful(
-    moments: CellMoments, query: Floats, counts: Ints, k: int
-) -> tuple[Ints, Floats, Floats]:
-    """The groups that are weighed, and mean and standard deviation of the scores in each."""
-    centre = moments.mean @ query
-    spread = np.sqrt(moments.variance @ (query * query))
-    weighed = max(_WEIGHED_MIN, _HELD * k * len(counts) // max(1, int(counts.sum())))
-    hoped = centre + np.float32(_HOPED) * spread
-    hoped[counts == 0] = -np.inf
-    if weighed < len(counts):
-        groups = np.argpartition(-hoped, weighed)[:weighed]
-        groups = groups[counts[groups] > 0]
-    if weighed >= len(counts) or counts[groups].sum() < k:
-        groups = np.flatnonzero(counts)
-    return groups, centre[groups], spread[groups]
+@numba.njit(
+    [_REALS(numba.types.float32[:, ::1], _REALS, _LONGS)],
+    nogil=True,
+    cache=True,
+    fastmath={"reassoc", "contract", "nsz"},
+)
+def _centres(mean: Any, query: Any, cells: Any) -> Any:
+    """The score of the mean of each cell, without a copy of the means."""
+    scores = np.empty(len(cells), np.float32)
+    for c in range(len(cells)):
+        score = np.float32(0.0)
+        for d in range(len(query)):
+            score += mean[cells[c], d] * query[d]
+        scores[c] = score
+    return scores
 
 
-def _expected(centre: Floats, spread: Floats, inside: Floats, k: int) -> Floats:
-    """How many of the k best rows to expect in each cell or group, of `inside` rows."""
-    steep = np.reciprocal(spread + np.float32(_SPREAD_MIN))
-    share = _above(_threshold(centre, steep, inside, k), centre, steep)
-    return share * inside
-
-
-def _taken(expected: Floats, cost: Ints | float, inside: Floats, k: int, coverage: float) -> Ints:
+def _taken(expected: Floats, cost: Ints, inside: Ints, k: int, coverage: float) -> Ints:
     """Places of those with the most expected for their cost: until it covers, and they hold k."""
-    order = np.argsort(-expected / cost)
+    likely = np.flatnonzero(expected > _EXPECTED_MIN)
+    if inside[likely].sum() < k:
+        likely = np.flatnonzero(inside)
+    order = likely[np.argsort(-expected[likely] / cost[likely])]
     reached = np.cumsum(expected[order])
     covered = int(np.searchsorted(reached, coverage * reached[-1])) + 1
     holding = int(np.searchsorted(np.cumsum(inside[order]), k)) + 1
@@ -211,30 +207,64 @@ def _taken(expected: Floats, cost: Ints | float, inside: Floats, k: int, coverag
     return taken
 
 
-def _threshold(centre: Floats, steep: Floats, inside: Floats, k: int) -> float:
-    """The score that about k rows are expected above; `steep` is 1 / standard deviation."""
-    low, high = float(centre.min() - 3 / steep.min()), float(centre.max() + 3 / steep.min())
-    for _ in range(2):
-        steps = np.linspace(low, high, _STEPS, dtype=np.float32)
-        above = _above(steps[:, None], centre, steep) @ inside
-        over = int(np.count_nonzero(above > k))
-        low, high = float(steps[max(over - 1, 0)]), float(steps[min(over, _STEPS - 1)])
-    return (low + high) / 2
+@numba.njit(inline="always")
+def _above(z: Any) -> Any:
+    """P(x > -z) of a normal x.
 
-
-def _above(threshold: float | Floats, centre: Floats, steep: Floats) -> Floats:
-    """P(score > threshold) of normal scores.
-
-    Source: Page, "Approximations to the Cumulative Normal Function and Its Inverse for Use on a
-    Pocket Calculator", Applied Statistics 1977: within 2e-4.
+    Source: Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.28: within 2e-7.
     """
-    z = (centre - np.float32(threshold)) * steep
-    np.clip(z, -_Z_MAX, _Z_MAX, out=z)
-    z *= np.float32(-1.5976) - np.float32(0.070566) * z * z
-    np.exp(z, out=z)
-    z += 1
-    share: Floats = np.reciprocal(z, out=z)
-    return share
+    x = min(abs(z) * np.float32(0.70710678), np.float32(_Z_MAX))
+    p = np.float32(0.0000430638)
+    p = p * x + np.float32(0.0002765672)
+    p = p * x + np.float32(0.0001520143)
+    p = p * x + np.float32(0.0092705272)
+    p = p * x + np.float32(0.0422820123)
+    p = p * x + np.float32(0.0705230784)
+    p = p * x + np.float32(1.0)
+    p = p * p
+    p = p * p
+    p = p * p
+    p = p * p
+    tail = np.float32(0.5) / p
+    return tail if z < 0 else np.float32(1.0) - tail
+
+
+# Sums in any order and no check of each division: so the loops take 16 cells at a time.
+@numba.njit(
+    [_REALS(_REALS, _REALS, _LONGS, numba.types.int64)],
+    nogil=True,
+    cache=True,
+    fastmath={"reassoc", "contract", "nsz"},
+    error_model="numpy",
+)
+def expected_among(centre: Any, variance: Any, inside: Any, k: Any) -> Any:
+    """How many of the k best rows to expect in each cell, of `inside` rows.
+
+    Scores in a cell have mean `centre` and `variance`. The score that k rows are expected above is
+    found by halving.
+    """
+    cells = len(centre)
+    steep, rows = np.empty(cells, np.float32), np.empty(cells, np.float32)
+    low, high = np.float32(np.inf), np.float32(-np.inf)
+    for c in range(cells):
+        spread = np.sqrt(variance[c]) + np.float32(_SPREAD_MIN)
+        steep[c] = np.float32(1.0) / spread
+        rows[c] = inside[c]
+        low = min(low, centre[c] - np.float32(3.0) * spread)
+        high = max(high, centre[c] + np.float32(3.0) * spread)
+    for _ in range(_HALVINGS):
+        threshold = np.float32(0.5) * (low + high)
+        above = np.float32(0.0)
+        for c in range(cells):
+            above += rows[c] * _above((centre[c] - threshold) * steep[c])
+        if above > k:
+            low = threshold
+        else:
+            high = threshold
+    threshold = np.float32(0.5) * (low + high)
+    for c in range(cells):
+        rows[c] *= _above((centre[c] - threshold) * steep[c])
+    return rows
 
 
 def _invalid(path: Path, problem: str) -> InvalidArtifact:
