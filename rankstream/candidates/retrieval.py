@@ -25,7 +25,7 @@ from rankstream.adapters.follow import locate
 from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import Record
 from rankstream.adapters.metrics import Metrics
-from rankstream.candidates.answer import Counters, reply_of
+from rankstream.candidates.answer import Candidates, Counters, reply_of
 from rankstream.candidates.attributes import Attributes
 from rankstream.candidates.catalog import Catalog, Question
 from rankstream.candidates.fresh import FreshItems
@@ -261,7 +261,11 @@ class Retrieval:
         self._items.labels("fresh_by_content").set(fresh.by_content)
 
     async def retrieve(self, request: retrieval_pb2.RetrieveRequest) -> retrieval_pb2.RetrieveReply:
-        """Candidates for a history.
+        """Candidates for a history. Raises: as `candidates`."""
+        return reply_of(*self.candidates(request))
+
+    def candidates(self, request: retrieval_pb2.RetrieveRequest) -> tuple[Candidates, str]:
+        """Candidates for a history, and the index that they are of.
 
         Raises: InvalidRequest: k, history, exclusions or filter are outside their limits, or this
             is one of several shards. NotReady: no artefact is loaded yet.
@@ -281,7 +285,7 @@ class Retrieval:
         candidates = catalog.retrieve(question)
         self._counters.count(candidates)
         self._answered(candidates.degraded, candidates.source, start)
-        return reply_of(candidates, catalog.index_id)
+        return candidates, catalog.index_id
 
     async def retrieve_shard(
         self, request: retrieval_pb2.RetrieveRequest

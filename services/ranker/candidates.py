@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import Message
 
+from rankstream.candidates.answer import Candidates
 from rankstream.candidates.retrieval import Retrieval
 from rankstream.contracts.filter import ItemFilter, Place, encode_filter, encode_place
+from rankstream.contracts.sources import NAMES
 from rankstream.errors import NotReady, RankstreamError
 from rankstream.pb import retrieval_pb2 as pb
 from rankstream.pb.events_pb2 import ServedSlate
@@ -42,20 +44,36 @@ class RetrievalFailed(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Retrieved:
-    """Candidates, the index that they are of, and who named each: bit i is source_name[i]."""
+    """Candidates, the index that they are of, and who named each: bit i is source_name[i].
+
+    degraded: what was missing.
+    """
 
     item_ids: list[str]
     index_id: str
     source_name: Sequence[str]
     named_by: Sequence[int]
+    degraded: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, candidates: Candidates, index_id: str, missing: Sequence[str] = ()) -> Retrieved:
+        """What was found in this process, or put together in it; `missing`: of it, besides."""
+        named_by: list[int] = candidates.named_by.tolist()
+        degraded = (*candidates.degraded, *missing)
+        return cls(candidates.item_ids, index_id, NAMES, named_by, degraded)
 
     def credit(self, slate: ServedSlate) -> None:
         """Write into a slate where its items come from."""
         slate.index_id = self.index_id
         if self.named_by:
-            named_by = dict(zip(self.item_ids, self.named_by, strict=True))
+            shown = set(slate.item_id)
+            named_by = {
+                item_id: bits
+                for item_id, bits in zip(self.item_ids, self.named_by, strict=True)
+                if item_id in shown
+            }
             slate.source_name[:] = self.source_name
             slate.named_by[:] = [named_by[item_id] for item_id in slate.item_id]
 
@@ -111,9 +129,13 @@ class RetrievalClient:
     def __init__(self, address: str, *, timeout_s: float, breaker: Breaker) -> None:
         self._link = Link(address, METHOD, pb.RetrieveReply, timeout_s=timeout_s, breaker=breaker)
 
-    async def retrieve(self, request: pb.RetrieveRequest) -> pb.RetrieveReply:
+    async def retrieve(self, request: pb.RetrieveRequest) -> Retrieved:
         """Candidates, best first. Raises: RetrievalFailed: as Link.ask."""
-        return await self._link.ask(request)
+        reply = await self._link.ask(request)
+        named_by = list(reply.named_by)
+        return Retrieved(
+            list(reply.item_id), reply.index_id, reply.source_name, named_by, reply.degraded
+        )
 
     async def close(self) -> None:
         """Close the channel."""
@@ -126,10 +148,10 @@ class InProcess:
     def __init__(self, retrieval: Retrieval) -> None:
         self._retrieval = retrieval
 
-    async def retrieve(self, request: pb.RetrieveRequest) -> pb.RetrieveReply:
+    async def retrieve(self, request: pb.RetrieveRequest) -> Retrieved:
         """As RetrievalClient's. Raises: RetrievalFailed: refused, or there is no index yet."""
         try:
-            return await self._retrieval.retrieve(request)
+            return Retrieved.of(*self._retrieval.candidates(request))
         except NotReady as error:
             raise RetrievalFailed("retrieval_unavailable", str(error)) from None
         except RankstreamError as error:

@@ -53,9 +53,7 @@ T = TypeVar("T")
 class Candidates(Protocol):
     """What is used of a RetrievalClient."""
 
-    async def retrieve(
-        self, request: retrieval_pb2.RetrieveRequest
-    ) -> retrieval_pb2.RetrieveReply: ...
+    async def retrieve(self, request: retrieval_pb2.RetrieveRequest) -> Retrieved: ...
 
 
 class Ranker:
@@ -297,7 +295,7 @@ class Ranker:
         k, excluded = self._settings.candidates, request.exclude_item_ids
         asked = request_of(request_id, recent, k, excluded, request.filter, request.context.place)
         try:
-            reply = await self._retrieval.retrieve(asked)
+            found = await self._retrieval.retrieve(asked)
         except RetrievalFailed as error:
             degraded.add(error.reason)
             if request.filter is not None and not request.filter.is_empty:
@@ -313,9 +311,9 @@ class Ranker:
                 ) from None
             item_ids = popular.without(recent, excluded, k)
             return Retrieved(item_ids, popular.index_id, (POPULAR,), [1] * len(item_ids))
-        for reason in reply.degraded:
+        for reason in found.degraded:
             degraded.add(reason)
-        return Retrieved(list(reply.item_id), reply.index_id, reply.source_name, reply.named_by)
+        return found
 
     def _slate(
         self,

@@ -9,13 +9,13 @@ from typing import Final
 
 from rankstream import metrics
 from rankstream.adapters.metrics import Metrics
-from rankstream.candidates.answer import Counters, reply_of
+from rankstream.candidates.answer import Counters
 from rankstream.candidates.shards import decode, index_id_of, joined
 from rankstream.contracts.sources import Sources, decode_sources
 from rankstream.errors import InvalidSettings
 from rankstream.pb import retrieval_pb2 as pb
 from services.ranker.breaker import Breaker
-from services.ranker.candidates import REFUSED, Link, RetrievalFailed
+from services.ranker.candidates import REFUSED, Link, RetrievalFailed, Retrieved
 
 METHOD: Final = "/rankstream.v1.Retrieval/RetrieveShard"
 PARTIAL: Final = "retrieval_partial"  # candidates of some shards only
@@ -48,7 +48,7 @@ class Shards:
         self._failures = metrics_of.counter(metrics.RANKER_SHARD_FAILURES)
         self._counters = Counters(metrics_of)
 
-    async def retrieve(self, request: pb.RetrieveRequest) -> pb.RetrieveReply:
+    async def retrieve(self, request: pb.RetrieveRequest) -> Retrieved:
         """As RetrievalClient's; `degraded` has PARTIAL if a shard did not answer.
 
         Raises: RetrievalFailed: no shard answered; it says why the first one did not.
@@ -62,10 +62,7 @@ class Shards:
         parts = [decode(reply) for reply in replies]
         candidates = joined(parts, _sources(replies[0].sources), request.k)
         self._counters.count(candidates)
-        reply = reply_of(candidates, index_id_of(parts))
-        if failed:
-            reply.degraded.append(PARTIAL)
-        return reply
+        return Retrieved.of(candidates, index_id_of(parts), (PARTIAL,) if failed else ())
 
     def _agreeing(
         self, answers: Sequence[pb.ShardReply | RetrievalFailed]

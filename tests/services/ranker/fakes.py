@@ -17,7 +17,7 @@ from rankstream.features.rows import (
 )
 from rankstream.pb import retrieval_pb2
 from rankstream.testing import FakeFeatureStore
-from services.ranker.candidates import RetrievalFailed
+from services.ranker.candidates import RetrievalFailed, Retrieved
 
 NOW_MS = 1_700_000_000_000
 ITEM_IDS = [f"i{n}" for n in range(40)]
@@ -65,7 +65,7 @@ class FakeRetrieval:
         self.asked: list[retrieval_pb2.RetrieveRequest] = []
         self.gate: asyncio.Event | None = None
 
-    async def retrieve(self, request: retrieval_pb2.RetrieveRequest) -> retrieval_pb2.RetrieveReply:
+    async def retrieve(self, request: retrieval_pb2.RetrieveRequest) -> Retrieved:
         self.asked.append(request)
         if self.gate is not None:
             await self.gate.wait()
@@ -73,13 +73,9 @@ class FakeRetrieval:
             raise self.fails
         out = {*request.exclude_items, *map(id64, request.exclude_item_ids)}
         kept = [item for item in ITEM_IDS if id64(item) not in out]
-        return retrieval_pb2.RetrieveReply(
-            item_id=kept[: request.k],
-            index_id="index-1",
-            source="towers",
-            source_name=["towers", "company"],
-            named_by=[NAMED_BY[item] for item in kept[: request.k]],
-        )
+        found = kept[: request.k]
+        named_by = [NAMED_BY[item] for item in found]
+        return Retrieved(found, "index-1", ["towers", "company"], named_by)
 
 
 class FakeLog:

@@ -24,9 +24,9 @@ from rankstream import topics
 from rankstream.adapters.kafka import EventProducer
 from rankstream.adapters.metrics import Metrics
 from rankstream.contracts.ids import id64
-from rankstream.pb.retrieval_pb2 import RetrieveReply, RetrieveRequest
+from rankstream.pb.retrieval_pb2 import RetrieveRequest
 from services.ranker.__main__ import remote
-from services.ranker.candidates import RetrievalClient
+from services.ranker.candidates import RetrievalClient, Retrieved
 from services.ranker.settings import RankerSettings
 from services.ranker.shards import Shards
 from tests.serving_artifacts import pointer, write_index
@@ -66,7 +66,7 @@ class System:
         process.send_signal(signal.SIGKILL)
         process.wait(WAIT_S)
 
-    async def until(self, holds: Callable[[RetrieveReply], bool]) -> RetrieveReply:
+    async def until(self, holds: Callable[[Retrieved], bool]) -> Retrieved:
         """The first reply that holds; every one before it must be an answer too."""
         request = RetrieveRequest(k=60, recent_items=[id64("i3")])
         async with asyncio.timeout(WAIT_S):
@@ -117,7 +117,7 @@ async def test_a_shard_is_killed_and_comes_back_and_every_call_is_answered(syste
     await system.start(DOWN)
     again = await system.until(lambda reply: not reply.degraded)
 
-    assert set(whole.item_id) == set(ITEM_IDS)
+    assert set(whole.item_ids) == set(ITEM_IDS)
     assert list(partial.degraded) == ["retrieval_partial"]
-    assert set(partial.item_id) == {i for i in ITEM_IDS if id64(i) % SHARDS != DOWN}
+    assert set(partial.item_ids) == {i for i in ITEM_IDS if id64(i) % SHARDS != DOWN}
     assert again == whole

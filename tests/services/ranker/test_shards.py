@@ -27,7 +27,7 @@ from rankstream.errors import InvalidRequest
 from rankstream.pb import events_pb2
 from rankstream.pb import retrieval_pb2 as pb
 from services.ranker.__main__ import remote
-from services.ranker.candidates import RetrievalClient, RetrievalFailed, request_of
+from services.ranker.candidates import RetrievalClient, RetrievalFailed, Retrieved, request_of
 from services.ranker.settings import RankerSettings
 from services.ranker.shards import Shards
 from tests.serving_artifacts import pointer, write_index
@@ -145,7 +145,7 @@ def asking(history: list[str], k: int, **more: object) -> pb.RetrieveRequest:
 
 async def ask(
     client: Shards, history: list[str], k: int, wanted: ItemFilter | None = None
-) -> pb.RetrieveReply:
+) -> Retrieved:
     recent = np.array([id64(item) for item in history], np.uint64)
     return await client.retrieve(request_of("r", recent, k, ["i50"], wanted, HERE))
 
@@ -166,7 +166,7 @@ async def test_three_shards_answer_as_one_process(
 
     reply = await ask(client, history, 30, wanted)
 
-    expected = await system.whole.retrieve(request)
+    expected = Retrieved.of(*system.whole.candidates(request))
     assert reply == expected
     assert system.count("retrieval_candidates_total", source="near") == sum(
         bits >> 6 & 1 for bits in expected.named_by
@@ -182,8 +182,8 @@ async def test_a_shard_that_is_down_is_named_and_the_others_answer(system: Syste
 
     held = {item_id for item_id in [*ITEM_IDS, "new-1"] if id64(item_id) % 3 != 1}
     assert list(reply.degraded) == ["retrieval_partial"]
-    assert set(reply.item_id) <= held
-    assert len(reply.item_id) > 20
+    assert set(reply.item_ids) <= held
+    assert len(reply.item_ids) > 20
     failures = {"shard": "1", "reason": "retrieval_unavailable"}
     assert system.count("ranker_shard_failures_total", **failures) == 1
     await client.close()
@@ -236,7 +236,7 @@ async def test_shards_in_another_order_or_number_are_refused(system: System) -> 
         await ask(fewer, ["i3"], 10)
 
     assert list(swapped.degraded) == ["retrieval_partial"]
-    assert {id64(item_id) % 3 for item_id in swapped.item_id} == {2}
+    assert {id64(item_id) % 3 for item_id in swapped.item_ids} == {2}
     assert failed.value.reason == "retrieval_refused"
     await client.close()
     await fewer.close()
@@ -255,7 +255,7 @@ async def test_a_shard_with_other_sources_is_left_out_and_named(
     reply = await ask(client, ["i3"], 60)
 
     assert list(reply.degraded) == ["retrieval_partial"]
-    assert {id64(item_id) % 3 for item_id in reply.item_id} == {0, 2}
+    assert {id64(item_id) % 3 for item_id in reply.item_ids} == {0, 2}
     failures = {"shard": "1", "reason": "retrieval_sources_differ"}
     assert system.count("ranker_shard_failures_total", **failures) == 1
     await client.close()
@@ -271,7 +271,7 @@ async def test_during_a_swap_the_answer_names_both_indexes(system: System, tmp_p
     after = await ask(client, ["i3"], 10)
 
     assert (between.index_id, after.index_id) == ("index-1+index-2", "index-2")
-    assert (list(between.degraded), len(between.item_id)) == ([], 10)
+    assert (list(between.degraded), len(between.item_ids)) == ([], 10)
     await client.close()
 
 
