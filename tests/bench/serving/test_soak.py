@@ -57,6 +57,14 @@ def test_a_slot_of_chance_may_have_any_score() -> None:
     assert wrong(reply, CATEGORY_OF, {}) == ""
 
 
+@pytest.mark.parametrize(("more", "what"), [(5e-6, ""), (5e-5, "order")])
+def test_scores_may_be_out_of_order_by_rounding_alone(more: float, what: str) -> None:
+    reply = a_reply()
+    reply.score[4] = reply.score[3] * (1 + more)
+
+    assert wrong(reply, CATEGORY_OF, {}) == what
+
+
 def test_a_withdrawn_item_may_be_shown_for_five_seconds() -> None:
     assert wrong(a_reply(), CATEGORY_OF, {ITEMS[0]: NOW_MS - 5_000}) == ""
     assert wrong(a_reply(), CATEGORY_OF, {ITEMS[0]: NOW_MS - 5_001}) == "withdrawn"
