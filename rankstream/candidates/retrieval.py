@@ -21,6 +21,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from rankstream import metrics
+from rankstream.adapters.behind import loaded_behind
 from rankstream.adapters.follow import locate
 from rankstream.adapters.health import Health
 from rankstream.adapters.kafka import Record
@@ -152,9 +153,9 @@ class Retrieval:
         if pointer.sha256 == self._sha256:
             return
         uri = locate(pointer.uri, self._limits.artifacts)
-        catalog = await asyncio.to_thread(self._load, uri, pointer.sha256, self._limits.shard)
+        catalog = await loaded_behind(self._load, uri, pointer.sha256, self._limits.shard)
         self._meanwhile, known = [], self._columns.frozen()
-        attributes, lost = await asyncio.to_thread(self._described, catalog, known)
+        attributes, lost = await loaded_behind(self._described, catalog, known)
         self._swap(catalog, attributes, lost, pointer.sha256)
         # A catalog stays: the collector need not stop answers to look at it.
         gc.freeze()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from rankstream import metrics
 from rankstream.adapters.artifacts import folder_of, read_manifest
+from rankstream.adapters.behind import loaded_behind
 from rankstream.adapters.follow import locate
 from rankstream.adapters.item_table import read_item_table
 from rankstream.adapters.kafka import Record
@@ -147,12 +147,12 @@ class Models:
             return
         uri = locate(pointer.uri, self._artifacts)
         if role == "ranker":
-            model = await asyncio.to_thread(self._load, uri, pointer.sha256)
+            model = await loaded_behind(self._load, uri, pointer.sha256)
             self._version[model.model_id] = pointer.sha256
             self._swap(alias, model)
         elif role == "retrieval" and alias == CHAMPION:
-            popular = await asyncio.to_thread(self._load_popular, uri, pointer.sha256)
-            self.ratings = await asyncio.to_thread(self._load_ratings, uri)
+            popular = await loaded_behind(self._load_popular, uri, pointer.sha256)
+            self.ratings = await loaded_behind(self._load_ratings, uri)
             self.popular = popular
             self._rated_items.set(len(self.ratings))
         self._sha256[record.key] = pointer.sha256
@@ -219,7 +219,7 @@ class Models:
             return model
         uri = locate(f"ranker/{model_id}", self._artifacts)
         try:
-            return await asyncio.to_thread(self._load, uri, sha256)
+            return await loaded_behind(self._load, uri, sha256)
         except (InvalidArtifact, SpecMismatch) as error:
             raise UnknownAnswer(
                 f"unknown_answer: its model {model_id} is not loaded any more (loaded:"

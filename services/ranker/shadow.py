@@ -7,10 +7,8 @@ for it at no time.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +17,7 @@ import numpy.typing as npt
 import structlog
 
 from rankstream import metrics, topics
+from rankstream.adapters.behind import thread_behind
 from rankstream.adapters.metrics import Metrics
 from rankstream.adapters.onnx_session import REFUSALS
 from rankstream.contracts.experiment import BUCKETS
@@ -32,7 +31,6 @@ from services.ranker.enrichment import Enriched
 from services.ranker.models import Models, scored
 from services.ranker.settings import RankerSettings
 
-NICENESS: Final = 19
 _SALT: Final = "shadow"
 
 Floats = npt.NDArray[np.float32]
@@ -62,10 +60,7 @@ class Shadow:
         self._queue: deque[Answered] = deque()
         self._sending: set[asyncio.Task[None]] = set()
         self._some = asyncio.Event()
-        # On Linux niceness is a thread's own.
-        self._thread = ThreadPoolExecutor(
-            1, thread_name_prefix="shadow", initializer=os.nice, initargs=(NICENESS,)
-        )
+        self._thread = thread_behind("shadow")
         self._fates = metrics_of.counter(metrics.RANKER_SHADOW_ANSWERS)
         self._seconds = metrics_of.histogram(metrics.RANKER_SHADOW_SECONDS)
 
