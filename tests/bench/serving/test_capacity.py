@@ -14,6 +14,7 @@ FIGURES = {
     "candidate_feature_us": 0.05,
     "search_1m_ms": 0.4,
     "search_exponent": 0.5,
+    "search_10m_ms": 4.0,
     "process_gb": 0.2,
     "item_bytes": 100.0,
     "replicas_1.ranker_ms": 2.0,
@@ -25,19 +26,23 @@ FIGURES = {
 }
 
 
-def test_a_request_costs_what_its_parts_cost() -> None:
-    size = Size(1.0, 4_000_000, candidates=500, features=40)
+@pytest.mark.parametrize(
+    ("items", "search_ms"), [(250_000, 0.2), (1_000_000, 0.4), (4_000_000, 1.6), (10_000_000, 4.0)]
+)
+def test_a_request_costs_what_its_parts_cost(items: int, search_ms: float) -> None:
+    size = Size(1.0, items, candidates=500, features=40)
 
-    assert request_ms(FIGURES, size) == pytest.approx(1.0 + 500 * (2.0 + 40 * 0.05) / 1e3 + 0.8)
+    parts_ms = 1.0 + 500 * (2.0 + 40 * 0.05) / 1e3 + search_ms
+    assert request_ms(FIGURES, size) == pytest.approx(parts_ms)
 
 
 def test_a_plan_is_for_half_of_the_load_that_would_saturate_it() -> None:
     found = plan(FIGURES, Size(10_000.0, 4_000_000))
 
-    assert found.request_ms == pytest.approx(3.8 * 1.1)
-    assert found.ranker_cores == 84  # 10,000 x 4.18 ms / 0.5
+    assert found.request_ms == pytest.approx(4.6 * 1.1)
+    assert found.ranker_cores == 102  # 10,000 x 5.06 ms / 0.5
     each_gb = 0.2 + 0.4 + 1_000_000 * ITEM_ROW.itemsize / 1e9
-    assert found.ranker_gb == pytest.approx(84 * each_gb)
+    assert found.ranker_gb == pytest.approx(102 * each_gb)
     assert (found.redis_cores, found.kafka_cores) == (1, 2)
     assert found.served_mb_s == pytest.approx(84.0)
 
