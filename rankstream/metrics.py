@@ -180,6 +180,11 @@ RANKER_ROWS: Final = _counter(
 RANKER_ROWS_TRACKED: Final = _gauge(
     "ranker_rows_tracked", "1 while Redis tells of changed rows; 0: kept rows grow old instead."
 )
+RANKER_ROWS_STALE: Final = _histogram(
+    "ranker_item_rows_stale_seconds",
+    "For how long the worst item row of an answer may have been out of date.",
+    LATENCY_S,
+)
 RANKER_RATED_ITEMS: Final = _gauge(
     "ranker_rated_items", "Items of the rating table in use; 0: its features are at their defaults."
 )

@@ -144,6 +144,7 @@ class Enrichment:
             item_ids = [item_ids[i] for i in places.tolist()]
             kept = store.items(item_ids)
             categories = store.categories(kept.names)
+        store.used(kept)
         features = snapshot(
             user,
             kept.rows,

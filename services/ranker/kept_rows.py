@@ -186,6 +186,7 @@ class KeptRows:
         self._told = {ITEM_STATE.name: self._items, CATEGORY_STATE.name: self._categories}
         self._refreshing: set[asyncio.Task[None]] = set()
         self._tracked = metrics_of.gauge(metrics.RANKER_ROWS_TRACKED)
+        self._stale = metrics_of.histogram(metrics.RANKER_ROWS_STALE)
         rows = metrics_of.counter(metrics.RANKER_ROWS)
         self._count = {
             (view, source): rows.labels(view, source)
@@ -280,6 +281,12 @@ class KeptRows:
             np.array([table.hashes[number] for number in known.tolist()], np.uint64),
             place[numbers],
         )
+
+    def used(self, kept: Kept) -> None:
+        """Export for how long what an answer is made of may have been out of date."""
+        since_s = self._items.since_s[kept.item_of[kept.item_of != NOWHERE]]
+        behind_s = self._clock_s() - float(since_s.min(initial=np.inf))
+        self._stale.observe(max(0.0, behind_s))
 
     def categories(self, names: Sequence[str]) -> Rows:
         """CATEGORY_ROW, shape (m,), as they are kept."""

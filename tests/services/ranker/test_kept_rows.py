@@ -74,6 +74,13 @@ class Rig:
         labels = {"view": view, "source": source}
         return self.registry.get_sample_value("rankstream_ranker_rows_total", labels) or 0.0
 
+    def use(self, *item_ids: str) -> float:
+        """For how long their rows may have been out of date, as it is exported."""
+        name = "rankstream_ranker_item_rows_stale_seconds_sum"
+        before = self.registry.get_sample_value(name) or 0.0
+        self.kept.used(self.kept.items(item_ids))
+        return (self.registry.get_sample_value(name) or 0.0) - before
+
     async def need(self, item_ids: list[str]) -> None:
         """What an answer does before it uses rows of items."""
         if late := self.kept.due_items(item_ids, self.kept.items(item_ids)):
@@ -191,6 +198,7 @@ async def test_a_store_that_fails_leaves_what_is_kept_in_use() -> None:
         await rig.need(["i1", "i2"])
 
     assert rig.readings("i1", "i2") == [1, -1]
+    assert rig.use("i1", "i2") == pytest.approx(1.6 * AGE_S)
 
 
 async def test_what_the_store_would_tell_of_is_read_again_only_when_it_does() -> None:
@@ -201,8 +209,11 @@ async def test_what_the_store_would_tell_of_is_read_again_only_when_it_does() ->
     rig.now_s += 100 * AGE_S
 
     await rig.need(["i1", "i2"])
+    assert rig.use("i1", "i2") == 0
     rig.kept.changed("item_state", ["i2", "i9"])
     rig.now_s += AGE_S
+    assert rig.use("i1") == 0
+    assert rig.use("i1", "i2") == pytest.approx(AGE_S)
     await rig.need(["i1", "i2"])
     rig.kept.changed("item_state", None)
     rig.now_s += AGE_S
