@@ -26,6 +26,7 @@ READY_TIMEOUT_S: Final = 60.0
 # A power cut costs Redis with appendfsync everysec about the last second.
 LOST_S: Final = 1.0
 DISK_BYTES: Final = 2 << 30
+SHRINKS_MAX: Final = 100  # attempts, while others write
 FILE_ROOM_BYTES: Final = 64 << 10
 # Detection of a dead worker is the group's; the broker's own floor of 6 s would fill the run.
 SESSION_MS_MIN: Final = 1_000
@@ -133,9 +134,16 @@ class Disk:
     def fill(self) -> None:
         """No byte more."""
         self.full = True
-        if self.mounted:
+        for left in reversed(range(SHRINKS_MAX if self.mounted else 0)):
             used = os.statvfs(self.folder)
-            self._resize((used.f_blocks - used.f_bfree) * used.f_frsize or used.f_frsize)
+            try:
+                self._resize((used.f_blocks - used.f_bfree) * used.f_frsize or used.f_frsize)
+            except subprocess.CalledProcessError:
+                # A snapshot has grown meanwhile: no tmpfs is made smaller than what it holds.
+                if not left:
+                    raise
+            else:
+                return
 
     def free(self) -> None:
         """Room again."""
